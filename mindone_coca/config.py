@@ -1,0 +1,412 @@
+"""Typed, validated settings for YAML and JSON files: the one place that knows every key of a model config.
+
+The three tower configs carry open_clip 3.3.0's field names and defaults (`open_clip.model.CLIPVisionCfg`,
+`CLIPTextCfg`, `open_clip.coca_model.MultimodalCfg`), so its JSON files are read as they are.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import os
+import types
+import typing
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from mindone_coca.errors import InputError
+
+ConfigType = TypeVar("ConfigType")
+_INSTALLED = Path(__file__).parent / "configs"
+CONFIG_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "configs"  # a checkout keeps it on top
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """`; did you mean 'x'?` when a known name is close, else nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def read_mapping(path: str | os.PathLike) -> dict:
+    """Read a YAML or JSON file that holds a mapping. Raises InputError naming the file."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file; give the path of a YAML or JSON file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a config ({error}); give a YAML or JSON text file") from None
+    try:
+        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        where = " ".join(str(error).split())
+        raise InputError(f"{path}: not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {where}") from None
+    if not isinstance(data, dict):
+        raise InputError(f"{path}: holds no key: value pairs; a config is a mapping")
+    return data
+
+
+def from_dict(cls: type[ConfigType], data: Mapping[str, Any], where: str) -> ConfigType:
+    """Build the dataclass `cls` from a mapping, refusing unknown keys, missing keys and wrong types by name.
+
+    Args:
+        where: named at the head of every message: a file, then a dotted key (`train.yaml: optim`).
+    """
+    if not isinstance(data, Mapping):
+        raise InputError(f"{where}: must be a mapping of keys to values, got {_show(data)}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    for key in data:
+        if key not in fields:
+            raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), fields) or '; remove it'}")
+    for name, spec in fields.items():
+        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
+        if required and name not in data:
+            raise InputError(f"{where}: the key {name!r} is missing; add it")
+    values = {key: _convert(hints[key], value, f"{where}: {key}") for key, value in data.items()}
+    return cls(**values)
+
+
+def _show(value: Any) -> str:
+    return f"{type(value).__name__} {value!r}"
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """Check `value` against a type hint; nested dataclasses are built, ints are taken for floats."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        errors = []
+        for option in typing.get_args(hint):
+            try:
+                return _convert(option, value, where)
+            except InputError as error:
+                errors.append((dataclasses.is_dataclass(option) and isinstance(value, Mapping), error))
+        nested = [error for is_nested, error in errors if is_nested]
+        raise nested[0] if nested else InputError(f"{where}: must be {_hint_name(hint)}, got {_show(value)}")
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_dict(hint, value, where)
+    if origin is typing.Literal:
+        options = typing.get_args(hint)
+        if value in options and not (isinstance(value, bool) and True not in options and False not in options):
+            return value
+        hinted = nearest(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else ""
+        raise InputError(f"{where}: must be one of {', '.join(map(str, options))}, got {_show(value)}{hinted}")
+    if origin in (list, tuple) and isinstance(value, (list, tuple)):
+        args = typing.get_args(hint)
+        if origin is list or (len(args) == 2 and args[1] is ...):
+            args = (args[0],) * len(value)
+        if len(args) == len(value):
+            return origin(_convert(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(zip(args, value)))
+    if origin is dict and isinstance(value, Mapping):
+        return dict(value)
+    if hint is Any or (hint is types.NoneType and value is None):
+        return value
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if hint in (int, str, bool, dict) and type(value) is hint:
+        return value
+    raise InputError(f"{where}: must be {_hint_name(hint)}, got {_show(value)}")
+
+
+def _hint_name(hint: Any) -> str:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(_hint_name(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(hint)))
+    if hint is types.NoneType:
+        return "null"
+    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
+
+
+@dataclass
+class CLIPVisionCfg:
+    """Image tower. Source: open_clip.model.CLIPVisionCfg; fields it has for other models are refused when set."""
+
+    layers: int = 12
+    width: int = 768
+    head_width: int = 64
+    mlp_ratio: float = 4.0
+    patch_size: int | tuple[int, int] = 16
+    image_size: int | tuple[int, int] = 224
+    ls_init_value: float | None = None
+    patch_dropout: float = 0.0
+    attentional_pool: bool | typing.Literal["parallel", "cascade"] = False
+    attn_pooler_queries: int = 256
+    attn_pooler_heads: int = 8
+    no_ln_pre: bool = False
+    pos_embed_type: str = "learnable"
+    final_ln_after_pool: bool = False
+    pool_type: typing.Literal["tok", "avg", "none"] = "tok"
+    output_tokens: bool = False
+    act_kwargs: dict | None = None
+    norm_kwargs: dict | None = None
+    block_type: str | None = None
+    qk_norm: bool = False
+    scaled_cosine_attn: bool = False
+    scale_heads: bool = False
+    scale_attn_inner: bool = False
+    scale_attn: bool = False
+    scale_fc: bool = False
+    timm_model_name: str | None = None
+    timm_model_pretrained: bool = False
+    timm_pool: str = "avg"
+    timm_proj: str = "linear"
+    timm_proj_bias: bool = False
+    timm_drop: float = 0.0
+    timm_drop_path: float | None = None
+
+    @property
+    def heads(self) -> int:
+        return self.width // self.head_width
+
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
+
+    @property
+    def patch_hw(self) -> tuple[int, int]:
+        return self.patch_size if isinstance(self.patch_size, tuple) else (self.patch_size, self.patch_size)
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        (image_h, image_w), (patch_h, patch_w) = self.image_hw, self.patch_hw
+        return image_h // patch_h, image_w // patch_w
+
+
+@dataclass
+class CLIPTextCfg:
+    """Unimodal text tower. Source: open_clip.model.CLIPTextCfg."""
+
+    context_length: int = 77
+    vocab_size: int = 49408
+    hf_tokenizer_name: str | None = None
+    tokenizer_mode: str | None = None
+    tokenizer_kwargs: dict | None = None
+    width: int = 512
+    heads: int = 8
+    layers: int = 12
+    mlp_ratio: float = 4.0
+    ls_init_value: float | None = None
+    embed_cls: bool = False
+    pad_id: int = 0
+    eos_id: int = 2
+    no_causal_mask: bool = False
+    final_ln_after_pool: bool = False
+    pool_type: typing.Literal["first", "last", "argmax", "eos", "none"] = "argmax"
+    proj_bias: bool = False
+    proj_type: typing.Literal["linear", "none"] = "linear"
+    output_tokens: bool = False
+    act_kwargs: dict | None = None
+    norm_kwargs: dict | None = None
+    block_type: str | None = None
+    qk_norm: bool = False
+    scaled_cosine_attn: bool = False
+    scale_heads: bool = False
+    scale_attn_inner: bool = False
+    scale_attn: bool = False
+    scale_fc: bool = False
+    hf_model_name: str | None = None
+    hf_model_pretrained: bool = True
+    hf_proj_type: str = "mlp"
+    hf_pooler_type: str = "mean_pooler"
+
+
+@dataclass
+class MultimodalCfg(CLIPTextCfg):
+    """Multimodal decoder. Source: open_clip.coca_model.MultimodalCfg, which uses only `context_length`, `width`,
+    `heads`, `layers` and `ls_init_value`: its MLP ratio is always 4 and its vocabulary the text tower's."""
+
+    mlp_ratio: float = 4.0
+    dim_head: int = 64
+    heads: int = 8
+    n_queries: int = 256
+    attn_pooler_heads: int = 8
+
+
+@dataclass
+class PreprocessCfg:
+    """Image preprocessing. Source: open_clip.transform.PreprocessCfg (the mean and std are OpenAI CLIP's)."""
+
+    size: int | tuple[int, int] = 224
+    mode: typing.Literal["RGB"] = "RGB"
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
+    std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    interpolation: typing.Literal["bicubic", "bilinear", "random"] = "bicubic"
+    resize_mode: typing.Literal["shortest", "longest", "squash"] = "shortest"
+    fill_color: int = 0
+
+
+@dataclass
+class ModelConfig:
+    """A whole CoCa: the constructor's arguments, and optionally its checkpoint and preprocessing."""
+
+    embed_dim: int
+    vision_cfg: CLIPVisionCfg
+    text_cfg: CLIPTextCfg
+    multimodal_cfg: MultimodalCfg
+    quick_gelu: bool = False
+    init_logit_scale: float = math.log(1 / 0.07)
+    init_logit_bias: float | None = None
+    nonscalar_logit_scale: bool = False
+    cast_dtype: typing.Literal["float32", "float16", "bfloat16"] | None = None
+    pad_id: int = 0
+    custom_text: bool = True  # open_clip's marker of a model with a text tower of its own; CoCa always has one
+    checkpoint: str | None = None
+    preprocess: PreprocessCfg = field(default_factory=PreprocessCfg)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "model config") -> "ModelConfig":
+        """Read open_clip's JSON layout, or a Hugging Face one with `model_cfg` and `preprocess_cfg`."""
+        data = dict(data)
+        if "model_cfg" in data:
+            inner, preprocess = data.pop("model_cfg"), data.pop("preprocess_cfg", None)
+            if not isinstance(inner, Mapping):
+                raise InputError(f"{where}: model_cfg: must be a mapping of keys to values, got {_show(inner)}")
+            if data:
+                raise InputError(f"{where}: unknown key {next(iter(data))!r} beside 'model_cfg'; remove it")
+            data = dict(inner)
+            if preprocess:
+                data["preprocess"] = preprocess
+        vision, preprocess = data.get("vision_cfg"), data.get("preprocess") or {}
+        if isinstance(vision, Mapping) and isinstance(preprocess, Mapping) and "size" not in preprocess:
+            data["preprocess"] = {"size": vision.get("image_size", CLIPVisionCfg.image_size), **preprocess}
+        config = from_dict(cls, data, where)
+        check_model_config(config, where)
+        return config
+
+    def to_dict(self) -> dict:
+        """The config as plain data, without fields at their defaults (tower sizes are always written)."""
+        written = {"embed_dim": self.embed_dim}
+        keep = {"layers", "width", "heads", "patch_size", "image_size", "context_length", "vocab_size"}
+        for name in ("vision_cfg", "text_cfg", "multimodal_cfg", "preprocess"):
+            part = getattr(self, name)
+            written[name] = {
+                f.name: list(value) if isinstance(value := getattr(part, f.name), tuple) else value
+                for f in dataclasses.fields(part)
+                if f.name in keep or value_differs(part, f)
+            }
+        for f in dataclasses.fields(self):
+            if f.name not in written and f.name not in ("checkpoint", "custom_text") and value_differs(self, f):
+                written[f.name] = getattr(self, f.name)
+        written["custom_text"] = True
+        if self.checkpoint:
+            written["checkpoint"] = self.checkpoint
+        return written
+
+
+def value_differs(instance: Any, spec: dataclasses.Field) -> bool:
+    """Whether a dataclass field was set to something else than its default."""
+    default = spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
+    return getattr(instance, spec.name) != default
+
+
+def find_config(config: str | os.PathLike) -> Path:
+    """The path of a config: as given, else a packaged one by its name (`coca_vit-l-14`, `configs/coca_vit-l-14.yaml`)."""
+    path = Path(config)
+    if path.is_file():
+        return path
+    packaged = CONFIG_DIR / f"{path.stem if path.suffix in ('.yaml', '.yml', '.json') else path.name}.yaml"
+    if packaged.is_file() and path.parent.name in ("", "configs"):
+        return packaged
+    known = sorted(p.stem for p in CONFIG_DIR.glob("*.yaml"))
+    raise InputError(f"{config}: no such config file{nearest(path.stem, known) or f'; packaged: {known}'}")
+
+
+def load_model_config(config: str | os.PathLike | Mapping | ModelConfig) -> ModelConfig:
+    """Read and check a model config from a YAML or JSON path, a packaged name, a dict or a ModelConfig."""
+    if isinstance(config, ModelConfig):
+        check_model_config(config, "model config")
+        return config
+    if isinstance(config, Mapping):
+        return ModelConfig.from_dict(config)
+    path = find_config(config)
+    return ModelConfig.from_dict(read_mapping(path), str(path))
+
+
+_CUSTOM_BLOCK = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
+
+
+def check_model_config(config: ModelConfig, where: str) -> None:
+    """Refuse by name what cannot be built; warn of keys that open_clip ignores though they name a shape."""
+    vision, text, multimodal = config.vision_cfg, config.text_cfg, config.multimodal_cfg
+    for name, part in (("vision_cfg", vision), ("text_cfg", text), ("multimodal_cfg", multimodal)):
+        _check_tower(part, f"{where}: {name}")
+
+    def refuse(key: str, reason: str) -> None:
+        raise InputError(f"{where}: {key}: {reason}")
+
+    if config.embed_dim < 1:
+        refuse("embed_dim", f"must be positive, got {config.embed_dim}")
+    if vision.timm_model_name:
+        refuse("vision_cfg: timm_model_name", "timm image towers are not supported; use a ViT config")
+    if vision.pos_embed_type != "learnable":
+        refuse("vision_cfg: pos_embed_type", f"{vision.pos_embed_type!r} is not supported; use 'learnable'")
+    if vision.patch_dropout:
+        refuse("vision_cfg: patch_dropout", "not supported; set it to 0")
+    if min(vision.grid_hw) < 1:
+        refuse("vision_cfg: patch_size", f"{vision.patch_size} is larger than image_size {vision.image_size}")
+    if vision.width % vision.head_width:
+        refuse("vision_cfg: head_width", f"{vision.head_width} does not divide width {vision.width}")
+    if not vision.attentional_pool and vision.width != multimodal.width:
+        refuse(
+            "vision_cfg: width",
+            f"{vision.width} without attentional_pool must equal multimodal_cfg.width {multimodal.width}, which attends "
+            "to these tokens; make them equal or set attentional_pool: true",
+        )
+    if vision.attentional_pool and config.embed_dim != multimodal.width:
+        refuse("embed_dim", f"{config.embed_dim} must equal multimodal_cfg.width {multimodal.width} with attentional_pool")
+    if vision.attentional_pool and config.embed_dim % vision.attn_pooler_heads:
+        refuse("vision_cfg: attn_pooler_heads", f"{vision.attn_pooler_heads} does not divide embed_dim {config.embed_dim}")
+    if isinstance(vision.attentional_pool, str):
+        if vision.width != config.embed_dim:
+            refuse(
+                "vision_cfg: attentional_pool",
+                f"{vision.attentional_pool!r} needs vision width {vision.width} equal to embed_dim {config.embed_dim}",
+            )
+    elif vision.pool_type == "none":
+        refuse("vision_cfg: pool_type", "'none' gives no image feature to contrast; use 'tok' or 'avg'")
+    elif vision.attentional_pool and vision.attn_pooler_queries < 2:
+        refuse("vision_cfg: attn_pooler_queries", "must be at least 2: one query for the feature, the rest for captions")
+    if text.hf_model_name or text.hf_tokenizer_name:
+        refuse("text_cfg: hf_model_name", "Hugging Face text towers are not supported; use a CLIP text config")
+    if text.width != multimodal.width:
+        refuse("text_cfg: width", f"{text.width} must equal multimodal_cfg.width {multimodal.width}")
+    if text.proj_type == "none" and text.width != config.embed_dim:
+        refuse("text_cfg: proj_type", f"'none' needs text width {text.width} equal to embed_dim {config.embed_dim}")
+    if text.pool_type == "none" and not text.embed_cls:
+        refuse("text_cfg: pool_type", "'none' gives no text feature to contrast; use 'argmax' or embed_cls: true")
+
+    ignored = {
+        "mlp_ratio": 4.0,
+        "vocab_size": text.vocab_size,
+        "n_queries": vision.attn_pooler_queries,
+        "dim_head": multimodal.width // multimodal.heads,
+    }
+    defaults = {f.name: f.default for f in dataclasses.fields(MultimodalCfg)}
+    for key, used in ignored.items():
+        given = getattr(multimodal, key)
+        if given != used and given != defaults[key]:
+            warnings.warn(f"{where}: multimodal_cfg: {key} {given} is ignored, as in open_clip; {used} is used", stacklevel=3)
+
+
+def _check_tower(part: CLIPVisionCfg | CLIPTextCfg, where: str) -> None:
+    sizes = ("layers", "width", "heads", "vocab_size", "context_length", "head_width", "attn_pooler_heads", "mlp_ratio")
+    for name in sizes:
+        if getattr(part, name, 1) <= 0:
+            raise InputError(f"{where}: {name}: must be positive, got {getattr(part, name)}")
+    if part.width % part.heads:
+        raise InputError(f"{where}: heads: {part.heads} does not divide width {part.width}")
+    for name in _CUSTOM_BLOCK:
+        if getattr(part, name):
+            raise InputError(f"{where}: {name}: open_clip's custom attention blocks are not supported; set it to false")
+    if part.block_type not in (None, "default"):
+        raise InputError(f"{where}: block_type: {part.block_type!r} is not supported; use 'default'")
+    for name in ("act_kwargs", "norm_kwargs"):
+        if getattr(part, name):
+            raise InputError(f"{where}: {name}: not supported; remove it (CoCa uses exact GELU and epsilon 1e-5)")

@@ -1,0 +1,282 @@
+"""The pieces all three towers are built of: linear layers, norms, activations, attention, residual blocks, poolers.
+
+Weights keep PyTorch's layouts (a linear weight is (out, in)), so that a checkpoint converts without touching a number.
+Norms, softmax and attention scores are computed in float32 whatever the type of the activations.
+"""
+
+import math
+
+import mindspore as ms
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import HeUniform, Initializer, Normal, One, Uniform, XavierUniform, Zero, initializer
+
+# Added to the scores of hidden keys. Finite, because the CPU's softmax corrupts its neighbours on a row of -inf.
+MASKED = -1e9
+
+
+def new_parameter(init: Initializer, shape: tuple[int, ...], dtype: ms.Type, name: str) -> Parameter:
+    return Parameter(initializer(init, shape, dtype), name=name)
+
+
+class Linear(nn.Cell):
+    """y = x W^T + b with W of shape (out, in). Fresh weights follow torch.nn.Linear unless `init` says otherwise."""
+
+    def __init__(self, in_features: int, out_features: int, dtype: ms.Type, init: Initializer | None = None) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(in_features)
+        init = init or HeUniform(math.sqrt(5))
+        self.weight = new_parameter(init, (out_features, in_features), dtype, "weight")
+        self.bias = new_parameter(Uniform(bound), (out_features,), dtype, "bias")
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.dense(x, self.weight.astype(x.dtype), self.bias.astype(x.dtype))
+
+
+class LayerNorm(nn.Cell):
+    """Layer normalisation over the last axis in float32, epsilon 1e-5. Source: open_clip.transformer.LayerNormFp32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma = new_parameter(One(), (width,), ms.float32, "gamma")
+        self.beta = new_parameter(Zero(), (width,), ms.float32, "beta")
+        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=1e-5)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.layer_norm(x.astype(ms.float32), self.gamma, self.beta)[0].astype(x.dtype)
+
+
+class LayerScale(nn.Cell):
+    """A learned gain per channel on a residual branch. Source: open_clip.transformer.LayerScale."""
+
+    def __init__(self, width: int, init_value: float) -> None:
+        super().__init__()
+        self.gamma = Parameter(ops.full((width,), init_value, dtype=ms.float32), name="gamma")
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x * self.gamma.astype(x.dtype)
+
+
+class QuickGELU(nn.Cell):
+    """x * sigmoid(1.702 x). Source: open_clip.transformer.QuickGELU."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x * ops.sigmoid(1.702 * x)
+
+
+class GELU(nn.Cell):
+    """The exact GELU, x * Phi(x), where the device has no fast one of its own.
+
+    Phi(x) = (1 + tanh(x P(x^2))) / 2 with P fitted to atanh(erf(x / sqrt 2)) / x: within GELU_ERROR of the exact GELU
+    everywhere, and on the CPU several times faster than erf. x^2 is capped where tanh has long been 1.
+    """
+
+    def construct(self, x: Tensor) -> Tensor:
+        square = ops.minimum(x * x, GELU_CAP)
+        poly = GELU_COEFFICIENTS[0]
+        for coefficient in GELU_COEFFICIENTS[1:]:
+            poly = poly * square + coefficient
+        return x * (0.5 + 0.5 * ops.tanh(x * poly))
+
+
+# Highest power first; fitted by benchmarks/fit_gelu.py.
+GELU_COEFFICIENTS = (
+    -5.681979653083377e-08,
+    2.8046280486626156e-06,
+    -4.7326045088756886e-05,
+    -5.762533669100922e-05,
+    0.03636530747705136,
+    0.7978727715173064,
+)
+GELU_CAP = 30.25
+GELU_ERROR = 1e-6
+
+
+def activation(quick_gelu: bool) -> nn.Cell:
+    if quick_gelu:
+        return QuickGELU()
+    return GELU() if ms.get_context("device_target") == "CPU" else nn.GELU(approximate=False)
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    batch, length, width = x.shape
+    return x.reshape(batch, length, heads, width // heads).swapaxes(1, 2)  # (B, H, T, D / H)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    batch, heads, length, head_dim = x.shape
+    return x.swapaxes(1, 2).reshape(batch, length, heads * head_dim)  # (B, T, D)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention: query (B, H, Q, d), key and value (B, H, K, d) -> (B, H, Q, d).
+
+    Args:
+        mask: added to the float32 scores, broadcast to (B, H, Q, K); MASKED hides a key.
+    """
+    query = query * (query.shape[-1] ** -0.5)
+    scores = ops.BatchMatMul(transpose_b=True)(query, key).astype(ms.float32)  # (B, H, Q, K)
+    if mask is not None:
+        scores = scores + mask
+    return ops.BatchMatMul()(ops.softmax(scores, -1).astype(value.dtype), value)
+
+
+class MultiheadAttention(nn.Cell):
+    """Multi-head attention with torch.nn.MultiheadAttention's parameters.
+
+    Where keys come from another width than queries, query, key and value weights are stored apart and share one packed
+    bias; otherwise one packed (3 width, width) weight is stored.
+    """
+
+    def __init__(
+        self, width: int, heads: int, dtype: ms.Type, context_width: int | None = None, std: float | None = None,
+        out_std: float | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.width = width
+        self.heads = heads
+        self.packed = context_width in (None, width)
+        init = XavierUniform() if std is None else Normal(std)
+        if self.packed:
+            self.in_proj_weight = new_parameter(init, (3 * width, width), dtype, "in_proj_weight")
+        else:
+            self.q_proj_weight = new_parameter(init, (width, width), dtype, "q_proj_weight")
+            self.k_proj_weight = new_parameter(init, (width, context_width), dtype, "k_proj_weight")
+            self.v_proj_weight = new_parameter(init, (width, context_width), dtype, "v_proj_weight")
+        self.in_proj_bias = new_parameter(Zero(), (3 * width,), dtype, "in_proj_bias")
+        self.out_proj = Linear(width, width, dtype, None if out_std is None else Normal(out_std))
+        self.out_proj.bias.set_data(initializer(Zero(), (width,), dtype))
+
+    def _project(self, x: Tensor, first: int, count: int) -> Tensor:
+        """Project by the rows of `count` packed matrices from `first` (0 query, 1 key, 2 value)."""
+        low, high = first * self.width, (first + count) * self.width
+        weight, bias = self.in_proj_weight[low:high], self.in_proj_bias[low:high]
+        return ops.dense(x, weight.astype(x.dtype), bias.astype(x.dtype))
+
+    def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (B, T, D) -> query, key and value, each (B, H, T, D / H)."""
+        batch, length, width = x.shape
+        packed = ops.dense(x, self.in_proj_weight.astype(x.dtype), self.in_proj_bias.astype(x.dtype))  # (B, T, 3 D)
+        packed = packed.reshape(batch, length, 3, self.heads, width // self.heads).transpose(2, 0, 3, 1, 4)
+        return packed[0], packed[1], packed[2]
+
+    def project_query(self, x: Tensor) -> Tensor:
+        """x (B, Q, D) -> (B, H, Q, D / H)."""
+        if self.packed:
+            return split_heads(self._project(x, 0, 1), self.heads)
+        bias = self.in_proj_bias[: self.width]
+        return split_heads(ops.dense(x, self.q_proj_weight.astype(x.dtype), bias.astype(x.dtype)), self.heads)
+
+    def project_key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x (B, K, C) -> key and value, each (B, H, K, D / H)."""
+        if self.packed:
+            both = self._project(x, 1, 2)  # (B, K, 2 D)
+            key, value = both[..., : self.width], both[..., self.width :]
+        else:
+            bias = self.in_proj_bias.astype(x.dtype)
+            key = ops.dense(x, self.k_proj_weight.astype(x.dtype), bias[self.width : 2 * self.width])
+            value = ops.dense(x, self.v_proj_weight.astype(x.dtype), bias[2 * self.width :])
+        return split_heads(key, self.heads), split_heads(value, self.heads)
+
+    def project_out(self, x: Tensor) -> Tensor:
+        """x (B, H, Q, D / H) -> (B, Q, D)."""
+        return self.out_proj(merge_heads(x))
+
+    def construct(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Attend from x (B, Q, D) to itself, or to context (B, K, C)."""
+        if context is None:
+            query, key, value = self.query_key_value(x)
+        else:
+            query = self.project_query(x)
+            key, value = self.project_key_value(context)
+        return self.project_out(attend(query, key, value, mask))
+
+
+class MLP(nn.Cell):
+    """Two linear layers with an activation between them."""
+
+    def __init__(
+        self, width: int, hidden: int, quick_gelu: bool, dtype: ms.Type, fc_std: float | None, proj_std: float | None
+    ) -> None:
+        super().__init__()
+        self.c_fc = Linear(width, hidden, dtype, None if fc_std is None else Normal(fc_std))
+        self.gelu = activation(quick_gelu)
+        self.c_proj = Linear(hidden, width, dtype, None if proj_std is None else Normal(proj_std))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.c_proj(self.gelu(self.c_fc(x)))
+
+
+class ResidualAttentionBlock(nn.Cell):
+    """Pre-norm attention and MLP with residuals. Source: open_clip.transformer.ResidualAttentionBlock.
+
+    Args:
+        depth: layers of the tower, for the draw of fresh text weights (open_clip's TextTransformer.init_parameters);
+            None draws as torch.nn does, which is what open_clip's image tower has.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        ls_init_value: float | None = None,
+        quick_gelu: bool = False,
+        dtype: ms.Type = ms.float32,
+        is_cross_attention: bool = False,
+        depth: int | None = None,
+    ) -> None:
+        super().__init__()
+        attn_std = None if depth is None else width**-0.5
+        proj_std = None if depth is None else (width**-0.5) * ((2 * depth) ** -0.5)
+        fc_std = None if depth is None else (2 * width) ** -0.5
+        self.is_cross_attention = is_cross_attention
+        self.ln_1 = LayerNorm(width)
+        self.attn = MultiheadAttention(width, heads, dtype, std=attn_std, out_std=proj_std)
+        self.ls_1 = nn.Identity() if ls_init_value is None else LayerScale(width, ls_init_value)
+        if is_cross_attention:
+            self.ln_1_kv = LayerNorm(width)
+        self.ln_2 = LayerNorm(width)
+        self.mlp = MLP(width, int(width * mlp_ratio), quick_gelu, dtype, fc_std, proj_std)
+        self.ls_2 = nn.Identity() if ls_init_value is None else LayerScale(width, ls_init_value)
+
+    def add_branches(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Finish the block: x and its attention's output, both (B, T, D) -> (B, T, D)."""
+        x = x + self.ls_1(attended)
+        return x + self.ls_2(self.mlp(self.ln_2(x)))
+
+    def construct(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        if self.is_cross_attention:
+            context = self.ln_1_kv(context)
+        return self.add_branches(x, self.attn(self.ln_1(x), context, mask))
+
+
+class Transformer(nn.Cell):
+    """A stack of residual blocks. Source: open_clip.transformer.Transformer."""
+
+    def __init__(self, width: int, layers: int, heads: int, **block_options) -> None:
+        super().__init__()
+        self.resblocks = nn.CellList([ResidualAttentionBlock(width, heads, **block_options) for _ in range(layers)])
+
+    def construct(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        for block in self.resblocks:
+            x = block(x, None, mask)
+        return x
+
+
+class AttentionalPooler(nn.Cell):
+    """Learned queries attending to tokens (paper section 3.2). Source: open_clip.transformer.AttentionalPooler."""
+
+    def __init__(self, width: int, context_width: int, heads: int, queries: int, dtype: ms.Type) -> None:
+        super().__init__()
+        self.query = new_parameter(Normal(1.0), (queries, width), dtype, "query")
+        self.attn = MultiheadAttention(width, heads, dtype, context_width)
+        self.ln_q = LayerNorm(width)
+        self.ln_k = LayerNorm(context_width)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """x (B, K, C) -> (B, queries, D)."""
+        x = self.ln_k(x)
+        query = self.attn.project_query(self.ln_q(self.query.astype(x.dtype))[None])  # (1, H, queries, D / H): the same
+        query = ops.tile(query, (x.shape[0], 1, 1, 1))  # for every image, so it is projected once
+        key, value = self.attn.project_key_value(x)
+        return self.attn.project_out(attend(query, key, value))

@@ -1,0 +1,78 @@
+"""The image tower: a ViT with open_clip's pooling variants."""
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+from mindspore.common.initializer import HeUniform, Normal
+
+from mindone_coca.config import CLIPVisionCfg
+from mindone_coca.model.layers import AttentionalPooler, LayerNorm, Transformer, new_parameter
+
+
+class VisionTransformer(nn.Cell):
+    """ViT image encoder with attentional poolers. Source: open_clip.transformer.VisionTransformer.
+
+    `construct` maps images (B, 3, H, W) to a feature (B, embed_dim), not normalised, and the tokens for the decoder:
+    (B, queries - 1, embed_dim) with `attentional_pool: true`, (B, queries, embed_dim) with `parallel` or `cascade`,
+    (B, patches, width) without a pooler.
+    """
+
+    def __init__(self, cfg: CLIPVisionCfg, embed_dim: int, quick_gelu: bool = False, dtype: ms.Type = ms.float32) -> None:
+        super().__init__()
+        width, scale = cfg.width, cfg.width**-0.5
+        patch_hw, (rows, columns) = cfg.patch_hw, cfg.grid_hw
+        self.dtype = dtype
+        self.image_hw = cfg.image_hw
+        self.conv1 = nn.Conv2d(
+            3, width, patch_hw, patch_hw, pad_mode="valid", has_bias=False, weight_init=HeUniform(5**0.5), dtype=dtype
+        )
+        self.class_embedding = new_parameter(Normal(scale), (width,), dtype, "class_embedding")
+        self.positional_embedding = new_parameter(
+            Normal(scale), (rows * columns + 1, width), dtype, "positional_embedding"
+        )
+        self.ln_pre = nn.Identity() if cfg.no_ln_pre else LayerNorm(width)
+        self.transformer = Transformer(
+            width, cfg.layers, cfg.heads, mlp_ratio=cfg.mlp_ratio, ls_init_value=cfg.ls_init_value,
+            quick_gelu=quick_gelu, dtype=dtype,
+        )  # fmt: skip
+
+        self.attentional_pool = cfg.attentional_pool
+        self.pool_type = cfg.pool_type
+        self.final_ln_after_pool = cfg.final_ln_after_pool
+        pool_dim = width
+        if cfg.attentional_pool:
+            pool_dim = embed_dim
+            heads, queries = cfg.attn_pooler_heads, cfg.attn_pooler_queries
+            self.attn_pool = AttentionalPooler(embed_dim, width, heads, queries, dtype)
+            if isinstance(cfg.attentional_pool, str):
+                self.attn_pool_contrastive = AttentionalPooler(embed_dim, width, heads, 1, dtype)
+        self.ln_post = LayerNorm(pool_dim)
+        self.proj = new_parameter(Normal(scale), (pool_dim, embed_dim), dtype, "proj")
+
+    def patch_tokens(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> class and patch tokens before any pooling (B, 1 + patches, width)."""
+        x = self.conv1(images.astype(self.dtype))  # (B, width, rows, columns)
+        x = x.reshape(x.shape[0], x.shape[1], -1).swapaxes(1, 2)  # (B, patches, width)
+        class_token = ops.tile(self.class_embedding.astype(x.dtype)[None, None], (x.shape[0], 1, 1))
+        x = ops.concat((class_token, x), 1)  # (B, 1 + patches, width)
+        x = self.ln_pre(x + self.positional_embedding.astype(x.dtype))
+        return self.transformer(x)
+
+    def pool(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (B, K, width) -> feature (B, embed_dim) and the tokens for the decoder."""
+        if self.attentional_pool == "parallel" or self.attentional_pool == "cascade":  # noqa: PLR1714 the graph parser
+            x = self.ln_post(x)
+            tokens = self.attn_pool(x)
+            pooled = self.attn_pool_contrastive(x if self.attentional_pool == "parallel" else tokens)[:, 0]
+        else:
+            if self.attentional_pool:
+                x = self.ln_post(self.attn_pool(x))
+            elif not self.final_ln_after_pool:
+                x = self.ln_post(x)
+            tokens = x[:, 1:]
+            pooled = tokens.mean(axis=1) if self.pool_type == "avg" else x[:, 0]
+            if not self.attentional_pool and self.final_ln_after_pool:
+                pooled = self.ln_post(pooled)
+        return ops.matmul(pooled, self.proj.astype(pooled.dtype)), tokens
+
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return self.pool(self.patch_tokens(images))
