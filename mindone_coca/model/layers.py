@@ -8,7 +8,17 @@ import math
 
 import mindspore as ms
 from mindspore import Parameter, Tensor, nn, ops
-from mindspore.common.initializer import HeUniform, Initializer, Normal, One, Uniform, XavierUniform, Zero, initializer
+from mindspore.common.initializer import (
+    Constant,
+    HeUniform,
+    Initializer,
+    Normal,
+    One,
+    Uniform,
+    XavierUniform,
+    Zero,
+    initializer,
+)
 
 # Added to the scores of hidden keys. Finite, because the CPU's softmax corrupts its neighbours on a row of -inf.
 MASKED = -1e9
@@ -21,12 +31,18 @@ def new_parameter(init: Initializer, shape: tuple[int, ...], dtype: ms.Type, nam
 class Linear(nn.Cell):
     """y = x W^T + b with W of shape (out, in). Fresh weights follow torch.nn.Linear unless `init` says otherwise."""
 
-    def __init__(self, in_features: int, out_features: int, dtype: ms.Type, init: Initializer | None = None) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        dtype: ms.Type,
+        init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+    ) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(in_features)
-        init = init or HeUniform(math.sqrt(5))
+        init, bias_init = init or HeUniform(math.sqrt(5)), bias_init or Uniform(1 / math.sqrt(in_features))
         self.weight = new_parameter(init, (out_features, in_features), dtype, "weight")
-        self.bias = new_parameter(Uniform(bound), (out_features,), dtype, "bias")
+        self.bias = new_parameter(bias_init, (out_features,), dtype, "bias")
 
     def construct(self, x: Tensor) -> Tensor:
         return ops.dense(x, self.weight.astype(x.dtype), self.bias.astype(x.dtype))
@@ -50,7 +66,7 @@ class LayerScale(nn.Cell):
 
     def __init__(self, width: int, init_value: float) -> None:
         super().__init__()
-        self.gamma = Parameter(ops.full((width,), init_value, dtype=ms.float32), name="gamma")
+        self.gamma = new_parameter(Constant(init_value), (width,), ms.float32, "gamma")
 
     def construct(self, x: Tensor) -> Tensor:
         return x * self.gamma.astype(x.dtype)
@@ -64,31 +80,40 @@ class QuickGELU(nn.Cell):
 
 
 class GELU(nn.Cell):
-    """The exact GELU, x * Phi(x), where the device has no fast one of its own.
+    """The exact GELU, x * Phi(x), for the CPU, where erf takes several times as long.
 
-    Phi(x) = (1 + tanh(x P(x^2))) / 2 with P fitted to atanh(erf(x / sqrt 2)) / x: within GELU_ERROR of the exact GELU
-    everywhere, and on the CPU several times faster than erf. x^2 is capped where tanh has long been 1.
+    Phi(x) = sigmoid(x P(x^2)) with P fitted to 2 atanh(erf(x / sqrt 2)) / x: 7e-8 from the exact GELU at most, less than
+    float32's own rounding (benchmarks/fit_gelu.py). x^2 is capped where Phi has long been 0 or 1. Not through tanh: the
+    CPU's is off by 1e-4 beyond 5.
     """
 
-    def construct(self, x: Tensor) -> Tensor:
+    def normal_cdf(self, x: Tensor) -> Tensor:
         square = ops.minimum(x * x, GELU_CAP)
         poly = GELU_COEFFICIENTS[0]
         for coefficient in GELU_COEFFICIENTS[1:]:
             poly = poly * square + coefficient
-        return x * (0.5 + 0.5 * ops.tanh(x * poly))
+        return ops.sigmoid(x * poly)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x * self.normal_cdf(x)
+
+    def bprop(self, x: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor]:
+        # written out, so that training keeps x alone and not each of the polynomial's terms
+        density = ops.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
+        return (grad * (self.normal_cdf(x) + x * density),)
 
 
-# Highest power first; fitted by benchmarks/fit_gelu.py.
+# Highest power first.
 GELU_COEFFICIENTS = (
-    -5.681979653083377e-08,
-    2.8046280486626156e-06,
-    -4.7326045088756886e-05,
-    -5.762533669100922e-05,
-    0.03636530747705136,
-    0.7978727715173064,
+    3.6112323293747482e-09,
+    -2.668927961705412e-07,
+    7.938218545174055e-06,
+    -0.00011048031414701874,
+    -6.625999721415765e-05,
+    0.07266856704222244,
+    1.5957684322262105,
 )
-GELU_CAP = 30.25
-GELU_ERROR = 1e-6
+GELU_CAP = 5.5**2
 
 
 def activation(quick_gelu: bool) -> nn.Cell:
@@ -143,8 +168,7 @@ class MultiheadAttention(nn.Cell):
             self.k_proj_weight = new_parameter(init, (width, context_width), dtype, "k_proj_weight")
             self.v_proj_weight = new_parameter(init, (width, context_width), dtype, "v_proj_weight")
         self.in_proj_bias = new_parameter(Zero(), (3 * width,), dtype, "in_proj_bias")
-        self.out_proj = Linear(width, width, dtype, None if out_std is None else Normal(out_std))
-        self.out_proj.bias.set_data(initializer(Zero(), (width,), dtype))
+        self.out_proj = Linear(width, width, dtype, None if out_std is None else Normal(out_std), Zero())
 
     def _project(self, x: Tensor, first: int, count: int) -> Tensor:
         """Project by the rows of `count` packed matrices from `first` (0 query, 1 key, 2 value)."""

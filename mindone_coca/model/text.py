@@ -4,7 +4,7 @@ import numpy as np
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
-from mindspore.common.initializer import Normal, Zero, initializer
+from mindspore.common.initializer import Normal, Zero
 
 from mindone_coca.config import CLIPTextCfg
 from mindone_coca.model.layers import MASKED, LayerNorm, Linear, Transformer, new_parameter
@@ -57,8 +57,7 @@ class TextTransformer(nn.Cell):
         self.proj_bias = cfg.proj_bias
         self.has_projection = cfg.proj_type != "none"
         if self.has_projection and cfg.proj_bias:
-            self.text_projection = Linear(width, embed_dim, dtype, Normal(width**-0.5))
-            self.text_projection.bias.set_data(initializer(Zero(), (embed_dim,), dtype))
+            self.text_projection = Linear(width, embed_dim, dtype, Normal(width**-0.5), Zero())
         elif self.has_projection:
             self.text_projection = new_parameter(Normal(width**-0.5), (width, embed_dim), dtype, "text_projection")
         self.causal_mask = causal_mask(positions)

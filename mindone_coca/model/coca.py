@@ -1,0 +1,195 @@
+"""CoCa: the three towers behind one interface."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+from mindspore.common.initializer import Constant
+
+from mindone_coca import device
+from mindone_coca.config import CLIPTextCfg, CLIPVisionCfg, ModelConfig, MultimodalCfg, check_model_config, from_dict
+from mindone_coca.errors import InputError
+from mindone_coca.model.layers import new_parameter
+from mindone_coca.model.multimodal import MultimodalTransformer
+from mindone_coca.model.text import TextTransformer
+from mindone_coca.model.vision import VisionTransformer
+
+
+def normalize(x: Tensor) -> Tensor:
+    """Unit length over the last axis, in float32, as torch.nn.functional.normalize."""
+    x = x.astype(ms.float32)
+    return x / ops.maximum(ops.sqrt((x * x).sum(-1, keepdims=True)), 1e-12)
+
+
+def as_tensor(x: Tensor | np.ndarray | list, dtype: ms.Type | None = None) -> Tensor:
+    x = x if isinstance(x, Tensor) else Tensor(np.ascontiguousarray(x))
+    return x if dtype is None or x.dtype == dtype else x.astype(dtype)
+
+
+class CoCa(nn.Cell):
+    """Contrastive Captioner (arXiv 2205.01917). Source: open_clip.coca_model.CoCa.
+
+    Args:
+        embed_dim: width of the shared image-text space.
+        multimodal_cfg, text_cfg, vision_cfg: tower configs, as dataclasses or dicts with the same keys.
+        quick_gelu: x sigmoid(1.702 x) instead of the exact GELU, in all three towers.
+        init_logit_scale, init_logit_bias: start of the contrastive temperature's logarithm and of its bias (None: no
+            bias); shape () or, with nonscalar_logit_scale, (1,).
+        cast_dtype: float32, float16 or bfloat16 (a name or MindSpore type) for weights and activations; norms, softmax
+            and logits stay in float32.
+        pad_id: padding of generated captions; the text tower's mask has its own, text_cfg.pad_id.
+    Raises:
+        InputError: a config that cannot be built, naming the key.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        multimodal_cfg: MultimodalCfg | Mapping,
+        text_cfg: CLIPTextCfg | Mapping,
+        vision_cfg: CLIPVisionCfg | Mapping,
+        quick_gelu: bool = False,
+        init_logit_scale: float = math.log(1 / 0.07),
+        init_logit_bias: float | None = None,
+        nonscalar_logit_scale: bool = False,
+        cast_dtype: str | ms.Type | None = None,
+        pad_id: int = 0,
+    ) -> None:
+        super().__init__()
+        device.ensure_configured()
+        parts = {"multimodal_cfg": multimodal_cfg, "text_cfg": text_cfg, "vision_cfg": vision_cfg}
+        for (name, part), cls in zip(parts.items(), (MultimodalCfg, CLIPTextCfg, CLIPVisionCfg)):
+            # a copy: the caller's dataclass stays as it was
+            parts[name] = dataclasses.replace(part) if isinstance(part, cls) else from_dict(cls, part, name)
+        if isinstance(cast_dtype, ms.Type):
+            cast_dtype = str(cast_dtype).lower()
+        self.config = ModelConfig(
+            embed_dim=embed_dim, quick_gelu=quick_gelu, init_logit_scale=float(init_logit_scale),
+            init_logit_bias=init_logit_bias, nonscalar_logit_scale=nonscalar_logit_scale, cast_dtype=cast_dtype,
+            pad_id=pad_id, **parts,
+        )  # fmt: skip
+        check_model_config(self.config, "CoCa")
+        dtype = device.compute_dtype(cast_dtype)
+        text, multimodal = parts["text_cfg"], parts["multimodal_cfg"]
+        self.text = TextTransformer(text, embed_dim, quick_gelu, dtype)
+        self.visual = VisionTransformer(parts["vision_cfg"], embed_dim, quick_gelu, dtype)
+        self.text_decoder = MultimodalTransformer(multimodal, text.vocab_size, quick_gelu, dtype)
+        shape = (1,) if nonscalar_logit_scale else ()
+        self.logit_scale = new_parameter(Constant(init_logit_scale), shape, ms.float32, "logit_scale")
+        self.logit_bias = None
+        if init_logit_bias is not None:
+            self.logit_bias = new_parameter(Constant(init_logit_bias), shape, ms.float32, "logit_bias")
+        self.pad_id = pad_id
+        self.context_length = multimodal.context_length
+        self._recomputes = False
+        self.set_train(False)
+
+    def __call__(
+        self,
+        image: Tensor | np.ndarray | None,
+        text: Tensor | np.ndarray | None = None,
+        image_latent: Tensor | np.ndarray | None = None,
+        image_embs: Tensor | np.ndarray | None = None,
+        output_labels: bool = True,
+    ) -> dict[str, Tensor]:
+        """Run the model on images (B, 3, H, W) and ids (B, T); see `construct`. Takes tensors or arrays."""
+        if image is None and (image_latent is None or image_embs is None):
+            raise InputError("image: give an image, or both image_latent and image_embs")
+        image, image_latent, image_embs = (
+            None if x is None else as_tensor(x) for x in (image, image_latent, image_embs)
+        )
+        if image is not None:
+            self.check_images(image)
+        text = None if text is None else self.check_text(text, output_labels)
+        return super().__call__(image, text, image_latent, image_embs, output_labels)
+
+    def construct(
+        self,
+        image: Tensor | None,
+        text: Tensor | None = None,
+        image_latent: Tensor | None = None,
+        image_embs: Tensor | None = None,
+        output_labels: bool = True,
+    ) -> dict[str, Tensor]:
+        """Source: open_clip.coca_model.CoCa.forward.
+
+        Returns:
+            image_features (B, embed_dim), text_features (B, embed_dim), logits (B, T - 1, V) in float32 with labels
+            (B, T - 1), the text shifted by one, or logits (B, T, V) alone when output_labels is False; logit_scale
+            (exponentiated) and logit_bias where there is one. Without text: image_features and image_embs.
+        """
+        if image_latent is None or image_embs is None:
+            image_latent, image_embs = self.visual(image)
+            image_latent = normalize(image_latent)
+        if text is None:
+            return {"image_features": image_latent, "image_embs": image_embs}
+        text_latent, token_embs = self.text(text)
+        if output_labels:
+            token_embs = token_embs[:, :-1]  # position t predicts token t + 1
+        output = {
+            "image_features": image_latent,
+            "text_features": normalize(text_latent),
+            "logits": self.text_decoder(image_embs, token_embs),
+            "logit_scale": ops.exp(self.logit_scale),
+        }
+        if output_labels:
+            output["labels"] = text[:, 1:]
+        if self.logit_bias is not None:
+            output["logit_bias"] = self.logit_bias + 0.0  # a graph returns values, not parameters
+        return output
+
+    def check_images(self, images: Tensor) -> Tensor:
+        expected = (3, *self.visual.image_hw)
+        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
+            raise InputError(f"images: must have shape (B, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
+        return images
+
+    def check_text(self, text: Tensor | np.ndarray, output_labels: bool = False) -> Tensor:
+        text = as_tensor(text, ms.int32)
+        limit = min(self.text.context_length, self.context_length + int(output_labels))
+        if text.ndim != 2 or not 1 <= text.shape[1] <= limit:
+            raise InputError(f"text: must have shape (B, T) with T up to {limit}, got {tuple(text.shape)}; shorten it")
+        return text
+
+    def encode_image_tokens(self, images: Tensor | np.ndarray, normalize_latent: bool = True) -> tuple[Tensor, Tensor]:
+        """Images (B, 3, H, W) -> feature (B, embed_dim) and tokens for the decoder (B, K, D)."""
+        latent, tokens = self.visual(self.check_images(as_tensor(images)))
+        return normalize(latent) if normalize_latent else latent.astype(ms.float32), tokens
+
+    def encode_image(self, images: Tensor | np.ndarray, normalize: bool = True) -> Tensor:
+        """Images (B, 3, H, W) -> features (B, embed_dim), of unit length unless `normalize` is False."""
+        return self.encode_image_tokens(images, normalize)[0]
+
+    def encode_text(self, text: Tensor | np.ndarray, normalize: bool = True) -> Tensor:
+        """Ids (B, T) -> features (B, embed_dim). The class token sits after T tokens, so padding changes the result."""
+        latent = self.text(self.check_text(text))[0]
+        return _normalize(latent) if normalize else latent.astype(ms.float32)
+
+    def generate(self, image: Tensor | np.ndarray | None, text: Tensor | np.ndarray | None = None, **options) -> Tensor:
+        """Caption images; see `mindone_coca.generation.generate` for the arguments."""
+        from mindone_coca.generation import generate
+
+        return generate(self, image, text, **options)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block's activations in the backward pass instead of keeping them.
+
+        Raises:
+            RuntimeError: when it is on and shall be turned off, which MindSpore cannot do for a built model.
+        """
+        if self._recomputes and not enable:
+            raise RuntimeError("recomputation cannot be turned off again in MindSpore; build the model anew")
+        if enable and not self._recomputes:
+            for tower in (self.visual.transformer, self.text.transformer, self.text_decoder):
+                for block in tower.resblocks:
+                    block.recompute()
+            for block in self.text_decoder.cross_attn:
+                block.recompute()
+            self._recomputes = True
+
+
+_normalize = normalize  # `encode_text` has an argument of that name

@@ -1,0 +1,76 @@
+"""Small configs that between them use every supported key, and our models carrying a reference's weights."""
+
+import copy
+
+import numpy as np
+
+import mindspore as ms
+from mindone_coca.model.coca import CoCa
+from mindone_coca.weights.names import to_mindspore
+from tests.reference import numpy_state
+
+_BASE = {
+    "embed_dim": 32,
+    "vision_cfg": {
+        "image_size": 32, "patch_size": 8, "layers": 2, "width": 48, "head_width": 16,
+        "attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 9,
+    },
+    "text_cfg": {"context_length": 16, "vocab_size": 120, "width": 32, "heads": 4, "layers": 2, "embed_cls": True},
+    "multimodal_cfg": {"context_length": 16, "width": 32, "heads": 4, "layers": 2},
+}  # fmt: skip
+
+
+def make_config(top: dict | None = None, **towers: dict) -> dict:
+    """The base config with changes: `make_config({"quick_gelu": True}, vision={"width": 32})`."""
+    config = copy.deepcopy(_BASE)
+    config.update(top or {})
+    for name, changes in towers.items():
+        config[f"{name}_cfg"].update(changes)
+    return config
+
+
+CONFIGS = {
+    "base": make_config(),  # separate pooler weights
+    "quick_gelu": make_config({"quick_gelu": True}, vision={"attn_pooler_queries": 2}),
+    "packed_pooler": make_config(vision={"width": 32, "head_width": 8, "pool_type": "avg"}),
+    "no_pool": make_config({"embed_dim": 24}, vision={"attentional_pool": False, "width": 32}),
+    "no_pool_after": make_config(
+        {"embed_dim": 40},
+        vision={"attentional_pool": False, "width": 32, "pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True},
+    ),
+    "parallel": make_config(vision={"attentional_pool": "parallel", "width": 32}),
+    "cascade": make_config(vision={"attentional_pool": "cascade", "width": 32}, text={"pad_id": 3}),
+    "bias": make_config({"init_logit_bias": -10.0, "nonscalar_logit_scale": True, "pad_id": 5}, text={"proj_bias": True}),
+    "odd_sizes": make_config(
+        {"embed_dim": 36},
+        vision={"image_size": (30, 44), "patch_size": (7, 9), "width": 60, "head_width": 20, "mlp_ratio": 2.5,
+                "ls_init_value": 0.3, "attn_pooler_heads": 3},
+        text={"width": 36, "heads": 3, "mlp_ratio": 1.5, "ls_init_value": 0.2, "vocab_size": 333, "context_length": 13},
+        multimodal={"width": 36, "heads": 6, "ls_init_value": 0.5, "context_length": 13, "layers": 3},
+    ),
+    "no_projection": make_config(text={"proj_type": "none"}),
+    "bidirectional": make_config(text={"no_causal_mask": True}),
+    "no_class_token": make_config(text={"embed_cls": False, "pool_type": "argmax"}),
+    "no_class_token_eos": make_config(text={"embed_cls": False, "pool_type": "eos", "eos_id": 7, "no_causal_mask": True}),
+}  # fmt: skip
+
+
+def from_reference(reference, config: dict, **changes) -> CoCa:
+    """Our model with the reference's weights, loaded strictly."""
+    options = {k: v for k, v in {**config, **changes}.items() if k != "custom_text"}
+    model = CoCa(**options)
+    parameters = dict(model.parameters_and_names())
+    for name, value in numpy_state(reference).items():
+        parameter = parameters.pop(to_mindspore(name))
+        assert parameter.shape == value.shape, name
+        parameter.set_data(ms.Tensor(value.astype(np.float32)).astype(parameter.dtype))
+    assert not parameters, f"not in the reference: {sorted(parameters)}"
+    return model
+
+
+def relative_difference(ours, theirs) -> float:
+    """max|a - b| / max|b|, as the project's documents define it."""
+    ours = ours.asnumpy() if isinstance(ours, ms.Tensor) else np.asarray(ours)
+    theirs = theirs.detach().numpy() if hasattr(theirs, "detach") else np.asarray(theirs)
+    assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
+    return float(np.abs(ours.astype(np.float64) - theirs).max() / np.abs(theirs).max())
