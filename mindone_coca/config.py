@@ -309,7 +309,7 @@ def value_differs(instance: Any, spec: dataclasses.Field) -> bool:
 
 
 def find_config(config: str | os.PathLike) -> Path:
-    """The path of a config: as given, else a packaged one by its name (`coca_vit-l-14`, `configs/coca_vit-l-14.yaml`)."""
+    """The path of a config: as given, else a packaged one by name (`coca_vit-l-14`, `configs/coca_vit-l-14.yaml`)."""
     path = Path(config)
     if path.is_file():
         return path
@@ -358,8 +358,8 @@ def check_model_config(config: ModelConfig, where: str) -> None:
     if not vision.attentional_pool and vision.width != multimodal.width:
         refuse(
             "vision_cfg: width",
-            f"{vision.width} without attentional_pool must equal multimodal_cfg.width {multimodal.width}, which attends "
-            "to these tokens; make them equal or set attentional_pool: true",
+            f"{vision.width} without attentional_pool must equal multimodal_cfg.width {multimodal.width}, which "
+            "attends to these tokens; make them equal or set attentional_pool: true",
         )
     if vision.attentional_pool and config.embed_dim != multimodal.width:
         refuse(

@@ -20,7 +20,7 @@ def configure(
     jit_level: str | None = None,
     max_memory: str | None = None,
 ) -> None:
-    """Set up this process; call it before building a model. Without a call, a model sets graph mode on the default device.
+    """Set up this process; call it before building a model. Without a call, a model sets graph mode, default device.
 
     Args:
         target: `auto` takes the device this MindSpore installation finds, else `CPU`, `GPU` or `Ascend`.
@@ -62,7 +62,7 @@ def ensure_configured() -> None:
 
 
 def compute_dtype(name: str | None) -> ms.Type:
-    """`float32`, `float16` or `bfloat16` as a MindSpore type. Raises InputError where the device cannot compute in it."""
+    """`float32`, `float16` or `bfloat16` as a MindSpore type. Raises InputError where the device has it not."""
     name = name or "float32"
     if name not in DTYPES:
         raise InputError(f"dtype: must be one of {', '.join(DTYPES)}, got {name!r}")

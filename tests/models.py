@@ -2,9 +2,9 @@
 
 import copy
 
+import mindspore as ms
 import numpy as np
 
-import mindspore as ms
 from mindone_coca.model.coca import CoCa
 from mindone_coca.weights.names import to_mindspore
 from tests.reference import numpy_state
@@ -36,11 +36,14 @@ CONFIGS = {
     "no_pool": make_config({"embed_dim": 24}, vision={"attentional_pool": False, "width": 32}),
     "no_pool_after": make_config(
         {"embed_dim": 40},
-        vision={"attentional_pool": False, "width": 32, "pool_type": "avg", "final_ln_after_pool": True, "no_ln_pre": True},
+        vision={"attentional_pool": False, "width": 32, "pool_type": "avg", "final_ln_after_pool": True,
+                "no_ln_pre": True},
     ),
     "parallel": make_config(vision={"attentional_pool": "parallel", "width": 32}),
     "cascade": make_config(vision={"attentional_pool": "cascade", "width": 32}, text={"pad_id": 3}),
-    "bias": make_config({"init_logit_bias": -10.0, "nonscalar_logit_scale": True, "pad_id": 5}, text={"proj_bias": True}),
+    "bias": make_config(
+        {"init_logit_bias": -10.0, "nonscalar_logit_scale": True, "pad_id": 5}, text={"proj_bias": True}
+    ),
     "odd_sizes": make_config(
         {"embed_dim": 36},
         vision={"image_size": (30, 44), "patch_size": (7, 9), "width": 60, "head_width": 20, "mlp_ratio": 2.5,
@@ -51,7 +54,9 @@ CONFIGS = {
     "no_projection": make_config(text={"proj_type": "none"}),
     "bidirectional": make_config(text={"no_causal_mask": True}),
     "no_class_token": make_config(text={"embed_cls": False, "pool_type": "argmax"}),
-    "no_class_token_eos": make_config(text={"embed_cls": False, "pool_type": "eos", "eos_id": 7, "no_causal_mask": True}),
+    "no_class_token_eos": make_config(
+        text={"embed_cls": False, "pool_type": "eos", "eos_id": 7, "no_causal_mask": True}
+    ),
 }  # fmt: skip
 
 

@@ -4,9 +4,8 @@ import dataclasses
 import math
 from collections.abc import Mapping
 
-import numpy as np
-
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Constant
 

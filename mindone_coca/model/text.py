@@ -1,8 +1,7 @@
 """The unimodal text tower: token embeddings, an appended class token, open_clip's legacy padding mask."""
 
-import numpy as np
-
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal, Zero
 

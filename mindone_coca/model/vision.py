@@ -61,7 +61,7 @@ class VisionTransformer(nn.Cell):
 
     def pool(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, K, width) -> feature (B, embed_dim) and the tokens for the decoder."""
-        if self.attentional_pool == "parallel" or self.attentional_pool == "cascade":  # noqa: PLR1714 the graph parser
+        if self.attentional_pool == "parallel" or self.attentional_pool == "cascade":
             x = self.ln_post(x)
             tokens = self.attn_pool(x)
             pooled = self.attn_pool_contrastive(x if self.attentional_pool == "parallel" else tokens)[:, 0]

@@ -1,9 +1,9 @@
 """Single layers against torch's."""
 
+import mindspore as ms
 import numpy as np
 import pytest
 
-import mindspore as ms
 from mindone_coca import device
 from mindone_coca.model.layers import GELU, QuickGELU, attend
 from tests.reference import open_clip, torch
