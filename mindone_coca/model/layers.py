@@ -83,8 +83,8 @@ class GELU(nn.Cell):
     """The exact GELU, x * Phi(x), for the CPU, where erf takes several times as long.
 
     Phi(x) = sigmoid(x P(x^2)) with P fitted to 2 atanh(erf(x / sqrt 2)) / x: 7e-8 from the exact GELU at most, less
-    than float32's own rounding (benchmarks/fit_gelu.py). x^2 is capped where Phi has long been 0 or 1. Not through tanh: the
-    CPU's is off by 1e-4 beyond 5.
+    than float32's own rounding (benchmarks/fit_gelu.py). x^2 is capped where Phi has long been 0 or 1. Not
+    through tanh: the CPU's is off by 1e-4 beyond 5.
     """
 
     def normal_cdf(self, x: Tensor) -> Tensor:
