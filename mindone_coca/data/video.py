@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,9 +77,9 @@ def read_frames(path: str | os.PathLike, frame_type: str = "middle", num_frames:
     path = _existing_file(path)
     image = _open_image(path)
     if image is not None:
-        with image:
+        with image, _naming(path):
             chosen = set(_spread(getattr(image, "n_frames", 1) if _is_animation(image) else 1, wanted))
-            return [frame for frame in _image_frames(path, image) if frame.index in chosen]
+            return [frame for frame in _image_frames(image) if frame.index in chosen]
     video = VideoFile(path)
     return [_video_frame(video, frame) for frame in video.pick(lambda count: _spread(count, wanted))]
 
@@ -91,8 +92,8 @@ def iter_frames(path: str | os.PathLike) -> Iterator[VideoFrame]:
     path = _existing_file(path)
     image = _open_image(path)
     if image is not None:
-        with image:
-            yield from _image_frames(path, image)
+        with image, _naming(path):
+            yield from _image_frames(image)
         return
     video = VideoFile(path)
     for frame in video.frames():
@@ -107,8 +108,8 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     path = _existing_file(path)
     image = _open_image(path)
     if image is not None:
-        with image:
-            frames = [(frame.time, frame.image.size) for frame in _image_frames(path, image)]
+        with image, _naming(path):
+            frames = [(frame.time, frame.image.size) for frame in _image_frames(image)]
         times, (width, height) = np.array([time for time, _ in frames]), frames[0][1]
     else:
         video = VideoFile(path)
@@ -151,23 +152,33 @@ def _open_image(path: Path) -> Image.Image | None:
         return Image.open(path, formats=_IMAGE_FORMATS)
     except UnidentifiedImageError:
         return None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the image cannot be read: {error}") from error
+    except Exception as error:
+        raise _unreadable(path, error) from error
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn errors of Pillow into ones that name the file."""
+    try:
+        yield
+    except Exception as error:  # on damaged data Pillow's readers raise nearly anything, IndexError for one
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: cannot be read as an image ({error}); is the file complete?")
 
 
 def _is_animation(image: Image.Image) -> bool:
     return image.format in _ANIMATION_FORMATS and getattr(image, "is_animated", False)
 
 
-def _image_frames(path: Path, image: Image.Image) -> Iterator[VideoFrame]:
-    try:
-        if not _is_animation(image):
-            image.load()
-            yield VideoFrame(ImageOps.exif_transpose(image), 0, 0.0)
-            return
-        time = 0.0
-        for index, shown in enumerate(ImageSequence.Iterator(image)):
-            yield VideoFrame(shown.convert("RGB"), index, time)
-            time += shown.info.get("duration", 0) / 1000 or _DEFAULT_DELAY
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: the image is damaged or cut short: {error}") from error
+def _image_frames(image: Image.Image) -> Iterator[VideoFrame]:
+    if not _is_animation(image):
+        image.load()
+        yield VideoFrame(ImageOps.exif_transpose(image), 0, 0.0)
+        return
+    time = 0.0
+    for index, shown in enumerate(ImageSequence.Iterator(image)):
+        yield VideoFrame(shown.convert("RGB"), index, time)
+        time += shown.info.get("duration", 0) / 1000 or _DEFAULT_DELAY

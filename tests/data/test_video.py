@@ -17,8 +17,9 @@ from mindone_coca.data.video_file import VideoFile
 from mindone_coca.errors import InputError
 
 # Decoding from a keyframe must do for these: their packets tell the frames exactly.
-SEEKABLE = ["one_gop.mp4", "open_gop.mp4", "open_gop.ts", "b_frames.mkv", "hevc.mp4", "ten_bit.mp4", "vp9.webm", "prores.mov",
-            "edit_list.mp4", "no_edit_list.mp4", "fragments.mp4", "variable_rate.mp4", "rotate_90.mp4"]  # fmt: skip
+SEEKABLE = ["one_gop.mp4", "open_gop.mp4", "open_gop.ts", "b_frames.mkv", "hevc.mp4", "ten_bit.mp4", "vp9.webm",
+            "prores.mov", "edit_list.mp4", "no_edit_list.mp4", "fragments.mp4", "variable_rate.mp4",
+            "rotate_90.mp4"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,6 @@ def expected_spread(count, wanted):
 
 
 def test_frames_equal_sequential_decoding(clip):
-    if clip.name == "two_sizes.ts":
-        pytest.skip("the ffmpeg program scales to one size; see the test of its own")
     reference = reference_frames(clip)
     count = len(reference)
     frames = list(iter_frames(clip))
@@ -71,8 +70,6 @@ def test_frames_equal_sequential_decoding(clip):
 def test_times_equal_the_ffmpeg_programs(clip):
     if clip.suffix in (".avi", ".h264"):  # no time stamps inside: a constant rate
         expected = [index / 25 for index in range(75)]
-    elif clip.name == "two_sizes.ts":
-        pytest.skip("time starts anew in this file")
     else:
         expected = reference_times(clip)
     info = probe(clip)
@@ -142,8 +139,9 @@ def test_of_a_cut_streaming_file_the_frames_that_decode_count(folder, tmp_path, 
     cut.write_bytes(data[: int(len(data) * part)])
     reference = reference_frames(cut)
     assert 10 < len(reference) < 75
-    assert_frames_equal(iter_frames(cut), reference)
-    assert probe(cut).frame_count == len(reference)
+    frames = list(iter_frames(cut))
+    assert len(frames) == probe(cut).frame_count == len(reference)
+    assert_frames_equal(frames[:-1], reference)  # of the last one half is missing, and is filled up somehow
     (middle,) = read_frames(cut)
     assert middle.index == len(reference) // 2
     assert_frames_equal([middle], reference)
@@ -174,11 +172,13 @@ def test_unusable_files_are_refused_by_name(folder, tmp_path, call, capfd):
     whole = (folder / "one_gop.mp4").read_bytes()
     moov_first = (folder / "moov_first.mp4").read_bytes()
     photo = tmp_path / "cover.jpg"
-    Image.new("RGB", (20, 20)).save(photo)
+    Image.effect_noise((60, 60), 50).save(photo)
+    images = [Image.effect_noise((30, 20), spread) for spread in (10, 50, 90)]
+    images[0].save(tmp_path / "animation.gif", save_all=True, append_images=images[1:])
+    animation = (tmp_path / "animation.gif").read_bytes()
     cover = tmp_path / "cover.mp3"
-    run_ffmpeg(
-        "-f", "lavfi", "-i", "sine=duration=1", "-i", photo, *"-map 0 -map 1 -disposition:v attached_pic".split(), cover
-    )
+    sound = ["-f", "lavfi", "-i", "sine=duration=1"]
+    run_ffmpeg(*sound, "-i", photo, "-map", "0", "-map", "1", "-disposition:v", "attached_pic", cover)
     headless = bytearray(whole)
     headless[headless.index(b"mdat") + 4 : headless.index(b"moov") - 4] = bytes(
         headless.index(b"moov") - headless.index(b"mdat") - 8
@@ -188,7 +188,7 @@ def test_unusable_files_are_refused_by_name(folder, tmp_path, call, capfd):
         (tmp_path, "not a file"),
         (write(tmp_path / "empty.mp4", b""), r"is empty \(0 bytes\)"),
         (write(tmp_path / "text.mp4", b"This is no video.\n" * 50), "cannot be read as video or image"),
-        (write(tmp_path / "notes.txt", b"This is no video.\n" * 50), "cannot be read|is a text file"),
+        (write(tmp_path / "notes.txt", b"This is no video.\n" * 50), r"cannot be read as video|is a text file"),
         (write(tmp_path / "noise.mkv", np.random.default_rng(0).bytes(5000)), "cannot be read"),
         (write(tmp_path / "cut.mp4", whole[: len(whole) // 2]), "is the file complete"),
         (write(tmp_path / "cut_moov_first.mp4", moov_first[: len(moov_first) // 2]), "is cut short; it has"),
@@ -196,7 +196,9 @@ def test_unusable_files_are_refused_by_name(folder, tmp_path, call, capfd):
         (write(tmp_path / "zeros.mp4", headless), "no video frame that can be decoded"),
         (folder / "audio.mp4", "has no video stream"),
         (cover, "has no video stream"),
-        (write(tmp_path / "cut.jpg", photo.read_bytes()[:-200]), "the image is damaged or cut short"),
+        (write(tmp_path / "cut.jpg", photo.read_bytes()[:-300]), r"cannot be read as an image .*complete"),
+        (write(tmp_path / "cut.gif", animation[:-20]), r"cannot be read as an image .*complete"),
+        (write(tmp_path / "cut_head.jpg", photo.read_bytes()[:50]), r"cannot be read as an image .*complete"),
     ]
     capfd.readouterr()
     for path, words in cases:
@@ -208,7 +210,7 @@ def test_unusable_files_are_refused_by_name(folder, tmp_path, call, capfd):
 
 def test_a_real_clip_cut_in_half_is_refused(tmp_path):
     data = REAL_CLIPS[0].read_bytes()
-    with pytest.raises(InputError, match="bikes.mp4: cannot be read as video or image .*is the file complete"):
+    with pytest.raises(InputError, match=r"bikes\.mp4: cannot be read as video or image .*is the file complete"):
         read_frames(write(tmp_path / "bikes.mp4", data[: len(data) // 2]))
 
 
@@ -226,7 +228,7 @@ def test_a_read_error_in_the_middle_is_told(folder, monkeypatch):
 
     video = VideoFile(folder / "one_gop.mp4")
     monkeypatch.setattr(video, "_open", lambda: (BrokenDisk(), None))
-    with pytest.raises(InputError, match="one_gop.mp4: cannot be read after frame -1|Input/output error"):
+    with pytest.raises(InputError, match=r"one_gop\.mp4: cannot be read beyond its first 0 frames: Input/output error"):
         next(video.frames())
 
 
@@ -236,6 +238,14 @@ def test_a_read_error_in_the_middle_is_told(folder, monkeypatch):
 def test_wrong_arguments_are_refused(folder, arguments, words):
     with pytest.raises(InputError, match=words):
         read_frames(folder / "one_gop.mp4", *arguments)
+
+
+def test_metadata_in_another_encoding(folder, tmp_path):
+    run_ffmpeg("-i", folder / "one_frame.mp4", "-c", "copy", "-metadata", "title=ABCDEFGH", tmp_path / "latin.mp4")
+    data = (tmp_path / "latin.mp4").read_bytes()
+    assert b"ABCDEFGH" in data
+    path = write(tmp_path / "latin.mp4", data.replace(b"ABCDEFGH", "Äquators".encode("latin-1")))
+    assert len(read_frames(path)) == 1
 
 
 def test_names_with_special_characters(folder, tmp_path):
