@@ -57,7 +57,10 @@ class VideoFile:
         container, stream = self._open()
         with container:
             if "mp4" in container.format.name and stream.frames:  # one table for the whole file, not fragments
-                size, end = path.stat().st_size, max(entry.pos + entry.size for entry in stream.index_entries)
+                size, end = (
+                    path.stat().st_size,
+                    max((entry.pos + entry.size for entry in stream.index_entries), default=0),
+                )
                 if size < end:
                     raise InputError(f"{path}: the video is cut short; it has {size} of at least {end} bytes")
             self._time_base = stream.time_base

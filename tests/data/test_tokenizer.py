@@ -12,11 +12,12 @@ from importlib import resources
 import mindspore
 import numpy as np
 import pytest
-import torch
-from open_clip.tokenizer import SimpleTokenizer
 
 from mindone_coca.data.tokenizer import Tokenizer
 from mindone_coca.errors import InputError
+from tests.reference import open_clip, torch
+
+SimpleTokenizer = open_clip.tokenizer.SimpleTokenizer
 
 MERGES_SHA256 = "924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a"
 

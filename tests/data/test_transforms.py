@@ -4,13 +4,9 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
-import torchvision.transforms.functional as F
-from open_clip.transform import image_transform
 from PIL import Image
 from scipy import stats
 from skimage import data
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from mindone_coca.data.transforms import (
     create_train_transforms,
@@ -19,6 +15,13 @@ from mindone_coca.data.transforms import (
     random_crop_box,
 )
 from mindone_coca.errors import InputError
+from tests.reference import open_clip, torch
+
+image_transform = open_clip.transform.image_transform
+# torchvision's, as open_clip uses them
+RandomResizedCrop = open_clip.transform.RandomResizedCrop
+InterpolationMode = open_clip.transform.InterpolationMode
+F = open_clip.transform.F
 
 MODES = ["RGB", "RGBA", "LA", "L", "P", "P+transparency", "PA", "1", "CMYK", "YCbCr", "HSV", "LAB", "I;16", "I", "F"]
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from clips import CLIPS, REAL_CLIPS, make_clips, reference_frames, reference_times, run_ffmpeg
 from PIL import Image
 
 from mindone_coca.data.video import iter_frames, probe, read_frames
 from mindone_coca.data.video_file import VideoFile
 from mindone_coca.errors import InputError
+from tests.data.clips import CLIPS, REAL_CLIPS, make_clips, reference_frames, reference_times, run_ffmpeg
 
 # Decoding from a keyframe must do for these: their packets tell the frames exactly.
 SEEKABLE = ["one_gop.mp4", "open_gop.mp4", "open_gop.ts", "b_frames.mkv", "hevc.mp4", "ten_bit.mp4", "vp9.webm",
