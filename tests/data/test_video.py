@@ -55,7 +55,7 @@ def test_frames_equal_sequential_decoding(clip):
     (middle,) = read_frames(clip)
     assert middle.index == count // 2
     assert_frames_equal([middle], reference)
-    for wanted in [1, 2, 3, 16, 1000]:
+    for wanted in [1, 16] if clip in REAL_CLIPS else [1, 2, 3, 16, 1000]:
         several = read_frames(clip, "multi_frames", wanted)
         assert [frame.index for frame in several] == ([count // 2] if wanted == 1 else expected_spread(count, wanted))
         assert_frames_equal(several, reference)
