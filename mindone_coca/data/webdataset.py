@@ -1,0 +1,137 @@
+"""Webdataset shards: plain tar files in which the files of one sample follow each other and share a name.
+
+The shards are indexed once, at the start, by the offsets of their members; a sample is then one seek and one read
+for each of its files, so that shuffling and the split over ranks need no help from the order in the shards.
+"""
+
+import json
+import logging
+import re
+import tarfile
+from collections.abc import Iterator
+from glob import glob
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from .samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadSample, Sample, as_captions
+
+log = logging.getLogger(__name__)
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+
+
+def expand_pattern(pattern: str) -> list[str]:
+    """The names a pattern stands for: {000..010} counts with leading zeros, {a,b} lists.
+
+    >>> expand_pattern("{train,val}-{08..10}.tar")[2:4]
+    ['train-10.tar', 'val-08.tar']
+    """
+    match = _BRACES.search(pattern)
+    if not match:
+        return [pattern]
+    first, last, names = match.groups()
+    if names is None:
+        parts = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    else:
+        parts = names.split(",")
+    return [
+        name for part in parts for name in expand_pattern(pattern[: match.start()] + part + pattern[match.end() :])
+    ]
+
+
+def find_files(pattern: str, suffix: str) -> list[Path]:
+    """The files of a brace or * pattern, of a folder (those with `suffix`), or the one file; in order of name.
+
+    Raises InputError naming the first file that is missing.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        files = sorted(path.glob(f"*{suffix}"))
+    elif "*" in pattern:
+        files = [Path(name) for part in expand_pattern(str(path)) for name in sorted(glob(part, recursive=True))]
+    else:
+        files = [Path(name) for name in expand_pattern(str(path))]
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"{file}: no such file" + (f" (from {pattern})" if str(file) != str(path) else ""))
+    if not files:
+        raise InputError(f"{pattern}: no {suffix} files there")
+    return files
+
+
+def _groups(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """The samples of a shard: name up to the first dot of the file's name, and members by lower-case extension."""
+    try:
+        with tarfile.open(shard, "r:") as archive:
+            name, members = None, {}
+            for member in archive:
+                archive.members = []  # tarfile would keep a record of each
+                if not member.isreg():
+                    continue
+                folder, _, file = member.name.rpartition("/")
+                stem, _, extension = file.partition(".")
+                key = f"{folder}/{stem}" if folder else stem
+                if key != name:
+                    if members:
+                        yield name, members
+                    name, members = key, {}
+                members[extension.lower()] = member
+            if members:
+                yield name, members
+    except tarfile.TarError as error:
+        raise InputError(f"{shard}: not a plain tar file, or cut short ({error}); unpack a compressed one") from error
+
+
+class TarShards:
+    """The samples of some shards: an image or video and a text each.
+
+    `caption_key` is the extension of the text's file ("txt", "cls") or "json.FIELD" for a field of the JSON file, a
+    text or a list of texts. Files of other extensions are not read; samples without an image or a text are left out
+    with a warning.
+    """
+
+    def __init__(self, shards: list[Path], caption_key: str = "txt"):
+        text_extension, _, self._field = caption_key.partition(".")
+        self._shards, self._names = shards, []
+        table = []  # shard, image offset and size, text offset and size
+        extensions, incomplete = set(), []
+        for number, shard in enumerate(shards):
+            for name, members in _groups(shard):
+                extensions.update(members)
+                image = next((m for e, m in members.items() if f".{e}" in IMAGE_SUFFIXES | VIDEO_SUFFIXES), None)
+                text = members.get(text_extension)
+                if image is None or text is None:
+                    incomplete.append(f"{shard}:{name}")
+                    continue
+                self._names.append(image.name)
+                table.append((number, image.offset_data, image.size, text.offset_data, text.size))
+        if not table:
+            found = ", ".join(sorted(extensions)) or "no files"
+            raise InputError(f"{shards[0]}: no sample with an image and a .{text_extension} (it has: {found})")
+        if incomplete:
+            log.warning(
+                "%d samples without an image or a .%s are left out, the first: %s",
+                len(incomplete),
+                text_extension,
+                incomplete[0],
+            )
+        self._table = np.array(table, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: int) -> Sample:
+        shard_number, image_offset, image_size, text_offset, text_size = self._table[index].tolist()
+        shard = self._shards[shard_number]
+        name = f"{shard}:{self._names[index]}"
+        try:
+            with open(shard, "rb") as file:
+                file.seek(image_offset)
+                image = file.read(image_size)
+                file.seek(text_offset)
+                text = file.read(text_size).decode("utf-8")
+            captions = as_captions(json.loads(text)[self._field] if self._field else text)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadSample(name, f"{type(error).__name__}: {error}") from error
+        return Sample(name, captions, image)
