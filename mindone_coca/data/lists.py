@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 from ..errors import InputError
@@ -43,6 +44,8 @@ def read_table(path: Path, image_key: str, caption_key: str, separator: str | No
                 file.seek(0)
             table = csv.DictReader(file, delimiter=separator)
             columns = table.fieldnames or []
+            if not columns:
+                raise InputError(f"{path}: no header line in it, the file is empty")
             require_key(image_key, columns, path, "image_key")
             require_key(caption_key, columns, path, setting)
             rows = []

@@ -15,11 +15,14 @@ from ..errors import InputError
 from .mixing import Mixture
 from .reading import SampleReader
 from .samples import Source
+from .settings import DataConfig
+from .sources import open_sources
 
 log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 2**21  # of images that a worker hands over at once
 CHUNKS_AHEAD = 18  # that mindspore.dataset keeps in shared memory for each worker: a queue of 16 and one at each end
+RANKS_ON_A_HOST = 8  # that share its memory, at most
 SHARE_COUNTED_FROM = 1000  # samples; among fewer, one bad one would weigh too much
 
 Row = tuple[np.ndarray, np.ndarray, np.ndarray]  # images (k, 3, S, S), text (k, T), and JSON: names, captions, ...
@@ -113,7 +116,7 @@ class TrainingData:
         slots = used.reshape(self.batches_per_epoch, self._world_size, self._batch_size)[start_batch:, self._rank]
         chunks = _Chunks(self._reader, epoch, slots, *self._mixture.epoch(epoch))
         tried = bad = 0
-        with closing(_rows(chunks, self._num_workers)) as rows:
+        with closing(_rows(chunks, self._num_workers, self._world_size)) as rows:
             for _ in slots:
                 images, text, notes = zip(*(next(rows) for _ in range(chunks.per_batch)), strict=True)
                 notes = [json.loads(note.tobytes()) for note in notes]
@@ -140,6 +143,39 @@ class TrainingData:
             )
 
 
+def open_data(
+    config: DataConfig,
+    tokenizer: Callable[..., np.ndarray],
+    transform: Callable[..., np.ndarray],
+    *,
+    batch_size: int,
+    context_length: int,
+    seed: int = 0,
+    training: bool = True,
+    rank: int = 0,
+    world_size: int = 1,
+) -> TrainingData:
+    """The data of a config: `train`, or with `training=False` its `val`. Raises InputError naming what is wrong."""
+    where = "data.train" if training else "data.val"
+    sources, weights = open_sources(config.train if training else config.val, config, where)
+    return TrainingData(
+        sources,
+        tokenizer,
+        transform,
+        batch_size=batch_size,
+        context_length=context_length,
+        seed=seed,
+        weights=weights,
+        training=training,
+        rank=rank,
+        world_size=world_size,
+        num_workers=config.num_workers,
+        max_bad_share=config.max_bad_share,
+        frame_type=config.frame_type,
+        num_frames=config.num_frames,
+    )
+
+
 class _Chunks:
     """The samples of the remaining batches in pieces that are read at once; random access for GeneratorDataset."""
 
@@ -147,9 +183,9 @@ class _Chunks:
         """`slots` (batches, B): places in the epoch's order, which is `sources` and `indices` in them."""
         self._reader, self._epoch, self._slots = reader, epoch, slots
         self._sources, self._indices = sources[slots], indices[slots]
-        self._image_shape = reader.image_shape()
-        batch_size = slots.shape[1]
-        self._size = max(1, min(batch_size, CHUNK_BYTES // (4 * math.prod(self._image_shape))))
+        batch_size, image_bytes = slots.shape[1], 4 * math.prod(reader.image_shape())
+        self._size = max(1, min(batch_size, CHUNK_BYTES // image_bytes))
+        self.bytes_each = self._size * image_bytes
         self.per_batch = -(-batch_size // self._size)
 
     def __len__(self) -> int:
@@ -158,8 +194,10 @@ class _Chunks:
     def __getitem__(self, number: int) -> Row:
         batch, piece = divmod(int(number), self.per_batch)
         part = slice(piece * self._size, (piece + 1) * self._size)
-        places = zip(self._sources[batch, part], self._indices[batch, part], self._slots[batch, part], strict=True)
-        readings = [self._reader.read(int(source), int(index), self._epoch, int(slot)) for source, index, slot in places]
+        places = zip(*(array[batch, part].tolist() for array in (self._sources, self._indices, self._slots)), strict=True)
+        readings = [
+            self._reader.read(int(source), int(index), self._epoch, int(slot)) for source, index, slot in places
+        ]
         note = {
             "names": [reading.name for reading in readings],
             "captions": [reading.caption for reading in readings],
@@ -171,24 +209,25 @@ class _Chunks:
         return images, text, np.frombuffer(json.dumps(note).encode(), np.uint8)
 
 
-def _rows(chunks: _Chunks, num_workers: int) -> Iterator[Row]:
+def _rows(chunks: _Chunks, num_workers: int, world_size: int) -> Iterator[Row]:
     """The chunks in order, read ahead by workers.
 
-    They are processes, which small images need (threads are slower than one of them then), or threads where the
-    shared memory is too small to hand the images over, as in containers with the usual 64 MB.
+    These are processes, because threads are slower than a single one for small images, unless the shared memory is
+    too small to hand the images over, as in a container with the usual 64 MB: then they are threads.
     """
     if num_workers == 0:
         yield from (chunks[number] for number in range(len(chunks)))
         return
-    enough = shutil.disk_usage("/dev/shm").free > num_workers * CHUNKS_AHEAD * 2 * CHUNK_BYTES
-    if num_workers > 1 and not enough:
-        log.warning("/dev/shm is too small for %d worker processes; the workers are threads instead", num_workers)
+    needed = min(world_size, RANKS_ON_A_HOST) * num_workers * CHUNKS_AHEAD * chunks.bytes_each
+    processes = num_workers > 1 and shutil.disk_usage("/dev/shm").free > needed
+    if num_workers > 1 and not processes:
+        log.warning("/dev/shm has not the %d MB that worker processes need; using threads", needed >> 20)
     dataset = ds.GeneratorDataset(
         chunks,
         ["images", "text", "note"],
         shuffle=False,
         num_parallel_workers=num_workers,
-        python_multiprocessing=enough,
+        python_multiprocessing=processes,
     )
     iterator = dataset.create_tuple_iterator(num_epochs=1, output_numpy=True)
     try:

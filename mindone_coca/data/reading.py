@@ -1,14 +1,19 @@
 """From a sample of a source to arrays: decoding, the random draws, and what happens to samples that cannot be read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 from PIL import Image
 
 from ..errors import InputError
 from .samples import VIDEO_SUFFIXES, BadSample, Sample, Source
+from .video import read_frames
+from .video_file import VideoFile
 
 FRAME_TYPES = ("middle", "random", "multi_frames")
 MAX_BAD_RUN = 100  # so many unreadable samples in a row are no accident
@@ -74,14 +79,28 @@ class SampleReader:
             raise BadSample(sample.name, "it has no caption")
         draws = np.random.default_rng((self._seed, 2, epoch, slot))
         caption = sample.captions[draws.integers(len(sample.captions)) if self._training else 0]
-        images = self._pixels(self._decode(sample, draws), (self._seed, 3, epoch, slot))
+        try:
+            images = self._pixels(self._frames(sample, draws), (self._seed, 3, epoch, slot))
+        except (OSError, ValueError) as error:  # an image of a mode or size that Pillow cannot convert or resize
+            raise BadSample(sample.name, str(error)) from error
         text = self._tokenizer([caption], context_length=self._context_length)[0]
         return Reading(images, text, sample.name, caption, bad)
 
-    def _decode(self, sample: Sample, draws: np.random.Generator) -> list[Image.Image | np.ndarray]:
-        if sample.suffix in VIDEO_SUFFIXES:
-            raise NotImplementedError
-        return [decode_image(sample)]
+    def _frames(self, sample: Sample, draws: np.random.Generator) -> list[Image.Image | np.ndarray]:
+        if sample.suffix not in VIDEO_SUFFIXES:
+            return [decode_image(sample)]
+        try:
+            with _file_of(sample) as path:
+                if self._frame_type == "random":
+                    video, position = VideoFile(path), draws.random()
+                    return [video.rgb(frame) for frame in video.pick(lambda count: [int(position * count)])]
+                frames = [frame.image for frame in read_frames(path, self._frame_type, self._num_frames)]
+        except (OSError, InputError) as error:
+            raise BadSample(sample.name, str(error)) from error
+        if self._frame_type == "middle":
+            return frames
+        # A video with fewer frames than wanted gives each of them several times in a row.
+        return [frames[number * len(frames) // self._num_frames] for number in range(self._num_frames)]
 
     def _pixels(self, frames: list[Image.Image | np.ndarray], crop_seed: tuple[int, ...]) -> np.ndarray:
         """(3, S, S), or (F, 3, S, S) for multi_frames, of which a single image fills all. All frames share one crop."""
@@ -102,3 +121,15 @@ def decode_image(sample: Sample) -> Image.Image:
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files; all mean the same here
         raise BadSample(sample.name, f"{type(error).__name__}: {error}") from error
     return image
+
+
+@contextmanager
+def _file_of(sample: Sample) -> Iterator[Path]:
+    """The sample as a file, a temporary one if it comes from an archive: videos are read by seeking in a file."""
+    if isinstance(sample.content, Path):
+        yield sample.content
+        return
+    with NamedTemporaryFile(suffix=sample.suffix) as file:
+        file.write(sample.content)
+        file.flush()
+        yield Path(file.name)

@@ -4,12 +4,12 @@ A source is anything with `len(source)` and `source[index] -> Sample`. Sources a
 once, so they keep no open files.
 """
 
-import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..config import nearest
 from ..errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
@@ -58,14 +58,20 @@ def existing_file(path: str | Path) -> Path:
     return path
 
 
+def existing_folder(path: str | Path) -> Path:
+    """`path` with ~ expanded; InputError when there is no such folder."""
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder")
+    return path
+
+
 def require_key(key: str, known: Iterable[str], where: str | Path, setting: str) -> None:
     """InputError with the nearest known name when `key`, from the setting of that name, is not among `known`."""
     known = list(known)
-    if key in known:
-        return
-    near = difflib.get_close_matches(key, known, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(map(repr, known)) or 'none'}"
-    raise InputError(f"{where}: no {key!r} ({setting}) in it; {hint}")
+    if key not in known:
+        hint = nearest(key, known) or f"; there are {', '.join(map(str, known)) or 'none'}"
+        raise InputError(f"{where}: {key!r}, which {setting} asks for, is not in it{hint}")
 
 
 def as_captions(value: object) -> list[str]:

@@ -1,7 +1,7 @@
 """The `data:` section of a training config: every key, its meaning and its default."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass
@@ -11,8 +11,8 @@ class SourceConfig:
     # The list file, folder of classes, or shards: a file, a folder of .tar files, or a pattern such as
     # "shard-{000..010}.tar" or "part-*.tar".
     path: str
-    # csv, tsv, jsonl, coco, webdataset, mindrecord or folder (one folder per class); by default from the path's suffix.
-    format: str | None = None
+    # By default from the path's suffix; a folder is one of .tar files or has one folder per class.
+    format: Literal["csv", "tsv", "jsonl", "coco", "webdataset", "mindrecord", "folder"] | None = None
     # Share of the samples drawn from this source, relative to the other sources' weights. Either all sources have
     # one or none has: without weights every sample is seen once an epoch.
     weight: float | None = None
@@ -51,5 +51,5 @@ class DataConfig:
     # The run ends when more than this share of the samples cannot be read.
     max_bad_share: float = 0.05
     # Of a video: its middle frame, a random one, or num_frames spread evenly (an image then stands for each of them).
-    frame_type: str = "middle"
+    frame_type: Literal["middle", "random", "multi_frames"] = "middle"
     num_frames: int = 8

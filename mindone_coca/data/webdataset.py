@@ -6,6 +6,7 @@ for each of its files, so that shuffling and the split over ranks need no help f
 
 import json
 import logging
+import os
 import re
 import tarfile
 from collections.abc import Iterator
@@ -35,28 +36,23 @@ def expand_pattern(pattern: str) -> list[str]:
         parts = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
     else:
         parts = names.split(",")
-    return [
-        name for part in parts for name in expand_pattern(pattern[: match.start()] + part + pattern[match.end() :])
-    ]
+    return [name for part in parts for name in expand_pattern(pattern[: match.start()] + part + pattern[match.end() :])]
 
 
-def find_files(pattern: str, suffix: str) -> list[Path]:
-    """The files of a brace or * pattern, of a folder (those with `suffix`), or the one file; in order of name.
+def find_files(pattern: str, in_folder: str) -> list[Path]:
+    """The files of a brace or * pattern, of a folder (those that match `in_folder`), or the one file; by name.
 
     Raises InputError naming the first file that is missing.
     """
     path = Path(pattern).expanduser()
     if path.is_dir():
-        files = sorted(path.glob(f"*{suffix}"))
-    elif "*" in pattern:
-        files = [Path(name) for part in expand_pattern(str(path)) for name in sorted(glob(part, recursive=True))]
-    else:
-        files = [Path(name) for name in expand_pattern(str(path))]
-    for file in files:
-        if not file.is_file():
-            raise InputError(f"{file}: no such file" + (f" (from {pattern})" if str(file) != str(path) else ""))
-    if not files:
-        raise InputError(f"{pattern}: no {suffix} files there")
+        path = path / in_folder
+    files = []
+    for name in expand_pattern(str(path)):
+        found = sorted(glob(name, recursive=True)) if "*" in name else [name]
+        files += [Path(file) for file in found]
+        if not found or not os.path.isfile(found[0]):
+            raise InputError(f"{name}: no such file" + (f" (from {pattern})" if name != str(path) else ""))
     return files
 
 
