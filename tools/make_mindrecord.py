@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", help="list file, folder of classes, or shards (a pattern such as x-{00..10}.tar)")
     parser.add_argument("target", type=Path, help="such as train.mindrecord; with --shards train.mindrecord0 and so on")
     parser.add_argument("--shards", type=int, default=1, help="number of files (default 1)")
-    parser.add_argument("--format", help="csv, tsv, jsonl, coco, webdataset, mindrecord or folder; default: by the name")
+    parser.add_argument(
+        "--format", help="csv, tsv, jsonl, coco, webdataset, mindrecord or folder; default: by the name"
+    )
     parser.add_argument("--image_root", help="where relative paths in a list start; default: the folder of the list")
     parser.add_argument("--image_key", help="column of the image (default filepath)")
     parser.add_argument("--caption_key", help="column of the caption or label (default title)")

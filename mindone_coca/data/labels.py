@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from ..errors import InputError
-from .samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Sample, Source, existing_file
+from .samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, PackedRows, Sample, Source, existing_file
 
 
 class Labelled:
@@ -51,13 +51,13 @@ class ClassFolders:
     def __init__(self, root: Path):
         classes = sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith("."))
         self.classes = [folder.name for folder in classes]
-        self._files = [
-            (file, label)
+        self._files = PackedRows(
+            (str(file), label)
             for label, folder in enumerate(classes)
             for file in sorted(folder.rglob("*"))
             if file.suffix.lower() in IMAGE_SUFFIXES | VIDEO_SUFFIXES and file.is_file()
-        ]
-        if not self._files:
+        )
+        if not len(self._files):
             raise InputError(f"{root}: no images in folders in it; the layout is {root.name}/CLASS/IMAGE.jpg")
 
     def __len__(self) -> int:
@@ -65,4 +65,4 @@ class ClassFolders:
 
     def __getitem__(self, index: int) -> Sample:
         file, label = self._files[index]
-        return Sample(str(file), [self.classes[label]], file)
+        return Sample(file, [self.classes[label]], Path(file))

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import multiprocessing
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -52,7 +53,7 @@ class TrainingData:
         batch_size: B, samples for each rank.
         training: shuffle, and draw captions, frames and crops by (seed, epoch, place in the order). Otherwise the
             samples come in order, with their first captions, and all epochs are alike.
-        num_workers: parallel decoders; 0 decodes where the batches are used.
+        num_workers: parallel decoders, at most one for each core; 0 decodes where the batches are used.
         max_bad_share: see `epoch`.
         frame_type: "middle" or "random" take one frame of a video; "multi_frames" takes `num_frames`, and that many
             times the same image where there is no video.
@@ -194,7 +195,9 @@ class _Chunks:
     def __getitem__(self, number: int) -> Row:
         batch, piece = divmod(int(number), self.per_batch)
         part = slice(piece * self._size, (piece + 1) * self._size)
-        places = zip(*(array[batch, part].tolist() for array in (self._sources, self._indices, self._slots)), strict=True)
+        places = zip(
+            *(array[batch, part].tolist() for array in (self._sources, self._indices, self._slots)), strict=True
+        )
         readings = [
             self._reader.read(int(source), int(index), self._epoch, int(slot)) for source, index, slot in places
         ]
@@ -218,6 +221,7 @@ def _rows(chunks: _Chunks, num_workers: int, world_size: int) -> Iterator[Row]:
     if num_workers == 0:
         yield from (chunks[number] for number in range(len(chunks)))
         return
+    num_workers = min(num_workers, multiprocessing.cpu_count())  # mindspore.dataset refuses more
     needed = min(world_size, RANKS_ON_A_HOST) * num_workers * CHUNKS_AHEAD * chunks.bytes_each
     processes = num_workers > 1 and shutil.disk_usage("/dev/shm").free > needed
     if num_workers > 1 and not processes:

@@ -46,7 +46,7 @@ class DataConfig:
     image_key: str = "filepath"
     caption_key: str = "title"
     separator: str | None = None
-    # Parallel decoders for each process; 0 decodes in the training process itself.
+    # Parallel decoders for each training process, at most one for each core; 0 decodes in that process itself.
     num_workers: int = 4
     # The run ends when more than this share of the samples cannot be read.
     max_bad_share: float = 0.05

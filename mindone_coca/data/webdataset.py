@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from .samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadSample, Sample, as_captions
+from .samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadSample, PackedRows, Sample, as_captions
 
 log = logging.getLogger(__name__)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
@@ -89,8 +89,8 @@ class TarShards:
 
     def __init__(self, shards: list[Path], caption_key: str = "txt"):
         text_extension, _, self._field = caption_key.partition(".")
-        self._shards, self._names = shards, []
-        table = []  # shard, image offset and size, text offset and size
+        self._shards = shards
+        names, table = [], []  # shard, image offset and size, text offset and size
         extensions, incomplete = set(), []
         for number, shard in enumerate(shards):
             for name, members in _groups(shard):
@@ -100,7 +100,7 @@ class TarShards:
                 if image is None or text is None:
                     incomplete.append(f"{shard}:{name}")
                     continue
-                self._names.append(image.name)
+                names.append(image.name)
                 table.append((number, image.offset_data, image.size, text.offset_data, text.size))
         if not table:
             found = ", ".join(sorted(extensions)) or "no files"
@@ -112,7 +112,7 @@ class TarShards:
                 text_extension,
                 incomplete[0],
             )
-        self._table = np.array(table, np.int64)
+        self._names, self._table = PackedRows(names), np.array(table, np.int64)
 
     def __len__(self) -> int:
         return len(self._table)

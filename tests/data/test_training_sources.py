@@ -14,7 +14,6 @@ from mindone_coca.data.settings import DataConfig
 from mindone_coca.data.sources import open_sources
 from mindone_coca.data.webdataset import expand_pattern
 from mindone_coca.errors import InputError
-
 from tests.data.training_samples import captions_of, jpeg, open_one, write_csv, write_images, write_layouts, write_tar
 
 TOOL = Path(__file__).parents[2] / "tools" / "make_mindrecord.py"
@@ -190,11 +189,29 @@ def _settings(tmp_path, case):
     }[case]
 
 
-CASES = (
-    "missing list,missing column,missing image column,unknown format,wrong format,empty list,empty file,not JSON,"
-    "not COCO,images elsewhere,no such folder,no classes,missing shard,no texts in shard,shard cut short,"
-    "compressed shard,no MindRecord,unknown key,key of another format,template without label,template without place"
-).split(",")
+CASES = [
+    "missing list",
+    "missing column",
+    "missing image column",
+    "unknown format",
+    "wrong format",
+    "empty list",
+    "empty file",
+    "not JSON",
+    "not COCO",
+    "images elsewhere",
+    "no such folder",
+    "no classes",
+    "missing shard",
+    "no texts in shard",
+    "shard cut short",
+    "compressed shard",
+    "no MindRecord",
+    "unknown key",
+    "key of another format",
+    "template without label",
+    "template without place",
+]
 
 
 @pytest.mark.parametrize("case", CASES)
