@@ -77,8 +77,12 @@ class TrainingData:
         num_workers: int = 4,
         max_bad_share: float = 0.05,
         frame_type: str = "middle",
-        num_frames: int = 8,
+        num_frames: int = 16,
     ):
+        if num_workers < 0:
+            raise InputError(f"num_workers: {num_workers} must not be negative; 0 decodes without workers")
+        if not 0 <= max_bad_share <= 1:
+            raise InputError(f"max_bad_share: {max_bad_share} must be from 0 to 1")
         lengths = [len(source) for source in sources]
         self._mixture = Mixture(lengths, weights or [None] * len(lengths), seed, shuffle=training)
         self._reader = SampleReader(
@@ -107,6 +111,8 @@ class TrainingData:
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
         """The batches of an epoch from number `start_batch` on, bit for bit those of an uninterrupted epoch.
+
+        Close the iterator when an epoch is left early: that ends the workers.
 
         A sample that cannot be read is logged once by name, kept in `bad_samples`, and replaced by the next of its
         source. Raises InputError when there are more of them in this epoch than `max_bad_share` of the samples tried

@@ -25,6 +25,8 @@ class SourceConfig:
     caption_key: str | None = None
     # csv, tsv: the character between columns; by default a tab if the header line has one, else a comma.
     separator: str | None = None
+    # webdataset: a folder to keep the shards' index in, so that a later start need not go through them again.
+    index_dir: str | None = None
     # Makes the source a labelled one: as caption_key, but it names a class label ("cls" in webdataset).
     label_key: str | None = None
     # JSON file {label: name} for labels that are numbers or codes.
@@ -52,4 +54,4 @@ class DataConfig:
     max_bad_share: float = 0.05
     # Of a video: its middle frame, a random one, or num_frames spread evenly (an image then stands for each of them).
     frame_type: Literal["middle", "random", "multi_frames"] = "middle"
-    num_frames: int = 8
+    num_frames: int = 16

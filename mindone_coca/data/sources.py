@@ -20,7 +20,7 @@ _SETTINGS = {
     "tsv": {"image_root", "image_key", "caption_key", "separator", "label_key"},
     "jsonl": {"image_root", "image_key", "caption_key", "label_key"},
     "coco": {"image_root"},
-    "webdataset": {"caption_key", "label_key"},
+    "webdataset": {"caption_key", "label_key", "index_dir"},
     "mindrecord": {"image_key", "caption_key", "label_key"},
     "folder": set(),
 }
@@ -53,7 +53,11 @@ def open_source(config: SourceConfig, data: DataConfig) -> Source:
         source = ClassFolders(existing_folder(config.path))
         names = {label: label.replace("_", " ") for label in source.classes}
     elif kind == "webdataset":
-        source = TarShards(find_files(config.path, "*.tar"), text_key or "txt")
+        source = TarShards(
+            find_files(config.path, "*.tar"),
+            text_key or "txt",
+            Path(config.index_dir).expanduser() if config.index_dir else None,
+        )
     elif kind == "mindrecord":
         files = [file for file in find_files(config.path, "*.mindrecord*") if file.suffix != ".db"]
         source = MindRecord(files, config.image_key or "image", text_key or "captions")

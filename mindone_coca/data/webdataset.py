@@ -4,6 +4,7 @@ The shards are indexed once, at the start, by the offsets of their members; a sa
 for each of its files, so that shuffling and the split over ranks need no help from the order in the shards.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
+from ..files import atomic_path
 from .samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadSample, PackedRows, Sample, as_captions
 
 log = logging.getLogger(__name__)
@@ -56,25 +58,45 @@ def find_files(pattern: str, in_folder: str) -> list[Path]:
     return files
 
 
-def _groups(shard: Path) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
-    """The samples of a shard: name up to the first dot of the file's name, and members by lower-case extension."""
+# The files of one sample by their lower-case extension: name in the archive, offset and size of the content in bytes.
+Members = dict[str, tuple[str, int, int]]
+
+
+def _index(shard: Path, index_dir: Path | None) -> list[Members]:
+    """The samples of a shard; from `index_dir` if it was indexed there since the shard was last changed."""
+    if index_dir is None:
+        return list(_groups(shard))
+    path, status = shard.resolve(), shard.stat()
+    state = [str(path), status.st_size, status.st_mtime_ns]
+    saved = index_dir / f"{shard.name}-{hashlib.sha256(state[0].encode()).hexdigest()[:16]}.json"
+    if saved.is_file():
+        content = json.loads(saved.read_bytes())
+        if content["state"] == state:
+            return content["samples"]
+    samples = list(_groups(shard))
+    with atomic_path(saved) as partial:
+        partial.write_text(json.dumps({"state": state, "samples": samples}))
+    return samples
+
+
+def _groups(shard: Path) -> Iterator[Members]:
+    """Go through a shard; neighbours belong together when their names agree up to the first dot."""
     try:
         with tarfile.open(shard, "r:") as archive:
-            name, members = None, {}
+            current, members = None, {}
             for member in archive:
                 archive.members = []  # tarfile would keep a record of each
                 if not member.isreg():
                     continue
                 folder, _, file = member.name.rpartition("/")
                 stem, _, extension = file.partition(".")
-                key = f"{folder}/{stem}" if folder else stem
-                if key != name:
-                    if members:
-                        yield name, members
-                    name, members = key, {}
-                members[extension.lower()] = member
+                if (folder, stem) != current and members:
+                    yield members
+                    members = {}
+                current = folder, stem
+                members[extension.lower()] = (member.name, member.offset_data, member.size)
             if members:
-                yield name, members
+                yield members
     except tarfile.TarError as error:
         raise InputError(f"{shard}: not a plain tar file, or cut short ({error}); unpack a compressed one") from error
 
@@ -84,24 +106,24 @@ class TarShards:
 
     `caption_key` is the extension of the text's file ("txt", "cls") or "json.FIELD" for a field of the JSON file, a
     text or a list of texts. Files of other extensions are not read; samples without an image or a text are left out
-    with a warning.
+    with a warning. The index is saved in `index_dir`, if given.
     """
 
-    def __init__(self, shards: list[Path], caption_key: str = "txt"):
+    def __init__(self, shards: list[Path], caption_key: str = "txt", index_dir: Path | None = None):
         text_extension, _, self._field = caption_key.partition(".")
         self._shards = shards
-        names, table = [], []  # shard, image offset and size, text offset and size
+        names, table = [], []  # rows: shard, image offset and size, text offset and size
         extensions, incomplete = set(), []
         for number, shard in enumerate(shards):
-            for name, members in _groups(shard):
+            for members in _index(shard, index_dir):
                 extensions.update(members)
-                image = next((m for e, m in members.items() if f".{e}" in IMAGE_SUFFIXES | VIDEO_SUFFIXES), None)
+                image = next((members[e] for e in members if f".{e}" in IMAGE_SUFFIXES | VIDEO_SUFFIXES), None)
                 text = members.get(text_extension)
                 if image is None or text is None:
-                    incomplete.append(f"{shard}:{name}")
+                    incomplete.append(f"{shard}:{next(iter(members.values()))[0]}")
                     continue
-                names.append(image.name)
-                table.append((number, image.offset_data, image.size, text.offset_data, text.size))
+                names.append(image[0])
+                table.append((number, *image[1:], *text[1:]))
         if not table:
             found = ", ".join(sorted(extensions)) or "no files"
             raise InputError(f"{shards[0]}: no sample with an image and a .{text_extension} (it has: {found})")

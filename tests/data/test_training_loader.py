@@ -206,6 +206,12 @@ def test_fewer_samples_than_a_batch(source):
         make([source], batch_size=16, world_size=2)
 
 
+@pytest.mark.parametrize("wrong", [{"num_workers": -1}, {"max_bad_share": 5.0}])
+def test_wrong_settings(source, wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        make([source], **wrong)
+
+
 def children():
     tasks = subprocess.run(
         ["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False

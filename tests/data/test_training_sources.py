@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mindone_coca.data import webdataset
 from mindone_coca.data.mindrecord import write_mindrecord
 from mindone_coca.data.samples import BadSample
 from mindone_coca.data.settings import DataConfig
@@ -142,6 +143,18 @@ def test_shards_with_more_than_pairs(tmp_path, caplog):
     source = open_one(str(write_tar(tmp_path / "x.tar", samples)))
     assert [(source[n].captions, source[n].read()) for n in range(2)] == [(["zéro"], jpeg(0)), (["two"], jpeg(2))]
     assert "2 samples without an image or a .txt are left out" in caplog.text
+
+
+def test_the_index_of_shards_is_kept_and_renewed(tmp_path, monkeypatch):
+    shard = write_tar(tmp_path / "x.tar", [{"0.jpg": jpeg(0), "0.txt": b"zero"}])
+    settings = {"path": str(shard), "index_dir": str(tmp_path / "index")}
+    assert open_one(settings)[0].captions == ["zero"]
+    with monkeypatch.context() as patch:
+        patch.setattr(webdataset.tarfile, "open", None)  # not needed again
+        assert (open_one(settings)[0].captions, open_one(settings)[0].read()) == (["zero"], jpeg(0))
+    write_tar(shard, [{"0.jpg": jpeg(1), "0.txt": b"one"}, {"1.jpg": jpeg(2), "1.txt": b"two"}])
+    renewed = open_one(settings)
+    assert [(renewed[n].captions, renewed[n].read()) for n in range(2)] == [(["one"], jpeg(1)), (["two"], jpeg(2))]
 
 
 def test_brace_patterns():
