@@ -9,14 +9,15 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from mindone_coca.data.tokenizer import Tokenizer
+from mindone_coca.data.transforms import create_train_transforms, create_transforms
 from PIL import Image
 
 from mindone_coca.data import loader
 from mindone_coca.data.loader import TrainingData, open_data
 from mindone_coca.data.settings import DataConfig
-from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_train_transforms, create_transforms
 from mindone_coca.errors import InputError
 from tests.data.training_samples import open_one, write_csv, write_images, write_layouts
 
@@ -213,10 +214,7 @@ def test_wrong_settings(source, wrong):
 
 
 def children():
-    tasks = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=False
-    )
-    return len(tasks.stdout.split()) - 1  # without ps itself
+    return len(psutil.Process().children())
 
 
 def test_workers_end_with_the_epoch_also_when_left_early(source):
@@ -301,21 +299,9 @@ def test_workers_end_when_the_process_is_killed(tmp_path):
     process = subprocess.Popen(command, env=options["env"], stdout=subprocess.PIPE, text=True)
     for _ in range(50):
         assert process.stdout.readline()
-    workers = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(process.pid)], capture_output=True, text=True, check=True
-    )
-    pids = [int(pid) for pid in workers.stdout.split()]
+    workers = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    deadline = time.monotonic() + 20
-    while any(map(_alive, pids)) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert pids and not any(map(_alive, pids))
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert workers and not alive
     assert set(os.listdir("/dev/shm")) <= shared
-
-
-def _alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
