@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_train_transforms, create_transforms
 from PIL import Image
 
 from mindone_coca.data import loader
 from mindone_coca.data.loader import TrainingData, open_data
 from mindone_coca.data.settings import DataConfig
+from mindone_coca.data.tokenizer import Tokenizer
+from mindone_coca.data.transforms import create_train_transforms, create_transforms
 from mindone_coca.errors import InputError
 from tests.data.training_samples import open_one, write_csv, write_images, write_layouts
 

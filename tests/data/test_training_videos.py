@@ -3,13 +3,13 @@
 import av
 import numpy as np
 import pytest
-from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_train_transforms, create_transforms
-from mindone_coca.data.video import read_frames
 from PIL import Image
 
 from mindone_coca.data.loader import TrainingData
 from mindone_coca.data.mindrecord import write_mindrecord
+from mindone_coca.data.tokenizer import Tokenizer
+from mindone_coca.data.transforms import create_train_transforms, create_transforms
+from mindone_coca.data.video import read_frames
 from mindone_coca.errors import InputError
 from tests.data.training_samples import open_one, write_csv, write_tar
 
