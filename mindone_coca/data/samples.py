@@ -1,0 +1,105 @@
+"""What a training source is, and the words that all its readers share.
+
+A source is anything with `len(source)` and `source[index] -> Sample`. Sources are read by several processes at
+once, so they keep no open files.
+"""
+
+import json
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..config import nearest
+from ..errors import InputError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"})
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An image or video with its captions."""
+
+    name: str  # file or archive member, for messages; the suffix tells images from videos
+    captions: Sequence[str]  # one is drawn for each use
+    content: Path | bytes  # the encoded file, or where it is
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of the name, such as ".jpg", in lower case."""
+        return Path(self.name).suffix.lower()
+
+    def read(self) -> bytes:
+        """The bytes of the encoded image or video. Raises OSError when the file cannot be read."""
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
+
+class BadSample(Exception):
+    """One sample cannot be used; training counts it and goes on with the next."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(name, reason)
+        self.name, self.reason = name, reason
+
+
+class Source(Protocol):
+    """Random access to samples; reading one may raise BadSample."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+
+class PackedRows:
+    """Many small JSON values in one block of memory, for lists with millions of rows.
+
+    Forked workers share the block; of a Python list each of them would in time make its own copy, page by page, since
+    reading an object writes its reference count.
+    """
+
+    def __init__(self, rows: Iterable[Any]):
+        block, ends = bytearray(), array("q", [0])
+        for row in rows:
+            block += json.dumps(row).encode()
+            ends.append(len(block))
+        self._block, self._ends = bytes(block), np.array(ends)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> Any:
+        return json.loads(self._block[self._ends[index] : self._ends[index + 1]])
+
+
+def existing_file(path: str | Path) -> Path:
+    """`path` with ~ expanded; InputError when there is no such file."""
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"{path}: no such {'file, it is a folder' if path.is_dir() else 'file'}")
+    return path
+
+
+def existing_folder(path: str | Path) -> Path:
+    """`path` with ~ expanded; InputError when there is no such folder."""
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder")
+    return path
+
+
+def require_key(key: str, known: Iterable[str], where: str | Path, setting: str) -> None:
+    """InputError with the nearest known name when `key`, from the setting of that name, is not among `known`."""
+    known = list(known)
+    if key not in known:
+        hint = nearest(key, known) or f"; there are {', '.join(map(str, known)) or 'none'}"
+        raise InputError(f"{where}: {key!r}, which {setting} asks for, is not in it{hint}")
+
+
+def as_captions(value: object) -> list[str]:
+    """The captions in a field that holds a text, a number (a class label), or a list of texts; blank ones left out."""
+    values = value if isinstance(value, list) else [value]
+    return [str(text).strip() for text in values if text is not None and str(text).strip()]

@@ -1,0 +1,57 @@
+"""The `data:` section of a training config: every key, its meaning and its default."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass
+class SourceConfig:
+    """One set of samples. Only `path` is needed; a key left at None takes the value of `data:` or of the format."""
+
+    # The list file, folder of classes, or shards: a file, a folder of .tar files, or a pattern such as
+    # "shard-{000..010}.tar" or "part-*.tar".
+    path: str
+    # By default from the path's suffix; a folder is one of .tar files or has one folder per class.
+    format: Literal["csv", "tsv", "jsonl", "coco", "webdataset", "mindrecord", "folder"] | None = None
+    # Share of the samples drawn from this source, relative to the other sources' weights. Either all sources have
+    # one or none has: without weights every sample is seen once an epoch.
+    weight: float | None = None
+    # Where relative image paths start; by default the folder of the list file.
+    image_root: str | None = None
+    # csv, tsv, jsonl: the column or field with the image's or video's path. mindrecord: the column with its bytes.
+    image_key: str | None = None
+    # csv, tsv, jsonl, mindrecord: the column with the caption (in jsonl also a list of captions, in mindrecord also
+    # JSON text of such a list). webdataset: the extension of the caption file ("txt"), or "json.FIELD".
+    caption_key: str | None = None
+    # csv, tsv: the character between columns; by default a tab if the header line has one, else a comma.
+    separator: str | None = None
+    # webdataset: a folder to keep the shards' index in, so that a later start need not go through them again.
+    index_dir: str | None = None
+    # Makes the source a labelled one: as caption_key, but it names a class label ("cls" in webdataset).
+    label_key: str | None = None
+    # JSON file {label: name} for labels that are numbers or codes.
+    label_names: str | None = None
+    # Sentences with {} for the name of the class; one is drawn for each sample in each epoch.
+    label_template: list[str] = field(default_factory=lambda: ["{}"])
+    # Text put before the sentence, to let the model tell labels from captions.
+    label_prefix: str = ""
+
+
+@dataclass
+class DataConfig:
+    """What to train on. `train` and `val` are a path, a mapping with SourceConfig's keys, or a list of these."""
+
+    train: Any
+    # Read in order, without augmentation, first caption only.
+    val: Any = None
+    # Defaults for the sources in csv, tsv and jsonl files; open_clip's names.
+    image_key: str = "filepath"
+    caption_key: str = "title"
+    separator: str | None = None
+    # Parallel decoders for each training process, at most one for each core; 0 decodes in that process itself.
+    num_workers: int = 4
+    # The run ends when more than this share of the samples cannot be read.
+    max_bad_share: float = 0.05
+    # Of a video: its middle frame, a random one, or num_frames spread evenly (an image then stands for each of them).
+    frame_type: Literal["middle", "random", "multi_frames"] = "middle"
+    num_frames: int = 16

@@ -1,0 +1,109 @@
+"""From settings to sources: which reader takes which format."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ..config import from_dict, value_differs
+from ..errors import InputError
+from .labels import ClassFolders, Labelled, read_label_names
+from .lists import read_coco, read_jsonl, read_table
+from .mindrecord import MindRecord
+from .samples import Source, existing_file, existing_folder
+from .settings import DataConfig, SourceConfig
+from .webdataset import TarShards, find_files
+
+_BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "coco", ".tar": "webdataset"}
+# The settings of SourceConfig that a format has beside path, format, weight and those for labels.
+_SETTINGS = {
+    "csv": {"image_root", "image_key", "caption_key", "separator", "label_key"},
+    "tsv": {"image_root", "image_key", "caption_key", "separator", "label_key"},
+    "jsonl": {"image_root", "image_key", "caption_key", "label_key"},
+    "coco": {"image_root"},
+    "webdataset": {"caption_key", "label_key", "index_dir"},
+    "mindrecord": {"image_key", "caption_key", "label_key"},
+    "folder": set(),
+}
+_LABEL_SETTINGS = {"label_names", "label_template", "label_prefix"}
+
+
+def open_sources(value: Any, data: DataConfig, where: str) -> tuple[list[Source], list[float | None]]:
+    """The sources of `data.train` or `data.val` and their weights; `where` names the setting in messages.
+
+    Raises InputError naming the file or the setting, and the mend.
+    """
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise InputError(f"{where}: the list is empty; give at least one source")
+    configs = []
+    for number, item in enumerate(values):
+        place = f"{where}[{number}]" if isinstance(value, list) else where
+        configs.append(from_dict(SourceConfig, {"path": item} if isinstance(item, str) else item, place))
+        _check_settings(configs[-1], place)
+    return [open_source(config, data) for config in configs], [config.weight for config in configs]
+
+
+def open_source(config: SourceConfig, data: DataConfig) -> Source:
+    """Open one source; keys that it leaves open are those of `data` for lists, and the format's own for others."""
+    kind = _format(config)
+    setting = "label_key" if config.label_key else "caption_key"
+    text_key = config.label_key or config.caption_key
+    names = {}
+    if kind == "folder":
+        source = ClassFolders(existing_folder(config.path))
+        names = {label: label.replace("_", " ") for label in source.classes}
+    elif kind == "webdataset":
+        source = TarShards(
+            find_files(config.path, "*.tar"),
+            text_key or "txt",
+            Path(config.index_dir).expanduser() if config.index_dir else None,
+        )
+    elif kind == "mindrecord":
+        files = [file for file in find_files(config.path, "*.mindrecord*") if file.suffix != ".db"]
+        source = MindRecord(files, config.image_key or "image", text_key or "captions")
+    else:
+        path = existing_file(config.path)
+        root = Path(config.image_root).expanduser() if config.image_root else path.parent
+        image_key, text_key = config.image_key or data.image_key, text_key or data.caption_key
+        if kind == "coco":
+            source = read_coco(path, root)
+        elif kind == "jsonl":
+            source = read_jsonl(path, image_key, text_key, root, setting)
+        else:
+            source = read_table(path, image_key, text_key, config.separator or data.separator, root, setting)
+    if not _is_labelled(config):
+        return source
+    if config.label_names:
+        names |= read_label_names(config.label_names)
+    return Labelled(source, config.label_template, config.label_prefix, names)
+
+
+def _format(config: SourceConfig) -> str:
+    path = Path(config.path).expanduser()
+    if config.format:
+        return config.format
+    if path.is_dir():
+        return "webdataset" if any(path.glob("*.tar")) else "folder"
+    if ".mindrecord" in path.name:  # shards are named x.mindrecord0, x.mindrecord1
+        return "mindrecord"
+    suffix = path.suffix.lower()
+    if suffix not in _BY_SUFFIX:
+        mend = f"set format to one of {', '.join(_SETTINGS)}" if path.exists() else "there is no such file or folder"
+        raise InputError(f"{path}: the name tells no format; {mend}")
+    return _BY_SUFFIX[suffix]
+
+
+def _is_labelled(config: SourceConfig) -> bool:
+    return config.label_key is not None or _format(config) == "folder"
+
+
+def _check_settings(config: SourceConfig, where: str) -> None:
+    """Refuse settings that the source's format would pass over."""
+    kind = _format(config)
+    known = _SETTINGS[kind] | {"path", "format", "weight"} | (_LABEL_SETTINGS if _is_labelled(config) else set())
+    for field in dataclasses.fields(SourceConfig):
+        if field.name not in known and value_differs(config, field):
+            mend = "set label_key too" if field.name in _LABEL_SETTINGS else "remove it"
+            raise InputError(f"{where}: {field.name} says nothing about this {kind} source; {mend}")
+    if config.label_key and config.caption_key:
+        raise InputError(f"{where}: a source has a caption_key or a label_key, not both")

@@ -1,0 +1,54 @@
+#!/usr/bin/env python
+"""Write the images and captions of any training source into MindRecord files, which train.py reads as they are.
+
+    python tools/make_mindrecord.py annotations/captions_train2017.json train.mindrecord --image_root train2017
+    python tools/make_mindrecord.py "cc3m-{0000..0331}.tar" cc3m.mindrecord --shards 16
+
+The encoded images are copied byte for byte. Exit code 0: all written; 1: some samples cannot be read, each named on
+standard error; 2: bad usage or nothing to write.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindone_coca.data.mindrecord import write_mindrecord
+from mindone_coca.data.settings import DataConfig
+from mindone_coca.data.sources import open_sources
+from mindone_coca.errors import InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", help="list file, folder of classes, or shards (a pattern such as x-{00..10}.tar)")
+    parser.add_argument("target", type=Path, help="such as train.mindrecord; with --shards train.mindrecord0 and so on")
+    parser.add_argument("--shards", type=int, default=1, help="number of files (default 1)")
+    parser.add_argument(
+        "--format", help="csv, tsv, jsonl, coco, webdataset, mindrecord or folder; default: by the name"
+    )
+    parser.add_argument("--image_root", help="where relative paths in a list start; default: the folder of the list")
+    parser.add_argument("--image_key", help="column of the image (default filepath)")
+    parser.add_argument("--caption_key", help="column of the caption or label (default title)")
+    parser.add_argument("--separator", help="character between columns; default: tab if the header has one, else comma")
+    options = vars(parser.parse_args(arguments))
+    path, target, shards = options.pop("source"), options.pop("target"), options.pop("shards")
+    settings = {"path": path, **{key: value for key, value in options.items() if value is not None}}
+    try:
+        if not 1 <= shards <= 1000:
+            raise InputError(f"--shards {shards}: MindRecord takes 1 to 1000 files")
+        [source], _ = open_sources(settings, DataConfig(train=path), "make_mindrecord")
+        written, bad = write_mindrecord(source, target, shards)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for sample in bad:
+        print(f"error: {sample.name} is left out: {sample.reason}", file=sys.stderr)
+    print(f"{target}: {written} samples written", file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
