@@ -48,7 +48,7 @@ def _bfloat16_to_float32(bits: np.ndarray) -> np.ndarray:
 
 def _float32_to_bfloat16(values: np.ndarray) -> np.ndarray:
     """Round to nearest, ties to even, as torch and the hardware do; a NaN stays a NaN."""
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    bits = values.view(np.uint32)
     rounded = (bits + (((bits >> 16) & 1) + np.uint32(0x7FFF))) >> 16
     return np.where(np.isnan(values), np.uint32(0x7FC0), rounded).astype(np.uint16)
 
@@ -60,12 +60,17 @@ def cast(array: np.ndarray, source: str, target: str) -> np.ndarray:
     """
     if source == target:
         return array
-    if source == "bfloat16":
-        array = _bfloat16_to_float32(array)
-    if target == "bfloat16":
-        return _float32_to_bfloat16(array.astype(np.float32))
-    with np.errstate(over="ignore"):
-        return array.astype(DTYPES[target].storage)
+    flat, out = array.reshape(-1), np.empty(array.size, DTYPES[target].storage)
+    for start in range(0, flat.size, _CHUNK):
+        part = flat[start : start + _CHUNK]
+        if source == "bfloat16":
+            part = _bfloat16_to_float32(part)
+        with np.errstate(over="ignore"):
+            if target == "bfloat16":
+                out[start : start + _CHUNK] = _float32_to_bfloat16(part.astype(np.float32))
+            else:
+                out[start : start + _CHUNK] = part
+    return out.reshape(array.shape)
 
 
 def count_nonfinite(array: np.ndarray, dtype: str) -> int:

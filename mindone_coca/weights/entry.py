@@ -64,7 +64,7 @@ class Weights(Mapping[str, Entry]):
         return len(self.entries)
 
     def release(self) -> None:
-        """Give back the memory of pages read so far. Arrays still held are read again, what was written to them is lost."""
+        """Give back the memory of pages read so far. Writes to arrays still held are lost."""
         for file in self.files:
             file.release()
 

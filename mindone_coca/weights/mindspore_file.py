@@ -107,10 +107,8 @@ class _Reader:
         value.is_tensor = True
 
     def values(self, end: int) -> Iterator[_Value]:
-        count = 0
-        for number, wire, start, stop in self.fields(0, end):
-            count += 1
-            if (number, wire) != (1, 2) or count > _MAX_VALUES:
+        for count, (number, wire, start, stop) in enumerate(self.fields(0, end)):
+            if (number, wire) != (1, 2) or count >= _MAX_VALUES:
                 raise self.damaged("it is not a list of named tensors")
             value = _Value()
             for inner, inner_wire, begin, last in self.fields(start, stop):
