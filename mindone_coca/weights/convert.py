@@ -143,7 +143,7 @@ def _converted(plan: Plan, name: str, entry: Entry, shape: tuple[int, ...], dtyp
         bad = count_nonfinite(array, entry.dtype)
         if bad and not allow_nan:
             raise InputError(
-                f"{origin}: {name} holds {bad} values that are NaN or infinite; pass --allow_nan to convert it all the same"
+                f"{origin}: {name} holds {bad} values that are NaN or infinite; pass --allow_nan to convert it anyway"
             )
         result = cast(array, entry.dtype, dtype)
         if dtype != entry.dtype and count_nonfinite(result, dtype) > bad:
