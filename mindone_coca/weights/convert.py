@@ -174,6 +174,14 @@ def _config_texts(target: Path, config: ModelConfig, notes: list[str], reverse: 
     return texts
 
 
+def _holds(file: Path, config: ModelConfig) -> bool:
+    """Whether a config file is there already and says the same, so that it can stay."""
+    try:
+        return file.is_file() and load_model_config(file) == dataclasses.replace(config, checkpoint=None)
+    except InputError:
+        return False
+
+
 def plan_conversion(options: Options) -> Plan:
     """Open the source and check all that can be checked without reading a tensor.
 
@@ -201,6 +209,7 @@ def plan_conversion(options: Options) -> Plan:
     check_shapes(expected, {name: entry.shape for name, entry in entries.items()}, path)
 
     texts = _config_texts(target, config, notes, options.reverse)
+    texts = {file: text for file, text in texts.items() if not _holds(file, config)}
     existing = [file for file in (target, *texts) if file.exists()]
     if existing and not options.force:
         raise InputError(f"{existing[0]}: exists already; pass --force to overwrite it")

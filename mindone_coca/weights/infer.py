@@ -3,12 +3,13 @@
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from math import inf, isqrt, nextafter
 from pathlib import Path
 
 from mindone_coca.config import CONFIG_DIR, ModelConfig, load_model_config
 from mindone_coca.errors import InputError
-from mindone_coca.weights.shapes import check_shapes, expected_shapes, same_shape
+from mindone_coca.weights.shapes import Shapes, check_shapes, expected_shapes, same_shape
 from mindone_coca.weights.source import INDEX_SUFFIX
 
 Shape = tuple[int, ...]
@@ -112,13 +113,17 @@ def _decoder(shapes: Mapping[str, Shape], text: dict) -> dict:
     return config
 
 
-def _published(shapes: Mapping[str, Shape]) -> tuple[str, ModelConfig] | None:
+@cache
+def _published() -> list[tuple[str, ModelConfig, Shapes]]:
+    configs = [(path.stem, load_model_config(path)) for path in sorted(CONFIG_DIR.glob("coca_*.yaml"))]
+    return [(name, config, expected_shapes(config)) for name, config in configs]
+
+
+def _matching_published(shapes: Mapping[str, Shape]) -> tuple[str, ModelConfig] | None:
     """A packaged config whose parameters have exactly these names and shapes."""
-    for path in sorted(CONFIG_DIR.glob("coca_*.yaml")):
-        config = load_model_config(path)
-        expected = expected_shapes(config)
+    for name, config, expected in _published():
         if expected.keys() == shapes.keys() and all(same_shape(n, shapes[n], expected[n]) for n in expected):
-            return path.stem, config
+            return name, config
     return None
 
 
@@ -134,7 +139,7 @@ def infer_config(shapes: Mapping[str, Shape], path: Path) -> tuple[ModelConfig, 
     Raises:
         InputError: the shapes are no CoCa's, or a choice cannot be told from them; names `path`.
     """
-    if published := _published(shapes):
+    if published := _matching_published(shapes):
         name, config = published
         return config, f"the shapes are those of {name}"
     try:

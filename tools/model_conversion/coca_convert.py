@@ -70,7 +70,11 @@ def list_entries(source: Path, ema: bool) -> None:
     weights = open_weights(source, ema=ema)
     for name, entry in weights.items():
         print(f"{name}\t{'x'.join(map(str, entry.shape)) or 'scalar'}\t{entry.dtype}")
-    for note in weights.notes:
+    print_notes(weights.notes)
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
 
 
@@ -85,9 +89,8 @@ def summary(plan: Plan) -> str:
 def convert(arguments: argparse.Namespace) -> None:
     given = {key: value for key, value in vars(arguments).items() if key not in ("list", "dry_run", "verify")}
     plan = plan_conversion(Options(**given))
-    for note in plan.notes:
-        print(f"note: {note}", file=sys.stderr)
     if arguments.dry_run:
+        print_notes(plan.notes)
         print(f"would write {summary(plan)}")
         for path in plan.texts:
             print(f"would write {path}")
@@ -97,6 +100,7 @@ def convert(arguments: argparse.Namespace) -> None:
         plan.progress = bar.update
         write(plan)
     plan.progress = lambda count: None
+    print_notes(plan.notes)
     print(f"wrote {summary(plan)}")
     if arguments.verify:
         from mindone_coca.weights.verify import verify_forward, verify_tensors  # these need MindSpore
