@@ -13,9 +13,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 for _operator in ("nms", "qnms"):  # a torchvision built for CUDA wants them declared on a CPU-only torch
     with contextlib.suppress(RuntimeError):
-        torch.library.define(
-            f"torchvision::{_operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-        )
+        torch.library.define(f"torchvision::{_operator}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 import open_clip  # noqa: E402
 from open_clip.coca_model import CoCa  # noqa: E402
@@ -33,7 +31,7 @@ BASE = {
     "multimodal_cfg": {"context_length": 9, "vocab_size": 50, "width": 32, "heads": 1, "layers": 2},
 }  # fmt: skip
 
-# name -> changes to BASE; dotted keys reach into the towers. `None` as inferred: shapes cannot tell.
+# name -> changes to BASE; dotted keys reach into the towers.
 VARIANTS = {
     "plain": {},
     "quick_gelu": {"quick_gelu": True, "vision_cfg.layers": 3, "multimodal_cfg.layers": 1},
@@ -46,7 +44,10 @@ VARIANTS = {
         "vision_cfg.ls_init_value": 0.1, "text_cfg.ls_init_value": 0.1, "multimodal_cfg.ls_init_value": 0.1,
         "vision_cfg.no_ln_pre": True,
     },
-    "proj_bias": {"text_cfg.proj_bias": True, "text_cfg.vocab_size": 77, "text_cfg.mlp_ratio": 2.7},
+    "proj_bias": {
+        "text_cfg.proj_bias": True, "text_cfg.vocab_size": 77, "multimodal_cfg.vocab_size": 77,
+        "text_cfg.mlp_ratio": 2.7,
+    },
     "no_projection": {"text_cfg.proj_type": "none", "text_cfg.embed_cls": False, "vision_cfg.mlp_ratio": 3.3},
 }  # fmt: skip
 
