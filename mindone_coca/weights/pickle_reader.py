@@ -14,7 +14,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.weights.dtypes import FROM_TORCH
 
 # A training checkpoint of L/14 with optimiser state takes about 100,000 instructions.
-_MAX_INSTRUCTIONS = 2_000_000
+_MAX_INSTRUCTIONS = 1_000_000
 _MAX_RANK = 8
 
 
@@ -139,6 +139,8 @@ class _Machine:
     def look_up(self, name: str) -> None:
         if name not in _CALLS and name.removeprefix("torch ") not in FROM_TORCH:
             shown = name.replace(" ", ".")[:100]
+            if shown.startswith("torch.") and shown.endswith("Storage"):
+                raise InputError(f"it holds tensors of type {shown}, which is not supported")
             raise InputError(f"it refers to {shown!r}, which no tensor needs; it was not run")
         self.stack.append(_Global(name))
 

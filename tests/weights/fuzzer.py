@@ -6,7 +6,6 @@ import pickle
 import random
 import struct
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -328,7 +327,7 @@ class Fuzzer:
             b"\x80\x04\x8e" + struct.pack("<Q", 2**50) + b"x.",
             b"\x80\x05\x96" + struct.pack("<Q", 2**50) + b"x.",
             b"\x80\x04\x95" + struct.pack("<Q", 2**63) + b"N.",
-            b"\x80\x02" + b"]" * 2_100_000 + b".",
+            b"\x80\x02" + b"]" * 1_100_000 + b".",
             b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b".",
             b"\x80\x02X" + struct.pack("<I", 2**32 - 1) + b"x.",
             b"I" + b"9" * 100_000 + b"\n.",
@@ -338,17 +337,17 @@ class Fuzzer:
         return ".bin", _with_pickle(rng.choice(bombs))
 
     def kind_repeated_views(self, rng):
-        """Tensors that claim far more numbers than are stored."""
-        size = rng.choice([2**20, 2**30, 2**40, 2**60])
-        state = {name: torch.zeros(1).expand(size) for name in rng.sample(list(self.state), 3)}
-        return ".bin", self._pickled_views({**dict.fromkeys(self.state, (4, (4,), (1,))), **{
-            name: (1, tensor.shape, (0,)) for name, tensor in state.items()}})  # fmt: skip
+        """Tensors that claim far more numbers than the 16 that are stored."""
+        views = dict.fromkeys(self.state, (16, (4,), (1,)))
+        for name in rng.sample(list(self.state), 3):
+            views[name] = (16, (rng.choice([17, 2**20, 2**40, 2**60]),), (0,))
+        return ".bin", self._pickled_views(views)
 
     def kind_views_outside(self, rng):
         views = dict.fromkeys(self.state, (16, (16,), (1,)))
         views[rng.choice(list(views))] = rng.choice([
-            (16, (4,), (2**40,)), (16, (5,), (4,)), (2**40, (4,), (1,)), (16, (-4,), (1,)), (16, (4, 4), (1,)),
-            (16, (4,), (-1,)), (16, (2**62, 4), (1, 1)),
+            (16, (4,), (2**40,)), (16, (5,), (4,)), (17, (4,), (1,)), (2**40, (4,), (1,)), (16, (-4,), (1,)),
+            (16, (4, 4), (1,)), (16, (4,), (-1,)), (16, (2**62, 4), (1, 1)), (16, (2, 8), (9, 1)),
         ])  # fmt: skip
         return ".bin", self._pickled_views(views)
 
@@ -443,9 +442,3 @@ class Fuzzer:
         folder = empty.with_name(f"folder{empty.stem}.bin")
         folder.mkdir()
         return rng.choice([empty, other, hollow, folder, empty.with_name("absent.bin")])
-
-
-def crc_is_intact(data: bytes) -> bool:
-    """Whether every member of a zip file matches its checksum (used to prove the fuzzer's own archives)."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return all(zlib.crc32(archive.read(member)) == member.CRC for member in archive.infolist())
