@@ -23,7 +23,9 @@ from mindone_coca.errors import InputError
 
 ConfigType = TypeVar("ConfigType")
 _INSTALLED = Path(__file__).parent / "configs"
-CONFIG_DIR = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "configs"  # a checkout keeps it on top
+CONFIG_DIR = (
+    _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "configs"
+)  # a checkout keeps it on top
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -360,9 +362,13 @@ def check_model_config(config: ModelConfig, where: str) -> None:
             "attends to these tokens; make them equal or set attentional_pool: true",
         )
     if vision.attentional_pool and config.embed_dim != multimodal.width:
-        refuse("embed_dim", f"{config.embed_dim} must equal multimodal_cfg.width {multimodal.width} with attentional_pool")
+        refuse(
+            "embed_dim", f"{config.embed_dim} must equal multimodal_cfg.width {multimodal.width} with attentional_pool"
+        )
     if vision.attentional_pool and config.embed_dim % vision.attn_pooler_heads:
-        refuse("vision_cfg: attn_pooler_heads", f"{vision.attn_pooler_heads} does not divide embed_dim {config.embed_dim}")
+        refuse(
+            "vision_cfg: attn_pooler_heads", f"{vision.attn_pooler_heads} does not divide embed_dim {config.embed_dim}"
+        )
     if isinstance(vision.attentional_pool, str):
         if vision.width != config.embed_dim:
             refuse(
@@ -372,7 +378,9 @@ def check_model_config(config: ModelConfig, where: str) -> None:
     elif vision.pool_type == "none":
         refuse("vision_cfg: pool_type", "'none' gives no image feature to contrast; use 'tok' or 'avg'")
     elif vision.attentional_pool and vision.attn_pooler_queries < 2:
-        refuse("vision_cfg: attn_pooler_queries", "must be at least 2: one query for the feature, the rest for captions")
+        refuse(
+            "vision_cfg: attn_pooler_queries", "must be at least 2: one query for the feature, the rest for captions"
+        )
     if text.hf_model_name or text.hf_tokenizer_name:
         refuse("text_cfg: hf_model_name", "Hugging Face text towers are not supported; use a CLIP text config")
     if text.width != multimodal.width:
@@ -392,7 +400,9 @@ def check_model_config(config: ModelConfig, where: str) -> None:
     for key, used in ignored.items():
         given = getattr(multimodal, key)
         if given != used and given != defaults[key]:
-            warnings.warn(f"{where}: multimodal_cfg: {key} {given} is ignored, as in open_clip; {used} is used", stacklevel=3)
+            warnings.warn(
+                f"{where}: multimodal_cfg: {key} {given} is ignored, as in open_clip; {used} is used", stacklevel=3
+            )
 
 
 def _check_tower(part: CLIPVisionCfg | CLIPTextCfg, where: str) -> None:

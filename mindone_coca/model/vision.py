@@ -16,7 +16,9 @@ class VisionTransformer(nn.Cell):
     (B, patches, width) without a pooler.
     """
 
-    def __init__(self, cfg: CLIPVisionCfg, embed_dim: int, quick_gelu: bool = False, dtype: ms.Type = ms.float32) -> None:
+    def __init__(
+        self, cfg: CLIPVisionCfg, embed_dim: int, quick_gelu: bool = False, dtype: ms.Type = ms.float32
+    ) -> None:
         super().__init__()
         width, scale = cfg.width, cfg.width**-0.5
         patch_hw, (rows, columns) = cfg.patch_hw, cfg.grid_hw

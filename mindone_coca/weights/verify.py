@@ -3,18 +3,28 @@
 import hashlib
 
 import numpy as np
+from mindspore.nn.utils import no_init_parameters
 
-import mindone_coca
 from mindone_coca.config import ModelConfig
 from mindone_coca.errors import InputError
+from mindone_coca.model.coca import CoCa
 from mindone_coca.weights.convert import Plan
 from mindone_coca.weights.dtypes import cast
-from mindone_coca.weights.load import parameter_entries
-from mindone_coca.weights.names import to_mindspore
+from mindone_coca.weights.infer import open_clip_arguments
+from mindone_coca.weights.load import load_weights, parameter_entries
+from mindone_coca.weights.names import to_mindspore, to_open_clip
 
 
 def _digest(array: np.ndarray) -> bytes:
     return hashlib.sha256(memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B")).digest()
+
+
+def _loaded(plan: Plan) -> CoCa:
+    """The written file in a float32 model."""
+    with no_init_parameters():
+        model = CoCa(**open_clip_arguments(plan.config))
+    load_weights(model, plan.target)
+    return model
 
 
 def verify_tensors(plan: Plan) -> str:
@@ -29,7 +39,7 @@ def verify_tensors(plan: Plan) -> str:
     Raises:
         InputError: the file does not load strictly, or tensors differ: how many and the first of them.
     """
-    model = mindone_coca.create_model(plan.config.to_dict(), checkpoint_path=str(plan.target), dtype="float32")
+    model = _loaded(plan)
     loaded = parameter_entries(model)
     different = []
     for name, entry in plan.entries.items():
@@ -62,17 +72,14 @@ def _inputs(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
 def _torch_outputs(plan: Plan, image: np.ndarray, text: np.ndarray) -> dict[str, np.ndarray]:
     try:
         import torch
-        from open_clip.coca_model import CoCa
+        from open_clip.coca_model import CoCa as ReferenceCoCa
     except (ImportError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(
             f"--verify forward needs torch and open_clip to compare with, and they fail: {reason}"
         ) from error
-    from mindone_coca.weights.infer import open_clip_arguments
-    from mindone_coca.weights.names import to_open_clip
-
     with torch.device("meta"):
-        model = CoCa(**open_clip_arguments(plan.config))
+        model = ReferenceCoCa(**open_clip_arguments(plan.config))
     state = {}
     for name, entry in plan.entries.items():
         values = cast(entry.read(), entry.dtype, "float32").copy()
@@ -97,7 +104,7 @@ def verify_forward(plan: Plan) -> str:
     """
     image, text = _inputs(plan.config)
     theirs = _torch_outputs(plan, image, text)
-    model = mindone_coca.create_model(plan.config.to_dict(), checkpoint_path=str(plan.target), dtype="float32")
+    model = _loaded(plan)
     out = model(image, text)
     parts = []
     for name, want in theirs.items():

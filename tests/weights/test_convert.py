@@ -11,15 +11,17 @@ from types import SimpleNamespace
 import mindspore as ms
 import numpy as np
 import pytest
-import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
 from mindone_coca.config import ModelConfig, load_model_config
 from mindone_coca.weights.names import to_open_clip
 from mindone_coca.weights.source import open_weights
+from tests.models import CONFIGS
+from tests.reference import open_clip, random_reference, torch
 
 REPOSITORY = Path(__file__).parents[2]
+BASE = CONFIGS["base"]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -31,17 +33,25 @@ def fails(capsys, code: int) -> str:
     return err
 
 
+def equal_bits(ours: dict, theirs: dict) -> bool:
+    """Equal names, types, shapes and bits of two torch state dicts."""
+    return ours.keys() == theirs.keys() and all(
+        ours[name].dtype == theirs[name].dtype and torch.equal(ours[name], theirs[name]) for name in theirs
+    )
+
+
 @pytest.mark.parametrize("dtype", list(DTYPES))
-def test_round_trip_is_bit_exact(variant_config, dtype, make_model, convert, equal_bits, tmp_path):
-    model = make_model(variant_config)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_round_trip_is_bit_exact(name, dtype, convert, tmp_path):
+    model = random_reference(CONFIGS[name])
     state = {name: tensor.to(DTYPES[dtype]) for name, tensor in model.state_dict().items()}
     torch.save(state, tmp_path / "source.bin")
-    config = tmp_path / "given.yaml"
-    config.write_text(yaml.safe_dump(variant_config))
+    config = tmp_path / "given.json"
+    config.write_text(json.dumps(CONFIGS[name]))
     for suffix in (".ckpt", ".safetensors"):
         middle = tmp_path / f"middle{suffix}"
         assert convert("--source", tmp_path / "source.bin", "--config", config, "--target", middle) == 0
-        assert load_model_config(tmp_path / "middle.yaml") == ModelConfig.from_dict(variant_config)
+        assert load_model_config(tmp_path / "middle.yaml") == ModelConfig.from_dict(CONFIGS[name])
         loaded = ms.load_checkpoint(str(middle), format=suffix[1:])
         assert {to_open_clip(name) for name in loaded} == state.keys()
         for back in (f"back-{suffix[1:]}.bin", f"back-{suffix[1:]}.safetensors"):
@@ -53,23 +63,23 @@ def test_round_trip_is_bit_exact(variant_config, dtype, make_model, convert, equ
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
-def test_open_clip_loads_the_reverse_strictly_and_captions_the_same(
-    suffix, checkpoint, model, convert, load_strictly, tmp_path
-):
-    assert convert("--source", checkpoint, "--target", tmp_path / "ms") == 0
+def test_open_clip_loads_the_reverse_strictly_and_captions_the_same(suffix, checkpoint, model, convert, tmp_path):
+    config = tmp_path / "given.json"
+    config.write_text(json.dumps(BASE))
+    assert convert("--source", checkpoint, "--config", config, "--target", tmp_path / "ms") == 0
     back = tmp_path / f"returned_coca{suffix.strip('.')}{suffix}"
     assert convert("--source", tmp_path / "ms", "--reverse", "--target", back) == 0
-    loaded = load_strictly(back, back.with_suffix(".json")).eval()
-    image = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-    ids = {"sot_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "seq_len": 8, "max_seq_len": 9, "min_seq_len": 2}
+    open_clip.add_model_config(back.with_suffix(".json"))
+    loaded = open_clip.create_model(back.stem, pretrained=str(back)).eval()
+    # The shapes of the file cannot tell the heads, so this config had to be carried along.
+    image = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    ids = {"sot_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "seq_len": 8, "max_seq_len": 16, "min_seq_len": 2}
     with torch.no_grad():
         want = model.generate(image, generation_type="top_k", **ids)
         assert torch.equal(loaded.generate(image, generation_type="top_k", **ids), want)
 
 
-def test_reverse_into_a_folder_is_a_whole_open_clip_folder(checkpoint, model, convert, equal_bits, tmp_path):
-    import open_clip
-
+def test_reverse_into_a_folder_is_a_whole_open_clip_folder(checkpoint, model, convert, tmp_path):
     assert convert("--source", checkpoint, "--target", tmp_path / "ms.safetensors") == 0
     assert convert("--source", tmp_path / "ms.safetensors", "--reverse", "--target", tmp_path / "folder") == 0
     loaded = open_clip.create_model(f"local-dir:{tmp_path / 'folder'}")
@@ -93,7 +103,7 @@ def training_checkpoint(model, path, prefix=""):
     sum(parameter.sum() for parameter in model.parameters()).backward()
     optimizer.step()
     state = {prefix + name: tensor for name, tensor in model.state_dict().items()}
-    state[prefix + "text_decoder.attn_mask"] = torch.full((9, 9), float("-inf")).triu(1)
+    state[prefix + "text_decoder.attn_mask"] = torch.full((16, 16), float("-inf")).triu(1)
     averaged = {prefix + name: tensor * 0.5 for name, tensor in model.state_dict().items()}
     averaged["n_averaged"] = torch.tensor(3)
     whole = {
@@ -107,7 +117,7 @@ def training_checkpoint(model, path, prefix=""):
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
-def test_training_checkpoints(prefix, model, convert, equal_bits, tmp_path, capsys):
+def test_training_checkpoints(prefix, model, convert, tmp_path, capsys):
     training_checkpoint(model, tmp_path / "epoch_3.pt", prefix)
     plain = dict(model.state_dict())
     averaged = {name: tensor * 0.5 for name, tensor in plain.items()}
@@ -124,7 +134,7 @@ def test_missing_averaged_weights_are_named(checkpoint, convert, capsys, tmp_pat
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
-def test_sharded_hugging_face_folder(suffix, model, convert, equal_bits, plain_config, tmp_path):
+def test_sharded_hugging_face_folder(suffix, model, convert, tmp_path):
     folder = tmp_path / "hf"
     folder.mkdir()
     state = dict(model.state_dict())
@@ -137,9 +147,9 @@ def test_sharded_hugging_face_folder(suffix, model, convert, equal_bits, plain_c
         weight_map |= dict.fromkeys(part, file)
     stem = "model.safetensors" if suffix == ".safetensors" else "pytorch_model.bin"
     (folder / f"{stem}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    preprocess = {"size": 24, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.3], "interpolation": "bilinear",
+    preprocess = {"size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.3], "interpolation": "bilinear",
                   "resize_mode": "squash"}  # fmt: skip
-    whole = {"model_cfg": {**plain_config, "quick_gelu": True}, "preprocess_cfg": preprocess}
+    whole = {"model_cfg": {**BASE, "quick_gelu": True}, "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(whole))
     assert convert("--source", folder, "--target", tmp_path / "ms") == 0
     written = load_model_config(tmp_path / "ms" / "coca_model.yaml")
@@ -153,7 +163,7 @@ def test_sharded_hugging_face_folder(suffix, model, convert, equal_bits, plain_c
 
 
 @pytest.mark.parametrize("dtype", list(DTYPES))
-def test_dtype_casts_as_torch(dtype, checkpoint, model, convert, equal_bits, tmp_path):
+def test_dtype_casts_as_torch(dtype, checkpoint, model, convert, tmp_path):
     out = tmp_path / "out.safetensors"
     assert convert("--source", checkpoint, "--dtype", dtype, "--reverse", "--target", out) == 0
     assert equal_bits(load_file(out), {n: t.to(DTYPES[dtype]) for n, t in model.state_dict().items()})
@@ -182,26 +192,24 @@ def test_nan_is_refused_unless_allowed(model, convert, capsys, tmp_path):
 
 @pytest.mark.parametrize("option, size, new", [("--image_size", "40", (5, 5)), ("--patch_grid", "2x4", (2, 4))])
 def test_position_resizing(option, size, new, checkpoint, model, convert, tmp_path):
-    from open_clip.model import resize_pos_embed
-
     out = tmp_path / "out.safetensors"
     assert convert("--source", checkpoint, option, size, "--target", out) == 0
     config = load_model_config(tmp_path / "out.yaml")
     assert config.vision_cfg.grid_hw == new
     assert config.preprocess.size == config.vision_cfg.image_size
     state = dict(model.state_dict())
-    resize_pos_embed(state, SimpleNamespace(visual=SimpleNamespace(grid_size=new)))
+    open_clip.model.resize_pos_embed(state, SimpleNamespace(visual=SimpleNamespace(grid_size=new)))
     want = state["visual.positional_embedding"].numpy()
     got = open_weights(out)["visual.positional_embedding"].read()
     assert np.abs(got - want).max() <= 1e-6 * np.abs(want).max()
-    note = f"resized from 3x3 to {new[0]}x{new[1]} patches"
+    note = f"resized from 4x4 to {new[0]}x{new[1]} patches"
     assert note in open_weights(out).metadata["positions"]
     assert note in (tmp_path / "out.yaml").read_text()
 
 
-def test_given_config_is_checked(checkpoint, plain_config, convert, capsys, tmp_path):
-    plain_config["text_cfg"]["layers"] = 3
-    (tmp_path / "other.yaml").write_text(yaml.safe_dump(plain_config))
+def test_given_config_is_checked(checkpoint, convert, capsys, tmp_path):
+    other = {**BASE, "text_cfg": {**BASE["text_cfg"], "layers": 3}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
     code = convert("--source", checkpoint, "--config", tmp_path / "other.yaml", "--target", tmp_path / "x.ckpt")
     message = fails(capsys, code)
     assert "missing: 12 (text.transformer.resblocks.2.ln_1.weight" in message
@@ -268,3 +276,37 @@ def test_bad_usage_ends_with_code_2(convert):
         with pytest.raises(SystemExit) as caught:
             convert(*arguments)
         assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("options", [[], ["--dtype", "bfloat16"], ["--reverse"], ["--image_size", "48"]])
+def test_verify_compares_every_tensor(options, checkpoint, convert, capsys, tmp_path):
+    assert convert("--source", checkpoint, "--target", tmp_path / "out", *options, "--verify") == 0
+    out = capsys.readouterr().out.splitlines()
+    count = len(open_weights(checkpoint))
+    assert out[-1].split() == ["equal", "checksums", f"{count}", "of", f"{count}"]
+    assert out[-4].split() == ["entries", f"{count}", f"{count}"]
+
+
+def test_verify_sees_a_changed_result(checkpoint, convert, capsys, tmp_path, monkeypatch):
+    import mindone_coca.weights.verify as verify
+
+    def damaged(model, path):
+        verify_load(model, path)
+        model.visual.proj.asnumpy()
+        model.visual.proj.set_data(model.visual.proj + 1e-6)
+
+    verify_load = verify.load_weights
+    monkeypatch.setattr(verify, "load_weights", damaged)
+    code = convert("--source", checkpoint, "--target", tmp_path / "out", "--verify")
+    assert code == 2
+    assert "1 tensors differ" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["odd_sizes", "cascade"])
+def test_verify_forward_agrees_with_open_clip(name, convert, capsys, tmp_path):
+    torch.save(random_reference(CONFIGS[name]).state_dict(), tmp_path / "source.pt")
+    (tmp_path / "source.json").write_text(json.dumps(CONFIGS[name]))
+    assert convert("--source", tmp_path / "source.pt", "--target", tmp_path / "out", "--verify", "forward") == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    differences = [float(part.split()[-1]) for part in line.split(":")[1].split(",")]
+    assert len(differences) == 3 and max(differences) < 1e-5

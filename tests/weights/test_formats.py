@@ -1,9 +1,10 @@
 """Readers and writers against the libraries that own the formats: safetensors, torch, MindSpore."""
 
+from types import SimpleNamespace
+
 import mindspore as ms
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from mindone_coca.errors import InputError
@@ -13,6 +14,7 @@ from mindone_coca.weights.entry import Entry
 from mindone_coca.weights.resize import resize_positions
 from mindone_coca.weights.save import save_weights
 from mindone_coca.weights.source import open_weights
+from tests.reference import open_clip, torch
 
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -172,13 +174,9 @@ def test_nonfinite_values_are_counted(dtype):
 
 @pytest.mark.parametrize("old, new", [((3, 3), (5, 5)), ((16, 16), (7, 7)), ((4, 4), (9, 2)), ((5, 5), (5, 6))])
 def test_position_resizing_equals_open_clip(old, new):
-    from types import SimpleNamespace
-
-    from open_clip.model import resize_pos_embed
-
     embedding = torch.randn(old[0] * old[1] + 1, 11, generator=torch.Generator().manual_seed(0))
     state = {"visual.positional_embedding": embedding.clone()}
-    resize_pos_embed(state, SimpleNamespace(visual=SimpleNamespace(grid_size=new)))
+    open_clip.model.resize_pos_embed(state, SimpleNamespace(visual=SimpleNamespace(grid_size=new)))
     want = state["visual.positional_embedding"].numpy()
     got = resize_positions(embedding.numpy(), old, new)
     assert got.shape == want.shape

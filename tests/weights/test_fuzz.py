@@ -5,32 +5,26 @@ import pickle
 import random
 import resource
 import signal
-import sys
 import time
 import warnings
 from pathlib import Path
 
 import pytest
-import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from fuzzer import MARKER, Fuzzer
+from tests.models import make_config
+from tests.reference import random_reference, torch
+from tests.weights.fuzzer import MARKER, Fuzzer
 
 SECONDS = 10  # for one file
 MEMORY = 512 << 20  # bytes of address space beyond what the process has when the test begins
 
-TINY = {
-    "embed_dim": 16,
-    "vision_cfg": {
-        "image_size": 8, "layers": 1, "width": 16, "patch_size": 4, "head_width": 16, "attentional_pool": True,
-        "attn_pooler_queries": 4, "output_tokens": True,
-    },
-    "text_cfg": {
-        "context_length": 5, "vocab_size": 20, "width": 16, "heads": 1, "layers": 1, "embed_cls": True,
-        "output_tokens": True,
-    },
-    "multimodal_cfg": {"context_length": 5, "vocab_size": 20, "width": 16, "heads": 1, "layers": 1},
-}  # fmt: skip
+SMALL = {"layers": 1, "width": 16, "heads": 1}
+TINY = make_config(
+    {"embed_dim": 16},
+    vision={"image_size": 8, "patch_size": 4, "layers": 1, "width": 16, "attn_pooler_queries": 4},
+    text={**SMALL, "context_length": 5, "vocab_size": 20},
+    multimodal={**SMALL, "context_length": 5},
+)
 
 
 @contextlib.contextmanager
@@ -52,8 +46,8 @@ def limits():
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def run(numbers, convert, make_model, tmp_path, capsys):
-    state = make_model(TINY).state_dict()
+def run(numbers, convert, tmp_path, capsys):
+    state = random_reference(TINY).state_dict()
     state = {name: tensor.clone() for name, tensor in state.items()}
     sources, target = tmp_path / "sources", tmp_path / "out"
     sources.mkdir()
@@ -87,19 +81,19 @@ def run(numbers, convert, make_model, tmp_path, capsys):
     return slowest
 
 
-def test_fuzzer_files_are_refused(convert, make_model, tmp_path, capsys):
-    slowest = run(range(300), convert, make_model, tmp_path, capsys)
+def test_fuzzer_files_are_refused(convert, tmp_path, capsys):
+    slowest = run(range(300), convert, tmp_path, capsys)
     assert slowest < SECONDS
 
 
 @pytest.mark.slow
-def test_a_thousand_fuzzer_files_are_refused(convert, make_model, tmp_path, capsys):
-    slowest = run(range(1000), convert, make_model, tmp_path, capsys)
+def test_a_thousand_fuzzer_files_are_refused(convert, tmp_path, capsys):
+    slowest = run(range(1000), convert, tmp_path, capsys)
     with capsys.disabled():
         print(f"\n1,000 damaged or hostile files refused, the slowest in {slowest:.2f} s")
 
 
-def test_the_code_in_the_hostile_pickles_would_run(make_model, tmp_path):
+def test_the_code_in_the_hostile_pickles_would_run(tmp_path):
     """The fuzzer's pickles do run code where nothing stops them, so the test above tests something."""
     fuzzer = Fuzzer({"a": torch.ones(16), "text.token_embedding.weight": torch.ones(16)}, tmp_path)
     ran = 0

@@ -1,13 +1,12 @@
-import open_clip
 import pytest
-import torch
-from open_clip.coca_model import CoCa
 
 from mindone_coca.config import ModelConfig, load_model_config
 from mindone_coca.errors import InputError
 from mindone_coca.weights.infer import infer_config
 from mindone_coca.weights.names import NAME_TABLE, naming, to_mindspore, to_open_clip
 from mindone_coca.weights.shapes import check_shapes, expected_shapes
+from tests.models import CONFIGS
+from tests.reference import ReferenceCoCa, open_clip, random_reference, torch
 
 
 def shapes_of(model):
@@ -30,10 +29,11 @@ def test_names_outside_the_table_have_no_translation(name):
     assert to_mindspore(name) is None
 
 
-def test_table_covers_every_variant_and_expected_shapes_agree(variant_config, make_model):
-    shapes = shapes_of(make_model(variant_config))
+@pytest.mark.parametrize("name", CONFIGS)
+def test_table_covers_every_config_and_expected_shapes_agree(name):
+    shapes = shapes_of(random_reference(CONFIGS[name]))
     assert all(to_open_clip(to_mindspore(name)) == name for name in shapes)
-    assert expected_shapes(ModelConfig.from_dict(variant_config)) == shapes
+    assert expected_shapes(ModelConfig.from_dict(CONFIGS[name])) == shapes
 
 
 @pytest.mark.parametrize("published, entries", [("coca_ViT-L-14", 773), ("coca_ViT-B-32", None), ("coca_base", None)])
@@ -41,7 +41,7 @@ def test_published_configs_on_the_meta_device(published, entries, tmp_path):
     config = open_clip.get_model_config(published)
     config.pop("custom_text")
     with torch.device("meta"):
-        shapes = shapes_of(CoCa(**config))
+        shapes = shapes_of(ReferenceCoCa(**config))
     assert entries in (None, len(shapes))
     assert all(to_open_clip(to_mindspore(name)) == name for name in shapes)
     ours = load_model_config(published.lower())
@@ -51,21 +51,29 @@ def test_published_configs_on_the_meta_device(published, entries, tmp_path):
     assert published.lower() in origin
 
 
-def test_config_is_inferred_from_shapes(variant_name, variant_config, make_model, tmp_path):
-    shapes = shapes_of(make_model(variant_config))
-    ours = ModelConfig.from_dict(variant_config)
-    if variant_name in ("parallel", "cascade"):
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_is_inferred_from_shapes(name, tmp_path):
+    shapes = shapes_of(random_reference(CONFIGS[name]))
+    if name in ("parallel", "cascade"):
         with pytest.raises(InputError, match="parallel from cascade"):
             infer_config(shapes, tmp_path)
-    elif variant_name == "packed_pooler":
-        with pytest.raises(InputError, match="15 image patches are no square grid"):
-            infer_config(shapes, tmp_path)
-    else:
-        inferred, origin = infer_config(shapes, tmp_path)
-        assert expected_shapes(inferred) == expected_shapes(ours)
-        assert inferred.vision_cfg.image_size == 24
-        assert inferred.text_cfg.context_length == 9
-        assert "quick_gelu" in origin  # says what it had to assume
+        return
+    inferred, origin = infer_config(shapes, tmp_path)
+    given = ModelConfig.from_dict(CONFIGS[name])
+    assert expected_shapes(inferred) == shapes
+    assert inferred.vision_cfg.patch_size == given.vision_cfg.patch_size
+    assert inferred.vision_cfg.grid_hw == given.vision_cfg.grid_hw
+    assert inferred.vision_cfg.attentional_pool == given.vision_cfg.attentional_pool
+    assert inferred.text_cfg.context_length == given.text_cfg.context_length
+    assert inferred.multimodal_cfg.layers == given.multimodal_cfg.layers
+    assert "quick_gelu" in origin  # says what it had to assume
+
+
+def test_oblong_grid_cannot_be_inferred(tmp_path):
+    shapes = shapes_of(random_reference(CONFIGS["base"]))
+    shapes["visual.positional_embedding"] = (3 * 5 + 1, 48)
+    with pytest.raises(InputError, match="15 image patches are no square grid"):
+        infer_config(shapes, tmp_path)
 
 
 def test_mismatches_are_listed_in_one_line(tmp_path):
