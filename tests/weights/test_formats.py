@@ -87,6 +87,17 @@ def test_the_libraries_read_what_is_written(tensors, tmp_path):
             assert loaded[name].asnumpy().tobytes() == bits(tensor).tobytes()
 
 
+def test_tensors_start_at_multiples_of_64_bytes_so_that_no_copy_is_needed(tensors, tmp_path):
+    tensors = {name: tensor for name, tensor in tensors.items() if tensor.nbytes % 64 == 0}
+    assert tensors
+    for suffix in (".safetensors", ".ckpt", ".bin"):
+        path = tmp_path / f"ours{suffix}"
+        save_weights(path, as_entries(tensors))
+        for entry in open_weights(path).values():
+            assert entry.read().ctypes.data % 64 == 0
+            assert np.shares_memory(entry.read(), entry.read())  # both are the mapped file
+
+
 def test_large_tensors_are_written_and_read_in_slices(tensors, tmp_path, monkeypatch):
     monkeypatch.setattr(mindspore_file, "_SLICE", 48)
     save_weights(tmp_path / "ours.ckpt", as_entries(tensors))

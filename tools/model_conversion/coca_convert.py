@@ -6,7 +6,7 @@ python tools/model_conversion/coca_convert.py --source models/coca_model.ckpt --
 """
 
 import argparse
-import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,6 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # e.g. `--list | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         print(f"error: {error.filename or arguments.target}: {error.strerror or error}", file=sys.stderr)
         return 2
@@ -128,5 +130,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):  # e.g. `--list | head`
-        sys.exit(main())
+    sys.exit(main())
