@@ -1,0 +1,7 @@
+"""Checkpoints: reading, writing, converting, and loading into a model.
+
+source.py opens any kind of weights file; safetensors_file.py, torch_file.py and mindspore_file.py know the formats.
+names.py maps open_clip's names to ours, shapes.py knows what a config expects, infer.py finds the config of a file.
+convert.py plans and writes a conversion, verify.py proves it. load.py fills a model, and alone needs MindSpore (with
+verify.py), so that converting starts at once and takes little memory.
+"""

@@ -1,0 +1,133 @@
+"""Opening weights of any supported kind: a file, a sharded Hugging Face folder, a folder with one set of weights."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from mindone_coca.errors import InputError
+from mindone_coca.weights.entry import Entry, MappedFile, Weights
+from mindone_coca.weights.mindspore_file import read_mindspore
+from mindone_coca.weights.safetensors_file import read_safetensors
+from mindone_coca.weights.state_dict import pick_state_dict, plain_names
+from mindone_coca.weights.torch_file import read_torch
+
+TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".ckpt")
+INDEX_SUFFIX = ".index.json"
+_MAX_INDEX = 16 << 20
+_MAX_SHARDS = 1000
+
+# A Hugging Face folder may hold the same weights several times; open_clip prefers in this order.
+_PREFERRED = (
+    *(
+        "coca_model.safetensors",
+        "coca_model.ckpt",
+        "open_clip_model.safetensors",
+        "open_clip_pytorch_model.safetensors",
+    ),
+    *("open_clip_pytorch_model.bin", "model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+
+
+def weights_in_folder(folder: Path) -> Path:
+    """The weights file (or shard index) of a folder.
+
+    Raises:
+        InputError: there is none, or there are several and none has a usual name.
+    """
+    try:
+        files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    names = [path.name for path in files]
+    for name in _PREFERRED:
+        if name in names:
+            return folder / name
+    indexes = [path for path in files if path.name.endswith(INDEX_SUFFIX)]
+    candidates = indexes or [path for path in files if path.suffix in SUFFIXES]
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        raise InputError(f"{folder}: no weights in this folder (looked for {', '.join(SUFFIXES)}, *{INDEX_SUFFIX})")
+    shown = ", ".join(path.name for path in candidates[:4])
+    raise InputError(f"{folder}: {len(candidates)} weights files in this folder ({shown}); name one of them")
+
+
+def _read_file(path: Path, ema: bool) -> Weights:
+    if path.suffix in TORCH_SUFFIXES:
+        return read_torch(path, partial(pick_state_dict, ema=ema))
+    if ema:
+        raise InputError(f"{path}: --ema is for torch training checkpoints ({', '.join(TORCH_SUFFIXES)})")
+    if path.suffix == ".safetensors":
+        return read_safetensors(path)
+    if path.suffix == ".ckpt":
+        return read_mindspore(path)
+    raise InputError(f"{path}: unknown kind of weights file; supported are {', '.join(SUFFIXES)}, *{INDEX_SUFFIX}")
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    file = MappedFile(index)
+    if file.size > _MAX_INDEX:
+        raise InputError(f"{index}: too large for a shard index")
+    try:
+        weight_map = json.loads(file.bytes(0, file.size).decode("utf-8"))["weight_map"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{index}: not a shard index (a JSON object with weight_map)") from error
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise InputError(f"{index}: its weight_map is not a list of tensors")
+    for shard in weight_map.values():
+        if not isinstance(shard, str) or Path(shard).name != shard or Path(shard).suffix not in SUFFIXES:
+            raise InputError(f"{index}: {str(shard)[:100]!r} is not the name of a weights file in the same folder")
+    return weight_map
+
+
+def _read_shards(index: Path, ema: bool) -> Weights:
+    weight_map = _weight_map(index)
+    shards = sorted(set(weight_map.values()))
+    if len(shards) > _MAX_SHARDS:
+        raise InputError(f"{index}: refused: {len(shards)} shards")
+    parts = {shard: _read_file(index.parent / shard, ema) for shard in shards}
+    entries: dict[str, Entry] = {}
+    for name, shard in weight_map.items():
+        if name not in parts[shard]:
+            raise InputError(f"{index}: {name[:100]!r} is not in {shard}")
+        entries[name] = parts[shard][name]
+    for shard, part in parts.items():
+        extra = [name for name in part if weight_map.get(name) != shard]
+        if extra:
+            raise InputError(
+                f"{index.parent / shard}: {len(extra)} entries are not in the index, first {extra[0][:100]!r}"
+            )
+    first = parts[shards[0]]
+    notes = [f"{len(shards)} shards", *(note for part in parts.values() for note in part.notes)]
+    files = [file for part in parts.values() for file in part.files]
+    return Weights(index, first.format, entries, dict(first.metadata), notes, files)
+
+
+def open_weights(path: str | Path, ema: bool = False) -> Weights:
+    """Open weights without reading any tensor: names, shapes, types, and how to read each.
+
+    Args:
+        path: .bin, .pt or .pth (torch 1.6 or later: a bare state dict or a training checkpoint),
+            .safetensors, MindSpore's .ckpt, a Hugging Face `*.index.json`, or a folder with one of them.
+        ema: take a torch training checkpoint's averaged weights instead of the plain ones.
+
+    Returns:
+        The tensors under the names of the file, without the prefixes of wrappers (`module.`, `_orig_mod.`)
+        and without known extra entries; `notes` says what was left out.
+
+    Raises:
+        InputError: the path is missing, damaged, hostile or of an unknown kind, in one line.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.is_dir():
+        path = weights_in_folder(path)
+    found = _read_shards(path, ema) if path.name.endswith(INDEX_SUFFIX) else _read_file(path, ema)
+    found.entries, notes = plain_names(found.entries, path)
+    found.notes += notes
+    if not found.entries:
+        raise InputError(f"{path}: no tensors in it")
+    return found

@@ -1,0 +1,444 @@
+"""Makes damaged and hostile weights files out of valid ones, by a seed. Nothing here runs what it writes."""
+
+import io
+import json
+import pickle
+import random
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+MARKER = "FUZZED_CODE_RAN"
+
+
+def _zip(members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for name, data in members:
+            archive.writestr(zipfile.ZipInfo(name), data, compression)
+    return out.getvalue()
+
+
+def _with_pickle(pickled: bytes) -> bytes:
+    """A torch archive around any pickle."""
+    return _zip([("a/data.pkl", pickled), ("a/byteorder", b"little"), ("a/data/0", bytes(64)), ("a/version", b"3\n")])
+
+
+def _flip(data: bytes, position: int, bit: int) -> bytes:
+    out = bytearray(data)
+    out[position] ^= 1 << bit
+    return bytes(out)
+
+
+class _Evil:
+    """Pickles into a call of a function; never unpickled by these tests."""
+
+    def __init__(self, function: Callable, *arguments: object):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _message(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _ckpt_value(tag: bytes, dims: list[int], kind: bytes, content: bytes) -> bytes:
+    tensor = b"".join(b"\x08" + _varint(size) for size in dims) + _message(2, kind) + _message(3, content)
+    return _message(1, _message(1, tag) + _message(2, tensor))
+
+
+class Fuzzer:
+    """Damaged files from one valid state dict (torch tensors, float32), each named by the kind of damage.
+
+    `make(number)` writes file `number` into `folder` and returns (kind, path to convert). Every file must be refused.
+    """
+
+    def __init__(self, state: dict[str, torch.Tensor], folder: Path):
+        from safetensors.torch import save
+
+        self.state = state
+        self.folder = folder
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        self.bin = buffer.getvalue()
+        self.safetensors = save(state)
+        self.ckpt_values = [
+            _ckpt_value(name.encode(), list(tensor.shape), b"Float32", tensor.numpy().tobytes())
+            for name, tensor in state.items()
+        ]
+        self.ckpt = b"".join(self.ckpt_values)
+        self.kinds = [getattr(self, name) for name in sorted(dir(self)) if name.startswith("kind_")]
+
+    def make(self, number: int) -> tuple[str, Path]:
+        rng = random.Random(f"weights {number}")
+        kind = self.kinds[number % len(self.kinds)]
+        made = kind(rng)
+        if isinstance(made, Path):
+            return kind.__name__, made
+        suffix, data = made
+        path = self.folder / f"{kind.__name__}{suffix}"
+        path.write_bytes(data)
+        return kind.__name__, path
+
+    def _any(self, rng: random.Random) -> tuple[str, bytes]:
+        return rng.choice([(".bin", self.bin), (".safetensors", self.safetensors), (".ckpt", self.ckpt)])
+
+    def _save(self, rng: random.Random, state: dict) -> tuple[str, bytes]:
+        """A changed state dict in one of the formats."""
+        from safetensors.torch import save
+
+        suffix = rng.choice([".bin", ".pt", ".pth", ".safetensors"])
+        if suffix == ".safetensors":
+            return suffix, save(state)
+        buffer = io.BytesIO()
+        torch.save(state if rng.random() < 0.5 else {"epoch": 1, "state_dict": state}, buffer)
+        return suffix, buffer.getvalue()
+
+    # damage to bytes
+
+    def kind_truncated(self, rng):
+        suffix, data = self._any(rng)
+        if suffix == ".ckpt":  # a protobuf stream cut between two values is a shorter valid stream, without some names
+            return suffix, data[: rng.randrange(1, len(data))]
+        return suffix, data[: rng.randrange(len(data))]
+
+    def kind_extended(self, rng):
+        suffix, data = self._any(rng)
+        return suffix, data + rng.randbytes(rng.randrange(23, 400)) if suffix != ".bin" else rng.randbytes(9) + data
+
+    def kind_random_bytes(self, rng):
+        suffix, data = self._any(rng)
+        head = data[: rng.choice([0, 4, 8, 64])]
+        return suffix, head + rng.randbytes(rng.randrange(1, 5000))
+
+    def kind_flipped_safetensors_header(self, rng):
+        length = int.from_bytes(self.safetensors[:8], "little")
+        data = self.safetensors
+        for _ in range(rng.randrange(1, 4)):
+            data = _flip(data, rng.randrange(8 + length), rng.randrange(8))
+        return ".safetensors", data if data != self.safetensors else data[:-1]
+
+    def kind_flipped_pickle(self, rng):
+        start = self.bin.index(b"\x80\x02}")
+        end = self.bin.index(b"PK", start)
+        with zipfile.ZipFile(io.BytesIO(self.bin)) as archive:
+            size = next(member.file_size for member in archive.infolist() if member.filename.endswith("data.pkl"))
+        return ".bin", _flip(self.bin, rng.randrange(start, min(end, start + size)), rng.randrange(8))
+
+    def kind_flipped_pickle_with_right_checksum(self, rng):
+        with zipfile.ZipFile(io.BytesIO(self.bin)) as archive:
+            members = [(member.filename, archive.read(member)) for member in archive.infolist()]
+        name, pickled = next(member for member in members if member[0].endswith("data.pkl"))
+        # A flip in the name of a memo slot or of the device "cpu" may mean nothing, one in these bytes does.
+        spots = [i for word in (b"storage", b"torch._utils", b"FloatStorage", b"OrderedDict", b"text.token_embedding")
+                 for i in range(pickled.index(word), pickled.index(word) + len(word))]  # fmt: skip
+        broken = _flip(pickled, rng.choice(spots), rng.randrange(8))
+        return ".bin", _zip([(n, broken if n == name else data) for n, data in members])
+
+    def kind_flipped_zip_directory(self, rng):
+        data = bytearray(self.bin)
+        entries = []
+        position = 0
+        while (position := self.bin.find(b"PK\x01\x02", position)) >= 0:
+            length = struct.unpack("<H", self.bin[position + 28 : position + 30])[0]
+            if b"/data" in self.bin[position + 46 : position + 46 + length]:
+                entries.append(position)
+            position += 4
+        entry = rng.choice(entries)
+        # signature, method, checksum, sizes, offset of the local header
+        field = rng.choice([*range(4), 10, 11, *range(16, 28), *range(42, 46)])
+        data[entry + field] ^= 1 << rng.randrange(8)
+        return ".bin", bytes(data)
+
+    def kind_flipped_tensor_bytes(self, rng):
+        tensor = rng.choice([t for t in self.state.values() if t.numel() > 8]).numpy().tobytes()
+        return ".bin", _flip(self.bin, self.bin.index(tensor) + rng.randrange(len(tensor)), rng.randrange(8))
+
+    def kind_flipped_ckpt_header(self, rng):
+        index = rng.randrange(len(self.ckpt_values))
+        value, tensor = self.ckpt_values[index], list(self.state.values())[index]
+        header = len(value) - tensor.numel() * 4
+        values = [*self.ckpt_values]
+        values[index] = _flip(value, rng.randrange(header), rng.randrange(8))
+        return ".ckpt", b"".join(values)
+
+    # wrong lengths and names
+
+    def kind_header_length(self, rng):
+        length = rng.choice([0, 1, 2**63, 2**64 - 1, len(self.safetensors), 100 << 20, rng.getrandbits(64)])
+        return ".safetensors", length.to_bytes(8, "little") + self.safetensors[8:]
+
+    def _header(self) -> tuple[dict, bytes]:
+        length = int.from_bytes(self.safetensors[:8], "little")
+        return json.loads(self.safetensors[8 : 8 + length]), self.safetensors[8 + length :]
+
+    def _with_header(self, text: str | bytes, data: bytes) -> tuple[str, bytes]:
+        raw = text.encode() if isinstance(text, str) else text
+        return ".safetensors", len(raw).to_bytes(8, "little") + raw + data
+
+    def kind_header_values(self, rng):
+        header, data = self._header()
+        name = rng.choice(list(header))
+        key = rng.choice(["shape", "data_offsets", "dtype"])
+        bad = {
+            "shape": [[2**62, 2**62], [-1], [1.5], ["4"], [True], [1] * 50, None, {}],
+            "data_offsets": [[0, 2**62], [-4, 0], [0], [4, 0], [0, 4, 8], "0", [0.0, 4.0], None],
+            "dtype": ["F8_E4M3", "C64", "", None, 3, "f32", ["F32"], "X" * 10_000],
+        }
+        header[name][key] = rng.choice(bad[key])
+        return self._with_header(json.dumps(header), data)
+
+    def kind_header_json(self, rng):
+        _, data = self._header()
+        texts = ["[]", "3", "null", "[" * 100_000, '{"a":' * 50_000, '{"a": NaN}', "{}", '{"__metadata__": 3}',
+                 '{"a": []}', b"\xff\xfe", '{"__metadata__": {"a": 1}}', '{"a": ' + "9" * 6000 + "}"]  # fmt: skip
+        return self._with_header(rng.choice(texts), data)
+
+    def kind_overlapping_tensors(self, rng):
+        header, data = self._header()
+        names = [name for name in header if header[name]["shape"] == [16]]
+        first, second = rng.sample(names, 2)
+        header[first]["data_offsets"] = header[second]["data_offsets"]
+        return self._with_header(json.dumps(header), data)
+
+    def kind_duplicate_names(self, rng):
+        name = rng.choice(list(self.state))
+        choice = rng.randrange(4)
+        if choice == 0:
+            header, data = self._header()
+            text = json.dumps(header)[:-1] + f", {json.dumps(name)}: {json.dumps(header[name])}}}"
+            return self._with_header(text, data)
+        if choice == 1:
+            values = [*self.ckpt_values]
+            values.insert(rng.randrange(len(values) + 1), values[list(self.state).index(name)])
+            return ".ckpt", b"".join(values)
+        if choice == 2:
+            return self._save(rng, {**self.state, f"module.{name}": self.state[name].clone()})
+        with zipfile.ZipFile(io.BytesIO(self.bin)) as archive:
+            members = [(member.filename, archive.read(member)) for member in archive.infolist()]
+        return ".bin", _zip([*members, rng.choice(members)])
+
+    def kind_ckpt_lengths(self, rng):
+        name, tensor = rng.choice(list(self.state.items()))
+        content = tensor.numpy().tobytes()
+        dims = [[2**62], [2**63, 2**63], [0], [1] * 40, [*tensor.shape, 2], [len(content) // 4 + 1]]
+        bad = rng.choice([
+            _ckpt_value(name.encode(), rng.choice(dims), b"Float32", content),
+            _ckpt_value(name.encode(), list(tensor.shape), b"Float32", content[:-1]),
+            _ckpt_value(b"n" * 5000, list(tensor.shape), b"Float32", content),
+            _ckpt_value(b"\xff\xfe", list(tensor.shape), b"Float32", content),
+            b"\x0a" + _varint(2**40) + content,
+            b"\x0a" + b"\xff" * 30,
+            b"\x0b\x0c",
+            b"\x0a\x00" * 200_000,
+        ])  # fmt: skip
+        values = [value for key, value in zip(self.state, self.ckpt_values, strict=True) if key != name]
+        values.insert(rng.randrange(len(values)), bad)
+        return ".ckpt", b"".join(values)
+
+    def kind_wrong_tensors(self, rng):
+        state = dict(self.state)
+        name = rng.choice(list(state))
+        choice = rng.randrange(4)
+        if choice == 0:
+            del state[name]
+        elif choice == 1:
+            state[f"{name}.extra"] = torch.ones(3)
+        elif choice == 2:
+            state[name] = torch.ones(*state[name].shape, 2)
+        else:
+            state = {f"encoder.{key}": value for key, value in state.items()}
+        return self._save(rng, state)
+
+    def kind_wrong_dtypes(self, rng):
+        types = [torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64, torch.float8_e4m3fn, torch.float64]
+        dtype = rng.choice(types)
+        name = rng.choice(list(self.state))
+        suffix, data = self._save(rng, {**self.state, name: self.state[name].to(dtype)})
+        return suffix, data
+
+    def kind_nan_weights(self, rng):
+        name = rng.choice(list(self.state))
+        tensor = self.state[name].clone()
+        tensor.view(-1)[rng.randrange(tensor.numel())] = rng.choice([float("nan"), float("inf"), -float("inf")])
+        if rng.random() < 0.3:
+            values = [*self.ckpt_values]
+            values[list(self.state).index(name)] = _ckpt_value(
+                name.encode(), list(tensor.shape), b"Float32", tensor.numpy().tobytes()
+            )
+            return ".ckpt", b"".join(values)
+        dtype = rng.choice([torch.float32, torch.float16, torch.bfloat16])
+        return self._save(rng, {key: value.to(dtype) for key, value in {**self.state, name: tensor}.items()})
+
+    # pickles
+
+    def kind_pickle_runs_code(self, rng):
+        import builtins
+        import os
+        import subprocess
+
+        marker = str(self.folder / MARKER)
+        touch = f"touch {marker}".encode()
+        script = f"open({marker!r}, 'w').close()"
+        evil = rng.choice([
+            _Evil(os.system, f"touch {marker}"),
+            _Evil(builtins.eval, script),
+            _Evil(builtins.exec, script),
+            _Evil(subprocess.check_call, ["touch", marker]),
+            _Evil(open, marker, "w"),
+            _Evil(torch.load, marker),
+            _Evil(getattr, "os", "system"),
+            _Evil(np.save, marker, np.zeros(1)),
+        ])  # fmt: skip
+        tree = rng.choice([evil, [evil], {"state_dict": {"a": evil}}, {"epoch": evil}, (1, (2, evil))])
+        pickled = rng.choice([
+            pickle.dumps(tree, protocol=rng.randrange(6)),
+            f"cos\nsystem\n(S'touch {marker}'\ntR.".encode(),
+            f"(S'touch {marker}'\nios\nsystem\n.".encode(),
+            f"(cos\nsystem\nS'touch {marker}'\no.".encode(),
+            b"\x80\x02cbuiltins\nexec\n" + b"X" + struct.pack("<I", len(script)) + script.encode() + b"\x85R.",
+            b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c" + bytes([len(touch)]) + touch + b"\x85R.",
+            b"\x80\x02ctorch\nFloatStorage\n)\x81.",
+            b"\x80\x02\x82\x01.",
+            b"\x80\x02ccollections\nOrderedDict\n)R}X\x07\x00\x00\x00__class\x8c\x01as\x62" + b"Q.",
+        ])  # fmt: skip
+        return rng.choice([(".bin", _with_pickle(pickled)), (".pt", pickled), (".pth", _with_pickle(pickled))])
+
+    def kind_pickle_bomb(self, rng):
+        nest = b"\x80\x02)" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(200))
+        bombs = [
+            b"\x80\x02}" + nest[2:] + b"K\x01s.",  # hashing this key takes 2**200 steps
+            nest + b".",
+            b"\x80\x02Nr\xff\xff\xff\x7f.",  # memo slot 2**31
+            b"\x80\x04\x8e" + struct.pack("<Q", 2**50) + b"x.",
+            b"\x80\x05\x96" + struct.pack("<Q", 2**50) + b"x.",
+            b"\x80\x04\x95" + struct.pack("<Q", 2**63) + b"N.",
+            b"\x80\x02" + b"]" * 1_100_000 + b".",
+            b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b".",
+            b"\x80\x02X" + struct.pack("<I", 2**32 - 1) + b"x.",
+            b"I" + b"9" * 100_000 + b"\n.",
+            b"\x80\x02\x8b" + struct.pack("<I", 2**31 - 1) + b"x.",
+            b"\x80\x02.", b"", b"t.", b"h\x05.", b"e.", b"\x80\x02}b.", b"\x80\x02K\x01Q.", b"\x80\x02NR.",
+        ]  # fmt: skip
+        return ".bin", _with_pickle(rng.choice(bombs))
+
+    def kind_repeated_views(self, rng):
+        """Tensors that claim far more numbers than the 16 that are stored."""
+        views = dict.fromkeys(self.state, (16, (4,), (1,)))
+        for name in rng.sample(list(self.state), 3):
+            views[name] = (16, (rng.choice([17, 2**20, 2**40, 2**60]),), (0,))
+        return ".bin", self._pickled_views(views)
+
+    def kind_views_outside(self, rng):
+        views = dict.fromkeys(self.state, (16, (16,), (1,)))
+        views[rng.choice(list(views))] = rng.choice([
+            (16, (4,), (2**40,)), (16, (5,), (4,)), (17, (4,), (1,)), (2**40, (4,), (1,)), (16, (-4,), (1,)),
+            (16, (4, 4), (1,)), (16, (4,), (-1,)), (16, (2**62, 4), (1, 1)), (16, (2, 8), (9, 1)),
+        ])  # fmt: skip
+        return ".bin", self._pickled_views(views)
+
+    def _pickled_views(self, views: dict) -> bytes:
+        def integer(value: int) -> bytes:
+            return pickle.dumps(value, protocol=2)[2:-1]
+
+        def text(value: str) -> bytes:
+            return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+        out = b"\x80\x02}"
+        for name, (size, shape, strides) in views.items():
+            storage = (
+                b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + integer(size) + b"tQ"
+            )
+            sizes = b"".join(b"(" + b"".join(map(integer, values)) + b"t" for values in (shape, strides))
+            tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + integer(0) + sizes
+            out += text(name) + tensor + b"\x89ccollections\nOrderedDict\n)RtRs"
+        return _zip([("a/data.pkl", out + b"."), ("a/data/0", bytes(64)), ("a/version", b"3\n")])
+
+    # archives and folders
+
+    def kind_zip_bomb(self, rng):
+        choice = rng.randrange(4)
+        if choice == 0:  # 20 MB of zeros in 20 kB
+            return ".bin", _zip([("a/data.pkl", bytes(20 << 20))], zipfile.ZIP_DEFLATED)
+        with zipfile.ZipFile(io.BytesIO(self.bin)) as archive:
+            members = [(member.filename, archive.read(member)) for member in archive.infolist()]
+        if choice == 1:
+            return ".bin", _zip(members, rng.choice([zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]))
+        if choice == 2:  # sizes that claim 4 GB
+            data = bytearray(self.bin)
+            position = data.rfind(b"PK\x01\x02", 0, data.rfind(b"archive/data/"))
+            data[position + 20 : position + 28] = b"\xfe\xff\xff\xff" * 2
+            return ".bin", bytes(data)
+        return ".bin", _zip([(f"a/data/{i}", b"") for i in range(rng.randrange(2, 3000))])
+
+    def kind_other_archives(self, rng):
+        good = "a/data.pkl"
+        members = rng.choice([
+            [("data.pkl", b"N.")],
+            [(good, b"N."), ("b/data.pkl", b"N.")],
+            [(good, self.bin[:200])],
+            [(good, b"\x80\x02N."), ("a/code/x.py", b"import os")],
+            [(good, b"\x80\x02}."), ("a/byteorder", b"big")],
+            [("../../evil", b"x"), (good, b"\x80\x02}.")],
+            [(good, pickle.dumps({"a": 1}, protocol=2))],
+            [(good, pickle.dumps([1, 2], protocol=2))],
+        ])  # fmt: skip
+        return ".bin", _zip(members)
+
+    def kind_shard_index(self, rng):
+        folder = self.folder / f"shards{rng.randrange(10**9)}"
+        folder.mkdir()
+        (folder / "model-1.safetensors").write_bytes(self.safetensors)
+        whole = dict.fromkeys(self.state, "model-1.safetensors")
+        name = rng.choice(list(whole))
+        index = rng.choice([
+            {"weight_map": {**whole, name: "../../../etc/passwd"}},
+            {"weight_map": {**whole, name: "/etc/passwd"}},
+            {"weight_map": {**whole, name: "absent.safetensors"}},
+            {"weight_map": {**whole, name: ["model-1.safetensors"]}},
+            {"weight_map": {**whole, "extra": "model-1.safetensors"}},
+            {"weight_map": {key: value for key, value in whole.items() if key != name}},
+            {"weight_map": {key: f"s{i}.safetensors" for i, key in enumerate(whole)}},
+            {"weight_map": {**whole, name: "model.safetensors.index.json"}},
+            {"weight_map": []}, {"weight_map": {}}, [], {}, None,
+        ])  # fmt: skip
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        return rng.choice([folder, folder / "model.safetensors.index.json"])
+
+    def kind_bad_config_beside(self, rng):
+        folder = self.folder / f"config{rng.randrange(10**9)}"
+        folder.mkdir()
+        (folder / "weights.safetensors").write_bytes(self.safetensors)
+        name = rng.choice(["weights.yaml", "weights.json", "open_clip_config.json"])
+        text = rng.choice([
+            b"", b"\x00\xff", b"[1, 2]", b'{"embed_dim": 1}', b"!!python/object/apply:os.system ['touch x']",
+            b'{"model_cfg": 3}', b'{"embed_dim": 32, "vision_cfg": [], "text_cfg": {}, "multimodal_cfg": {}}',
+            b'{"embed_dim": 16, "vision_cfg": {"layers": 1000000000}, "text_cfg": {}, "multimodal_cfg": {}}',
+        ])  # fmt: skip
+        (folder / name).write_bytes(text)
+        return folder
+
+    def kind_odd_paths(self, rng):
+        empty = self.folder / f"empty{rng.randrange(10**9)}.{rng.choice(['bin', 'safetensors', 'ckpt', 'txt'])}"
+        empty.write_bytes(b"")
+        other = empty.with_suffix(".gguf")
+        other.write_bytes(self.bin)
+        hollow = empty.with_suffix("")
+        hollow.mkdir()
+        folder = empty.with_name(f"folder{empty.stem}.bin")
+        folder.mkdir()
+        return rng.choice([empty, other, hollow, folder, empty.with_name("absent.bin")])
