@@ -85,6 +85,7 @@ class CoCa(nn.Cell):
         self.pad_id = pad_id
         self.context_length = multimodal.context_length
         self._recomputes = False
+        self.decode_engine = None  # built at the first caption
         self.set_train(False)
 
     def __call__(

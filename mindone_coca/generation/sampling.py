@@ -1,0 +1,84 @@
+"""Sampling, top-k (greedy by default) or top-p, one token a step for every unfinished row."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor
+
+from mindone_coca.generation.engine import DecodeEngine
+from mindone_coca.generation.scores import Sampler, forbidden_rows
+from mindone_coca.generation.session import DecodeSession
+
+if TYPE_CHECKING:
+    from mindone_coca.generation.generate import GenerationConfig
+
+LARGEST_UNIFORM = np.float32(1 - 2**-24)  # the largest float32 below 1
+
+
+def sample(
+    engine: DecodeEngine,
+    image_embs: Tensor,
+    prompt: np.ndarray,
+    config: "GenerationConfig",
+    uniforms: Callable[[int], np.ndarray],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sample captions for image tokens (B, K, D) from prompts (B, P).
+
+    A row is finished once its last token is an end token or padding; finished rows grow padding until all are. The token
+    that fills the length limit is an end token.
+
+    Args:
+        uniforms: gives the next n uniform numbers; one is drawn for each unfinished row and unforced step.
+    Returns:
+        ids (B, L) and their mean token log-probabilities.
+    """
+    vocab_size = engine.model.text.vocab_size
+    top_k = min(config.top_k, vocab_size) if config.generation_type == "top_k" else None
+    sampler = engine.score_cell(Sampler, top_k, config.return_scores)
+    forbidden = forbidden_rows(vocab_size, config.end_ids)
+    penalty = None if config.repetition_penalty == 1 else Tensor(config.repetition_penalty, ms.float32)
+    temperature, top_p = Tensor(config.temperature, ms.float32), Tensor(config.top_p, ms.float32)
+    session = DecodeSession(engine, image_embs, 1, config.longest_run(prompt.shape[1], engine.limit))
+
+    ids = prompt
+    log_probs, generated = np.zeros(len(ids)), np.zeros(len(ids), np.int64)
+    same_row = np.zeros(1, np.int64)
+    while True:
+        window = ids[:, -config.max_seq_len :]
+        config.check_position(window.shape[1], engine.limit)
+        unfinished = np.flatnonzero(~np.isin(ids[:, -1], (*config.end_ids, config.pad_id)))
+        column = np.full(len(ids), config.pad_id)
+        if len(unfinished):
+            if window.shape[1] < ids.shape[1]:
+                session.drop_cache()
+            forced = window.shape[1] + 1 == config.seq_len
+            rows = {i: window[i : i + 1] for i in unfinished}
+            logits, seen, places = session.logits(rows, dict.fromkeys(rows, same_row))
+            places = np.concatenate([places[i] for i in unfinished])
+            end_forbidden = window.shape[1] < config.min_seq_len
+            if forced:
+                column[unfinished] = config.end_ids[0]
+                if config.return_scores:
+                    log_probs[unfinished] += _end_log_probs(logits.asnumpy()[places], config.end_ids[0])
+            else:
+                uniform = np.zeros(logits.shape[0], np.float32)
+                uniform[places] = np.minimum(uniforms(len(unfinished)).astype(np.float32), LARGEST_UNIFORM)
+                output = sampler(logits, forbidden[end_forbidden], seen, penalty, temperature, top_p, Tensor(uniform))
+                column[unfinished] = output[0].asnumpy()[places]
+                if config.return_scores:
+                    log_probs[unfinished] += output[1].asnumpy()[places]
+            generated[unfinished] += 1
+        elif not config.fixed_output_length:
+            break
+        ids = np.concatenate((ids, column[:, None]), 1)
+        if config.should_stop(ids):
+            break
+    return ids, log_probs / np.maximum(generated, 1)
+
+
+def _end_log_probs(logits: np.ndarray, end_id: int) -> np.ndarray:
+    """Log-probability of the end token, (R, V) -> (R,)."""
+    largest = logits.max(1)
+    return logits[:, end_id] - largest - np.log(np.exp(logits - largest[:, None]).sum(1))
