@@ -1,0 +1,26 @@
+"""CoCa (Contrastive Captioner, arXiv 2205.01917) for MindSpore, with open_clip's numbers.
+
+The names below are imported when first used, so that `import mindone_coca` costs nothing.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CoCa": "mindone_coca.model.coca",
+    "CLIPVisionCfg": "mindone_coca.config",
+    "CLIPTextCfg": "mindone_coca.config",
+    "MultimodalCfg": "mindone_coca.config",
+    "create_model": "mindone_coca.factory",
+    "create_transforms": "mindone_coca.data.transforms",
+    "Tokenizer": "mindone_coca.data.tokenizer",
+    "VideoCaptioner": "mindone_coca.captioner",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

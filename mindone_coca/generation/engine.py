@@ -37,7 +37,7 @@ class PromptPass(nn.Cell):
     """Run all tokens of a prompt at once; also the uncached form, where the cache is invalid.
 
     `construct` takes ids (B, T) of which the first `length` count, and returns the logits after the last of them
-    (B, V), and, if cache_length is not 0, the unimodal and the multimodal cache, each (2 layers, B, H, cache_length, d).
+    (B, V), and, if cache_length is not 0, the unimodal and multimodal cache, each (2 layers, B, H, cache_length, d).
     """
 
     def __init__(self, model: CoCa) -> None:
@@ -125,7 +125,7 @@ class TokenStep(nn.Cell):
 
     def masks(self, ids: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         """Additive masks over the cache's slots and the new token: unimodal (R, 1, 1, L + 1), multimodal (1, ...)."""
-        rows, length = ids.shape
+        length = ids.shape[1]
         future = (ops.arange(0, length, 1) >= position).astype(ms.float32)[None] * MASKED  # (1, L)
         multimodal = ops.concat((future, ops.zeros((1, 1), ms.float32)), 1)
         if not self.text.embed_cls:
@@ -138,7 +138,7 @@ class TokenStep(nn.Cell):
     def self_attend(
         self, block: nn.Cell, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x (R, D), cached keys and values (R, H, L, d) -> x after the block, and the new key and value (R, H, 1, d)."""
+        """x (R, D), cached keys and values (R, H, L, d) -> x after the block, its new key and value (R, H, 1, d)."""
         rows, width = x.shape
         attn = block.attn
         shape = (rows, attn.heads, 1, width // attn.heads)
@@ -171,20 +171,20 @@ class TokenStep(nn.Cell):
         x = text.embed(token) + ops.gather(text.positional_embedding, position, 0).astype(text.dtype)  # (R, D)
         new_unimodal, new_multimodal = (), ()
         cached = ops.unstack(unimodal, 0)
-        index = 0
-        for block in text.transformer.resblocks:
-            x, key, value = self.self_attend(block, x, cached[index], cached[index + 1], unimodal_mask)
+        for i in range(len(text.transformer.resblocks)):
+            x, key, value = self.self_attend(
+                text.transformer.resblocks[i], x, cached[2 * i], cached[2 * i + 1], unimodal_mask
+            )
             new_unimodal += (key, value)
-            index += 2
         if not text.embed_cls:
             x = text.ln_final(x)
         cached = ops.unstack(multimodal, 0)
-        index = 0
-        for block, cross_block in zip(self.decoder.resblocks, self.decoder.cross_attn):
-            x, key, value = self.self_attend(block, x, cached[2 * index], cached[2 * index + 1], multimodal_mask)
+        for i in range(len(self.decoder.resblocks)):
+            x, key, value = self.self_attend(
+                self.decoder.resblocks[i], x, cached[2 * i], cached[2 * i + 1], multimodal_mask
+            )
             new_multimodal += (key, value)
-            x = self.cross_attend(cross_block, x, cross[3 * index], cross[3 * index + 1], cross[3 * index + 2])
-            index += 1
+            x = self.cross_attend(self.decoder.cross_attn[i], x, cross[3 * i], cross[3 * i + 1], cross[3 * i + 2])
         slot = (ops.arange(0, ids.shape[1], 1) == position)[:, None].astype(x.dtype)  # (L, 1)
         unimodal = unimodal + slot * ops.stack(new_unimodal, 0)
         multimodal = multimodal + slot * ops.stack(new_multimodal, 0)

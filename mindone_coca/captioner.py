@@ -1,0 +1,86 @@
+"""Videos and images in, captions out."""
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mindone_coca.config import ModelConfig, load_model_config
+from mindone_coca.data.tokenizer import Tokenizer
+from mindone_coca.data.transforms import create_transforms
+from mindone_coca.data.video import VideoFrame, read_frames
+from mindone_coca.errors import InputError
+from mindone_coca.factory import create_model, find_weights
+from mindone_coca.model.frames import FrameEncoder
+
+FRAME_TYPES = ("middle", "multi_frames", "mutil_frames")  # the last is the older port's spelling of the second
+
+
+class VideoCaptioner:
+    """Captions one video or image at a time.
+
+    Args:
+        config: model config, as for `create_model`.
+        model_path: weights file, or a folder with one.
+        dtype: `float32`, `float16` or `bfloat16`.
+        num_frames: frames that `multi_frames` takes, spread evenly from the first to the last.
+        fusion: `mean` or `pool`, see `FrameEncoder`.
+    Raises:
+        InputError: config, weights or options that do not go together.
+    """
+
+    def __init__(
+        self,
+        config: str | os.PathLike | Mapping | ModelConfig,
+        model_path: str | os.PathLike,
+        dtype: str = "float32",
+        num_frames: int = 16,
+        fusion: str = "mean",
+    ) -> None:
+        self.config = load_model_config(config)
+        if num_frames < 1:
+            raise InputError(f"num_frames: must be at least 1, got {num_frames}")
+        self.tokenizer = Tokenizer()
+        if self.config.text_cfg.vocab_size != self.tokenizer.vocab_size:
+            raise InputError(
+                f"text_cfg.vocab_size {self.config.text_cfg.vocab_size}: captions need CLIP's tokenizer with "
+                f"{self.tokenizer.vocab_size} ids; use a model trained with it"
+            )
+        self.num_frames = num_frames
+        self.model = create_model(self.config, find_weights(model_path), dtype)
+        self.encoder = FrameEncoder(self.model, fusion)
+        preprocess = self.config.preprocess
+        self.transform = create_transforms(
+            self.config.vision_cfg.image_hw, preprocess.mean, preprocess.std, preprocess.interpolation,
+            preprocess.resize_mode, preprocess.fill_color,
+        )  # fmt: skip
+
+    def __call__(
+        self, video_path: str | os.PathLike, frame_type: str = "middle", prompt: str | None = None, **generation: Any
+    ) -> str:
+        """Caption a video, or a still image as a one-frame video.
+
+        Args:
+            frame_type: `middle`, the frame at half the frame count, or `multi_frames`.
+            prompt: text that the caption continues; it is part of the result.
+            generation: arguments of `CoCa.generate`.
+        Raises:
+            InputError: an unreadable file, naming it, or arguments that do not go together.
+        """
+        if frame_type not in FRAME_TYPES:
+            raise InputError(f"frame_type: must be one of {', '.join(FRAME_TYPES)}, got {frame_type!r}")
+        return self.caption_frames(read_frames(video_path, frame_type, self.num_frames), prompt, **generation)
+
+    def caption_frames(self, frames: list[VideoFrame], prompt: str | None = None, **generation: Any) -> str:
+        """One caption for all the frames."""
+        images = np.stack([self.transform(frame.image) for frame in frames])  # (F, 3, H, W)
+        _, tokens = self.encoder(images)
+        ids = self.model.generate(None, self.prompt_ids(prompt), image_embs=tokens, **generation)
+        return self.tokenizer.decode(ids.asnumpy().reshape(-1), skip_special_tokens=True)
+
+    def prompt_ids(self, prompt: str | None) -> np.ndarray | None:
+        """The start token and the prompt's tokens, (1, P)."""
+        if prompt is None:
+            return None
+        return np.array([[self.tokenizer.sot_token_id, *self.tokenizer.encode(prompt)]])
