@@ -95,7 +95,8 @@ def run(arguments: argparse.Namespace) -> None:
     )
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
     captioner = VideoCaptioner(config, weights, arguments.dtype, arguments.num_frames, arguments.fusion)
-    print(captioner(arguments.video_path, arguments.frame_type, arguments.prompt, **generation_options(arguments)))
+    caption = captioner(arguments.video_path, arguments.frame_type, arguments.prompt, **generation_options(arguments))
+    print(" ".join(caption.split()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -225,15 +225,14 @@ def _check(config: GenerationConfig, prompt: np.ndarray, engine: DecodeEngine) -
     )
     require(
         config.seq_len > config.min_seq_len,
-        f"seq_len: {config.seq_len} must be larger than min_seq_len {config.min_seq_len}; raise it or lower min_seq_len",
+        f"seq_len: {config.seq_len} must be larger than min_seq_len {config.min_seq_len}; raise it, or lower the other",
     )
     require(config.max_seq_len > 0, f"max_seq_len: must be positive, got {config.max_seq_len}")
     require(config.repetition_penalty > 0, f"repetition_penalty: must be positive, got {config.repetition_penalty}")
-    named = {"text": prompt, "eos_token_id": np.array(config.end_ids)}
+    named = {"text or sot_token_id": prompt, "eos_token_id": config.end_ids, "pad_token_id": config.pad_id}
     for name, ids in named.items():
-        good = ids.min() >= 0 and ids.max() < vocab_size
-        source = "text or sot_token_id" if name == "text" else name
-        require(bool(good), f"{source}: ids must lie in [0, {vocab_size}), the model's vocabulary, got {ids.max()}")
+        outside = [i for i in np.ravel(ids) if not 0 <= i < vocab_size]
+        require(not outside, f"{name}: must lie in [0, {vocab_size}), the model's vocabulary, got {outside[:1]}")
     beams = config.generation_type == "beam_search"
     longest = max(prompt.shape[1], 1 if config.stopping_criteria is not None else config.seq_len - 1)
     seen = longest if beams else min(longest, config.max_seq_len)

@@ -26,8 +26,8 @@ def sample(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sample captions for image tokens (B, K, D) from prompts (B, P).
 
-    A row is finished once its last token is an end token or padding; finished rows grow padding until all are. The token
-    that fills the length limit is an end token.
+    A row is finished once its last token is an end token or padding; finished rows grow padding until all are. The
+    token that fills the length limit is an end token.
 
     Args:
         uniforms: gives the next n uniform numbers; one is drawn for each unfinished row and unforced step.

@@ -12,8 +12,8 @@ from mindone_coca.generation.engine import DecodeEngine, round_up
 class DecodeSession:
     """Feeds rows of tokens to the engine and finds each image's logits.
 
-    Images are padded to a power of two slots. Every image has the same number of rows (beams). Images that are not asked
-    for any more are finished: when half the slots would do, the cache moves to the smaller batch.
+    Images are padded to a power of two slots. Every image has the same number of rows (beams). Images that are not
+    asked for any more are finished: when half the slots would do, the cache moves to the smaller batch.
 
     Args:
         image_embs: image tokens (B, K, D).

@@ -1,0 +1,34 @@
+# Python 3.11 and a package index are all that a fresh machine needs.
+PYTHON ?= python3.11
+VENV ?= .venv
+RUN = $(VENV)/bin/python
+
+.PHONY: demo test test-slow lint clean
+
+demo: $(VENV)/.installed
+	bash tools/demo.sh $(RUN)
+
+test: $(VENV)/.installed-test lint
+	$(RUN) -m pytest
+
+test-slow: $(VENV)/.installed-test
+	$(RUN) -m pytest -m slow -s
+
+lint: $(VENV)/.installed-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(VENV)/bin/pip:
+	command -v $(PYTHON) >/dev/null && $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt constraints.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	touch $@
+
+# one pip command for both, so that NumPy stays below 2 for all
+$(VENV)/.installed-test: requirements.txt requirements-test.txt constraints.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt -c constraints.txt
+	touch $(VENV)/.installed $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache build *.egg-info
