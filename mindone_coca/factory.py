@@ -30,7 +30,7 @@ def create_model(
         config: a YAML or JSON path, the name of a packaged config (`coca_vit-l-14`), a dict, or a ModelConfig.
         checkpoint_path: weights in MindSpore's or open_clip's names, or a folder with one such file, loaded strictly;
             None draws fresh weights.
-        dtype: `float32`, `float16` or `bfloat16` for weights and activations; norms, softmax and logits stay in float32.
+        dtype: `float32`, `float16` or `bfloat16` for weights and activations; norms, softmax and logits stay float32.
             float32 leaves the choice to the config's `cast_dtype`.
     Raises:
         InputError: a config that cannot be built, or weights that do not fit it.
@@ -92,7 +92,7 @@ def find_config_and_weights(
         weights = next((path for path in DEFAULT_WEIGHTS if path.is_file()), None)
     if weights is None:
         raise InputError(
-            f"{DEFAULT_WEIGHTS[0]}: no weights there; convert some with tools/model_conversion/coca_convert.py, or name "
-            "a file with --model_path"
+            f"{DEFAULT_WEIGHTS[0]}: no weights there; convert some with tools/model_conversion/coca_convert.py, or "
+            "name a file with --model_path"
         )
     return loaded, weights
