@@ -180,8 +180,10 @@ class MultiheadAttention(nn.Cell):
         """x (B, T, D) -> query, key and value, each (B, H, T, D / H)."""
         batch, length, width = x.shape
         packed = ops.dense(x, self.in_proj_weight.astype(x.dtype), self.in_proj_bias.astype(x.dtype))  # (B, T, 3 D)
-        packed = packed.reshape(batch, length, 3, self.heads, width // self.heads).transpose(2, 0, 3, 1, 4)
-        return packed[0], packed[1], packed[2]
+        # one transpose of rank 4 and a split: on the CPU rank 5 takes ten times as long
+        packed = packed.reshape(batch, length, 3 * self.heads, width // self.heads).swapaxes(1, 2)
+        query, key, value = ops.split(packed, self.heads, 1)
+        return query, key, value
 
     def project_query(self, x: Tensor) -> Tensor:
         """x (B, Q, D) -> (B, H, Q, D / H)."""
