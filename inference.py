@@ -8,6 +8,7 @@ config, checkpoint or input, told in one line.
 """
 
 import argparse
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -85,6 +86,7 @@ def generation_options(arguments: argparse.Namespace) -> dict:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only, unless the user wants more
     # heavy imports only once the usage is right
     from mindone_coca import device
     from mindone_coca.captioner import VideoCaptioner

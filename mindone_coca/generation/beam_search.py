@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
+from mindone_coca import graph_cache
 from mindone_coca.generation.beam import BeamGroup, best_hypotheses, diversity_scores
 from mindone_coca.generation.engine import DecodeEngine
 from mindone_coca.generation.scores import BeamCandidates, forbidden_rows
@@ -49,7 +50,7 @@ def beam_search(
             i: np.concatenate([n * size + group.parents for n, group in enumerate(searches[i])]) for i in going_on
         }
         logits, seen, places = session.logits(ids, parents)
-        output = score(logits, forbidden[length < config.min_seq_len], seen, penalty)
+        output = graph_cache.call(score, logits, forbidden[length < config.min_seq_len], seen, penalty)
         scores, tokens = output[0].asnumpy(), output[1].asnumpy()
         log_probs = output[2].asnumpy() if config.return_scores else np.zeros_like(scores)
         for i, groups in enumerate(searches):

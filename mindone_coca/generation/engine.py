@@ -10,6 +10,8 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindone_coca import graph_cache
+from mindone_coca.graph_cache import tag_cell
 from mindone_coca.model.coca import CoCa
 from mindone_coca.model.layers import MASKED, attend, merge_heads
 
@@ -210,6 +212,7 @@ class DecodeEngine:
         self.token_step = TokenStep(model)
         for cell in (self.cross_projection, self.prompt_pass, self.token_step):
             cell.set_train(False)
+            tag_cell(cell, model.graph_tag)
         self.cache_sizes = [*range(LENGTH_STEP, self.limit, LENGTH_STEP), self.limit]
         self.prompt_sizes = sorted({*self.cache_sizes, *(n for n in (1, 8, 16) if n < self.limit)})
         self._score_cells: dict[tuple, nn.Cell] = {}
@@ -224,7 +227,7 @@ class DecodeEngine:
         encoded, start, count = [], 0, images.shape[0]
         while start < count:
             size = next(n for n in ENCODE_BATCHES if n <= count - start)
-            encoded.append(self.model.visual(images[start : start + size])[1])
+            encoded.append(graph_cache.call(self.model.visual, images[start : start + size])[1])
             start += size
         return encoded[0] if len(encoded) == 1 else ops.concat(encoded, 0)
 
@@ -233,4 +236,5 @@ class DecodeEngine:
         key = (cell_type, *arguments)
         if key not in self._score_cells:
             self._score_cells[key] = cell_type(*arguments)
+            tag_cell(self._score_cells[key], repr(arguments))
         return self._score_cells[key]

@@ -7,6 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
+from mindone_coca import graph_cache
 from mindone_coca.generation.engine import DecodeEngine
 from mindone_coca.generation.scores import Sampler, forbidden_rows
 from mindone_coca.generation.session import DecodeSession
@@ -65,7 +66,9 @@ def sample(
             else:
                 uniform = np.zeros(logits.shape[0], np.float32)
                 uniform[places] = np.minimum(uniforms(len(unfinished)).astype(np.float32), LARGEST_UNIFORM)
-                output = sampler(logits, forbidden[end_forbidden], seen, penalty, temperature, top_p, Tensor(uniform))
+                output = graph_cache.call(
+                    sampler, logits, forbidden[end_forbidden], seen, penalty, temperature, top_p, Tensor(uniform)
+                )
                 column[unfinished] = output[0].asnumpy()[places]
                 if config.return_scores:
                     log_probs[unfinished] += output[1].asnumpy()[places]

@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
 
+from mindone_coca import graph_cache
 from mindone_coca.generation.engine import DecodeEngine, round_up
 
 
@@ -32,7 +33,7 @@ class DecodeSession:
         padded = 1 << (count - 1).bit_length()
         if padded > count:
             image_embs = ops.concat((image_embs, ops.tile(image_embs[-1:], (padded - count, 1, 1))), 0)
-        self.cross = tuple(engine.cross_projection(image_embs))
+        self.cross = tuple(graph_cache.call(engine.cross_projection, image_embs))
         self.slots: list[int | None] = [*range(count), *[None] * (padded - count)]
         if not self.cache_length:
             self._share_nothing()
@@ -101,14 +102,17 @@ class DecodeSession:
         if whole:
             logits = self._run_whole(table, length)
         else:
-            logits, self.unimodal, self.multimodal = self.engine.token_step(
-                table, Tensor(length - 1, ms.int32), Tensor(origin), self.unimodal, self.multimodal, *self.cross
-            )
+            logits, self.unimodal, self.multimodal = graph_cache.call(
+                self.engine.token_step, table, Tensor(length - 1, ms.int32), Tensor(origin), self.unimodal,
+                self.multimodal, *self.cross,
+            )  # fmt: skip
             self.rows_in_cache = self.rows_each
         return logits, table, places
 
     def _run_whole(self, table: Tensor, length: int) -> Tensor:
-        output = self.engine.prompt_pass(table, Tensor(length, ms.int32), self.cache_length, *self.cross)
+        output = graph_cache.call(
+            self.engine.prompt_pass, table, Tensor(length, ms.int32), self.cache_length, *self.cross
+        )
         if self.cache_length:
             self.unimodal, self.multimodal, self.rows_in_cache = output[1], output[2], 1
         return output[0]

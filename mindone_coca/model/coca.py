@@ -9,9 +9,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Constant
 
-from mindone_coca import device
+from mindone_coca import device, graph_cache
 from mindone_coca.config import CLIPTextCfg, CLIPVisionCfg, ModelConfig, MultimodalCfg, check_model_config, from_dict
 from mindone_coca.errors import InputError
+from mindone_coca.graph_cache import model_tag, tag_cell
 from mindone_coca.model.layers import new_parameter
 from mindone_coca.model.multimodal import MultimodalTransformer
 from mindone_coca.model.text import TextTransformer
@@ -87,6 +88,9 @@ class CoCa(nn.Cell):
         self._recomputes = False
         self.decode_engine = None  # built at the first caption
         self.set_train(False)
+        tag = model_tag(self, repr(self.config))
+        for cell in (self, self.visual, self.text):
+            tag_cell(cell, tag)
 
     def __call__(
         self,
@@ -157,7 +161,7 @@ class CoCa(nn.Cell):
 
     def encode_image_tokens(self, images: Tensor | np.ndarray, normalize_latent: bool = True) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) -> feature (B, embed_dim) and tokens for the decoder (B, K, D)."""
-        latent, tokens = self.visual(self.check_images(as_tensor(images)))
+        latent, tokens = graph_cache.call(self.visual, self.check_images(as_tensor(images)))
         return normalize(latent) if normalize_latent else latent.astype(ms.float32), tokens
 
     def encode_image(self, images: Tensor | np.ndarray, normalize: bool = True) -> Tensor:
@@ -166,7 +170,7 @@ class CoCa(nn.Cell):
 
     def encode_text(self, text: Tensor | np.ndarray, normalize: bool = True) -> Tensor:
         """Ids (B, T) -> features (B, embed_dim). The class token sits after T tokens, so padding changes the result."""
-        latent = self.text(self.check_text(text))[0]
+        latent = graph_cache.call(self.text, self.check_text(text))[0]
         return _normalize(latent) if normalize else latent.astype(ms.float32)
 
     def generate(self, image: Tensor | np.ndarray | None, text: Tensor | np.ndarray | None = None, **options) -> Tensor:

@@ -3,7 +3,9 @@
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindone_coca import graph_cache
 from mindone_coca.errors import InputError
+from mindone_coca.graph_cache import tag_cell
 from mindone_coca.model.coca import CoCa, as_tensor, normalize
 
 FUSIONS = ("mean", "pool")
@@ -18,6 +20,7 @@ class FramePool(nn.Cell):
     def __init__(self, model: CoCa) -> None:
         super().__init__(auto_prefix=False)  # the tower is only borrowed
         self.visual = model.visual
+        tag_cell(self, model.graph_tag)
 
     def construct(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         tokens = self.visual.patch_tokens(frames)  # (F, 1 + patches, width)
@@ -44,7 +47,7 @@ class FrameEncoder:
         """Frames (F, 3, H, W) -> feature (1, embed_dim), of unit length, and tokens (1, K, D)."""
         frames = self.model.check_images(as_tensor(frames))
         if self.pool is not None:
-            latent, tokens = self.pool(frames)
+            latent, tokens = graph_cache.call(self.pool, frames)
             return normalize(latent), tokens
         latents, tokens = [], []
         for start in range(0, frames.shape[0], 8):  # few batch sizes, bounded memory

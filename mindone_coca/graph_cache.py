@@ -1,0 +1,146 @@
+"""Compiled graphs kept on disk, so that the next process starts faster.
+
+MindSpore's own compile cache numbers graphs by the order in which a process compiles them and hardly checks what it
+loads: another model, option or order meets another model's graph. So its cache is pointed at a private folder of this
+process, and each graph is put there, under the number that MindSpore will ask for, from a store where it lies under a
+hash of all that shapes it: the cell and its model, the arguments, the device settings, the sources, the versions.
+
+The store is `$MINDONE_COCA_CACHE`, else `mindone_coca` in the user's cache folder. It may be deleted at any time, and
+shared by any number of processes. Who sets MS_COMPILER_CACHE_ENABLE keeps MindSpore's own behaviour.
+"""
+
+import atexit
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import tempfile
+import threading
+import warnings
+import weakref
+from pathlib import Path
+from typing import Any
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from mindone_coca.files import atomic_path
+
+_seen: "weakref.WeakKeyDictionary[nn.Cell, set]" = weakref.WeakKeyDictionary()
+_lock = threading.RLock()
+
+
+def tag_cell(cell: nn.Cell, tag: str) -> None:
+    """Allow a cell's graphs to be kept. `tag` must name all that its graph depends on besides sources and arguments."""
+    cell.graph_tag = tag
+
+
+def model_tag(model: nn.Cell, config: str) -> str:
+    """A tag for cells of one model: its config, its cells, and its parameters' names, shapes and types."""
+    parameters = [(p.name, tuple(p.shape), str(p.dtype)) for p in model.get_parameters()]
+    return hashlib.sha256(f"{config}\n{model!r}\n{parameters}".encode()).hexdigest()
+
+
+def call(cell: nn.Cell, *arguments: Any) -> Any:
+    """Call a cell; where that compiles a new graph, take it from the store or add it there."""
+    signature = tuple(_describe(a) for a in arguments)
+    known = _seen.setdefault(cell, set())
+    tag = getattr(cell, "graph_tag", None)
+    if signature in known or tag is None or ms.get_context("mode") != ms.GRAPH_MODE:
+        return cell(*arguments)
+    with _lock:
+        known.add(signature)
+        session = _session()
+        if session is None:
+            return cell(*arguments)
+        key = hashlib.sha256(f"{_environment()}\n{type(cell).__name__}\n{tag}\n{signature}".encode()).hexdigest()
+        with session.graph(key):
+            return cell(*arguments)
+
+
+def _describe(argument: Any) -> Any:
+    if isinstance(argument, Tensor):
+        return ("tensor", tuple(argument.shape), str(argument.dtype))
+    return argument
+
+
+@functools.cache
+def _sources() -> str:
+    """A hash of this package's sources: graphs are compiled from them."""
+    digest = hashlib.sha256()
+    package = Path(__file__).parent
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _environment() -> str:
+    settings = [f"{name}={ms.get_context(name)}" for name in ("device_target", "jit_level", "deterministic")]
+    flags = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("MS_") and "COMPILER_CACHE" not in k)
+    return "\n".join([ms.__version__, platform.python_version(), platform.machine(), _sources(), *settings, *flags])
+
+
+@functools.cache
+def _session() -> "_Session | None":
+    """This process's session, or None where nothing can be kept or the user takes care of it."""
+    if "MS_COMPILER_CACHE_ENABLE" in os.environ:
+        return None
+    home = os.environ.get("MINDONE_COCA_CACHE")
+    home = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindone_coca"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        return _Session(home)
+    except OSError as error:
+        warnings.warn(
+            f"{home}: compiled graphs cannot be kept ({error.strerror}); start-up will be slower", stacklevel=2
+        )
+        return None
+
+
+class _Session:
+    """A private folder for MindSpore's cache, filled from and emptied into the store, one graph at a time."""
+
+    def __init__(self, store: Path) -> None:
+        self.store = store
+        self.folder = Path(tempfile.mkdtemp(prefix="mindone_coca_graphs_"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        self.count = 0  # graphs compiled so far with the cache enabled: MindSpore's number for the next one
+
+    def graph(self, key: str) -> "_Graph":
+        graph = _Graph(self, self.store / f"{key}.mindir", self.count)
+        self.count += 1
+        return graph
+
+
+class _Graph:
+    """Enables MindSpore's cache for the one compilation within."""
+
+    def __init__(self, session: _Session, kept: Path, number: int) -> None:
+        rank = os.environ.get("RANK_ID", "0")
+        self.kept = kept
+        self.folder = session.folder
+        self.file = session.folder / f"rank_{rank}" / "graph_cache" / f"compile_cache_{number}.mindir"
+
+    def __enter__(self) -> None:
+        self.variables = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(self.folder)}
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.kept, self.file)
+            self.found = True
+            # its own check is of the program's files, not of the graph; the key is the check here
+            self.variables["MS_DEV_FORCE_USE_COMPILE_CACHE"] = "1"
+        except OSError:  # not in the store, or just deleted: compile
+            self.found = False
+        os.environ.update(self.variables)
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        for name in self.variables:
+            os.environ.pop(name, None)
+        if kind is not None or self.found or not self.file.is_file():
+            return
+        try:
+            with atomic_path(self.kept) as partial:
+                shutil.copyfile(self.file, partial)
+        except OSError as error:
+            warnings.warn(f"{self.kept.parent}: a compiled graph was not kept ({error.strerror})", stacklevel=2)

@@ -1,0 +1,66 @@
+"""The store of compiled graphs: a second process takes from it, and no model ever meets another's graph."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = """
+import json, sys
+import numpy as np
+import mindspore as ms
+from mindone_coca import CoCa
+from mindone_coca import graph_cache
+from tests.models import make_config
+
+for name in sys.argv[1:]:
+    options, _, order = name.partition("/")
+    ms.set_seed(1)
+    config = make_config(json.loads(options))
+    config.pop("custom_text", None)
+    model = CoCa(**config)
+    rng = np.random.default_rng(0)
+    for parameter in model.get_parameters():
+        parameter.set_data(ms.Tensor(rng.standard_normal(parameter.shape).astype(np.float32) * 0.3))
+    images = rng.standard_normal((1, 3, 32, 32)).astype(np.float32)
+    steps = [
+        lambda: model.generate(images, sot_token_id=118, eos_token_id=119, seq_len=9),
+        lambda: model.encode_text(np.arange(12)[None]),
+    ]
+    results = [step().asnumpy().astype(float).round(3).tolist() for step in (steps if not order else steps[::-1])]
+    print(json.dumps(results if not order else results[::-1]))
+print(json.dumps(sum(len(signatures) for signatures in graph_cache._seen.values())), file=sys.stderr)
+"""
+
+
+def run(store: Path, *models: str) -> list:
+    path = store.parent / "program.py"
+    path.write_text(PROGRAM)
+    env = {**os.environ, "MINDONE_COCA_CACHE": str(store), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, path, *models], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_other_models_and_orders_never_meet_a_stale_graph(tmp_path):
+    plain, quick = "{}", '{"quick_gelu": true}'
+    want_plain, want_quick = run(tmp_path / "one", plain, quick)
+    assert want_plain != want_quick
+    store = tmp_path / "one"
+    kept = sorted(store.iterdir())
+    assert len(kept) > 8
+    # the same names and shapes in another order, within and across models, from the filled store
+    assert run(store, quick + "/reversed", plain + "/reversed") == [want_quick, want_plain]
+    assert sorted(store.iterdir()) == kept, "a graph was compiled again"
+    for path in kept[::2]:
+        path.unlink()
+    kept[1].write_bytes(kept[1].read_bytes()[:100])  # cut short: compiled again
+    assert run(store, plain, quick) == [want_plain, want_quick]
+
+
+def test_an_unusable_store_only_costs_time(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert run(blocked, "{}")[0]
