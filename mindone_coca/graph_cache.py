@@ -92,9 +92,7 @@ def _session() -> "_Session | None":
         home.mkdir(parents=True, exist_ok=True)
         return _Session(home)
     except OSError as error:
-        warnings.warn(
-            f"{home}: compiled graphs cannot be kept ({error.strerror}); start-up will be slower", stacklevel=2
-        )
+        warnings.warn(f"{home}: compiled graphs cannot be kept ({error.strerror}): slower start-up", stacklevel=2)
         return None
 
 
