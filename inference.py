@@ -90,14 +90,17 @@ def run(arguments: argparse.Namespace) -> None:
     # heavy imports only once the usage is right
     from mindone_coca import device
     from mindone_coca.captioner import VideoCaptioner
+    from mindone_coca.data.video import read_frames
     from mindone_coca.factory import find_config_and_weights
 
     device.configure(
         arguments.device_target, arguments.device_id, arguments.mode, arguments.jit_level, arguments.max_device_memory
     )
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
+    # the file first: a wrong name should not cost the time to load a model
+    frames = read_frames(arguments.video_path, arguments.frame_type, arguments.num_frames)
     captioner = VideoCaptioner(config, weights, arguments.dtype, arguments.num_frames, arguments.fusion)
-    caption = captioner(arguments.video_path, arguments.frame_type, arguments.prompt, **generation_options(arguments))
+    caption = captioner.caption_frames(frames, arguments.prompt, **generation_options(arguments))
     print(" ".join(caption.split()))
 
 

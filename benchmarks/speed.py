@@ -1,0 +1,217 @@
+"""Ours against open_clip, alternately in one run on the same weights: times, ratios, memory, growth.
+
+    python benchmarks/speed.py [--config coca_vit-l-14] [--rounds 3] [--output benchmarks/results] [--sections ...]
+
+Random weights, drawn once and converted, so captions run to their full length: the longest case. Every comparison first
+checks that both sides produce the same tokens. Each figure is the median of `rounds` alternations, ours then open_clip's.
+Cold processes are whole processes from start to caption, ours with the store of compiled graphs warm.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("GLOG_v", "3")
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+import yaml
+
+SECTIONS = ("cold", "encode", "caption", "lengths", "beams")
+
+OURS_COLD = """
+import os, sys
+os.environ.setdefault("GLOG_v", "3")
+sys.path.insert(0, {root!r})
+import numpy as np
+from mindone_coca import create_model
+model = create_model({config!r}, {weights!r})
+images = np.load({images!r})[:1]
+print(model.generate(images).asnumpy().tolist())
+"""
+THEIRS_COLD = """
+import sys
+sys.path.insert(0, {root!r})
+import numpy as np
+from tests.reference import open_clip, torch
+from open_clip.coca_model import CoCa
+import yaml
+config = yaml.safe_load(open({config!r}))
+config.pop("custom_text")
+model = CoCa(**config).eval()
+model.load_state_dict(torch.load({checkpoint!r}, weights_only=True, mmap=True), strict=True)
+images = torch.from_numpy(np.load({images!r})[:1])
+print(model.generate(images).numpy().tolist())
+"""
+PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+
+
+def alternate(ours: Callable, theirs: Callable, rounds: int) -> tuple[float, float]:
+    """Median seconds of both, called in turn after one warm-up of ours (open_clip compiles nothing)."""
+    ours()
+    times: tuple[list, list] = ([], [])
+    for _ in range(rounds):
+        for call, kept in zip((ours, theirs), times):
+            start = time.perf_counter()
+            call()
+            kept.append(time.perf_counter() - start)
+    return float(np.median(times[0])), float(np.median(times[1]))
+
+
+class Benchmark:
+    """Both models with the same weights, and a table of results."""
+
+    def __init__(self, config: str, folder: Path, rounds: int) -> None:
+        from mindone_coca.config import find_config
+        from tests.reference import random_reference, torch
+
+        self.torch, self.rounds, self.folder = torch, rounds, folder
+        self.config = find_config(config)
+        self.reference = random_reference(yaml.safe_load(self.config.read_text()), seed=1)
+        self.checkpoint, self.weights = folder / "open_clip_pytorch_model.bin", folder / "coca.safetensors"
+        torch.save(self.reference.state_dict(), self.checkpoint)
+        convert = [sys.executable, str(ROOT / "tools/model_conversion/coca_convert.py"), "--force"]
+        subprocess.run([*convert, "--source", self.checkpoint, "--target", self.weights], check=True)
+        size = self.reference.visual.image_size
+        self.images = np.random.default_rng(0).standard_normal((8, 3, *size)).astype(np.float32)
+        np.save(folder / "images.npy", self.images)
+        self.rows: list[dict] = []
+        self._model = None
+
+    @property
+    def model(self):
+        if self._model is None:
+            from mindone_coca import create_model
+
+            self._model = create_model(self.config, self.weights)
+        return self._model
+
+    def add(self, name: str, ours: float, theirs: float, unit: str = "s") -> None:
+        row = {"what": name, "ours": round(ours, 3), "open_clip": round(theirs, 3), "unit": unit,
+               "ratio": round(theirs / ours, 2)}  # fmt: skip
+        self.rows.append(row)
+        print(
+            f"{name:42} ours {ours:8.3f} {unit}   open_clip {theirs:8.3f} {unit}   {theirs / ours:6.2f} x", flush=True
+        )
+
+    def encode(self) -> None:
+        for batch in (1, 8):
+            images = self.images[:batch]
+            tensor = self.torch.from_numpy(images)
+            with self.torch.no_grad():
+                ours, theirs = alternate(
+                    lambda images=images: self.model.encode_image(images).asnumpy(),
+                    lambda tensor=tensor: self.reference.encode_image(tensor),
+                    self.rounds,
+                )
+            self.add(f"encode_image, batch {batch}", ours, theirs)
+
+    def pair(self, rounds: int | None = None, **options) -> tuple[float, float]:
+        """Times of one caption, after checking that both give the same tokens."""
+        images = self.images[:1]
+        tensor = self.torch.from_numpy(images)
+        want = self.reference.generate(tensor, **options).numpy()
+        got = self.model.generate(images, **options).asnumpy()
+        if not np.array_equal(want, got):
+            raise SystemExit(f"the captions differ for {options}: {want} {got}")
+        return alternate(
+            lambda: self.model.generate(images, **options).asnumpy(),
+            lambda: self.reference.generate(tensor, **options),
+            rounds or self.rounds,
+        )
+
+    def caption(self) -> None:
+        self.add("caption, default (6 beams in 3 groups)", *self.pair())
+        self.add("caption, greedy", *self.pair(generation_type="top_k"))
+
+    def _cold(self, source: str) -> tuple[float, float]:
+        names = {"root": str(ROOT), "config": str(self.config), "weights": str(self.weights),
+                 "checkpoint": str(self.checkpoint), "images": str(self.folder / "images.npy")}  # fmt: skip
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", source.format(**names) + PEAK], check=True, capture_output=True, text=True
+        )
+        return time.perf_counter() - start, float(done.stdout.splitlines()[-1])
+
+    def cold(self) -> None:
+        self._cold(OURS_COLD)  # fills the store of compiled graphs
+        runs = [(self._cold(OURS_COLD), self._cold(THEIRS_COLD)) for _ in range(self.rounds)]
+        seconds = [float(np.median([pair[side][0] for pair in runs])) for side in (0, 1)]
+        peaks = [float(np.median([pair[side][1] for pair in runs])) for side in (0, 1)]
+        self.add("cold process to first caption", *seconds)
+        self.add("its peak memory", peaks[0] / 2**30, peaks[1] / 2**30, "GiB")
+        weights = self.weights.stat().st_size
+        limit = 1.2 * weights + 1.5e9
+        print(f"peak memory {peaks[0] / 1e9:.2f} GB; 1.2 x weights + 1.5 GB = {limit / 1e9:.2f} GB", flush=True)
+
+    def growth(self, name: str, values: list[int], options: Callable[[int], dict]) -> dict:
+        table = {}
+        for value in values:
+            ours, theirs = self.pair(1, **options(value))
+            self.add(f"{name} {value}", ours, theirs)
+            table[value] = (ours, theirs)
+        return table
+
+
+def plot(tables: dict[str, dict], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, len(tables), figsize=(5.5 * len(tables), 7), squeeze=False, sharex="col")
+    for column, (name, table) in enumerate(tables.items()):
+        x = list(table)
+        for row, (label, colour) in enumerate((("ours", "#0a7d5a"), ("open_clip", "#b4462a"))):
+            axis = axes[row][column]
+            axis.plot(x, [table[v][row] for v in x], "o-", color=colour)
+            axis.set_ylim(bottom=0)
+            axis.set_title(f"{label}: one caption by {name}")
+            axis.set_ylabel("seconds")
+            axis.grid(alpha=0.3)
+        axes[1][column].set_xlabel(name)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="coca_vit-l-14")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    arguments = parser.parse_args()
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        benchmark = Benchmark(arguments.config, Path(folder), arguments.rounds)
+        tables = {}
+        if "cold" in arguments.sections:
+            benchmark.cold()
+        if "encode" in arguments.sections:
+            benchmark.encode()
+        if "caption" in arguments.sections:
+            benchmark.caption()
+        if "lengths" in arguments.sections:
+            lengths = list(range(10, 71, 10))
+            tables["length"] = benchmark.growth("greedy, seq_len", lengths,
+                                                lambda n: {"generation_type": "top_k", "seq_len": n})  # fmt: skip
+        if "beams" in arguments.sections:
+            tables["beams"] = benchmark.growth("beams (one group), seq_len 15:", [2, 4, 6, 8, 10, 12],
+                                               lambda n: {"num_beams": n, "num_beam_groups": 1, "seq_len": 15})  # fmt: skip
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        stem = Path(arguments.config).stem
+        (arguments.output / f"speed_{stem}.json").write_text(json.dumps(benchmark.rows, indent=1) + "\n")
+        if tables:
+            plot(tables, arguments.output / f"speed_{stem}.png")
+
+
+if __name__ == "__main__":
+    main()
