@@ -2,9 +2,9 @@
 
     python benchmarks/speed.py [--config coca_vit-l-14] [--rounds 3] [--output benchmarks/results] [--sections ...]
 
-Random weights, drawn once and converted, so captions run to their full length: the longest case. Every comparison first
-checks that both sides produce the same tokens. Each figure is the median of `rounds` alternations, ours then open_clip's.
-Cold processes are whole processes from start to caption, ours with the store of compiled graphs warm.
+Random weights, drawn once and converted, so captions run to their full length: the longest case. Every comparison
+first checks that both sides produce the same tokens. Each figure is the median of `rounds` alternations, ours then
+open_clip's. Cold processes are whole processes from start to caption, ours with the store of compiled graphs warm.
 """
 
 import argparse
@@ -22,8 +22,8 @@ os.environ.setdefault("GLOG_v", "3")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-import numpy as np
-import yaml
+import numpy as np  # noqa: E402 the log level above must come first
+import yaml  # noqa: E402
 
 SECTIONS = ("cold", "encode", "caption", "lengths", "beams")
 
@@ -204,8 +204,10 @@ def main() -> None:
             tables["length"] = benchmark.growth("greedy, seq_len", lengths,
                                                 lambda n: {"generation_type": "top_k", "seq_len": n})  # fmt: skip
         if "beams" in arguments.sections:
-            tables["beams"] = benchmark.growth("beams (one group), seq_len 15:", [2, 4, 6, 8, 10, 12],
-                                               lambda n: {"num_beams": n, "num_beam_groups": 1, "seq_len": 15})  # fmt: skip
+            tables["beams"] = benchmark.growth(
+                "beams (one group), seq_len 15:", [2, 4, 6, 8, 10, 12],
+                lambda n: {"num_beams": n, "num_beam_groups": 1, "seq_len": 15},
+            )  # fmt: skip
         arguments.output.mkdir(parents=True, exist_ok=True)
         stem = Path(arguments.config).stem
         (arguments.output / f"speed_{stem}.json").write_text(json.dumps(benchmark.rows, indent=1) + "\n")
