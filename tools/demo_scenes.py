@@ -1,0 +1,246 @@
+"""The scenes of the demo model's world and their captions.
+
+A caption is a function of the scene, with one wording for each:
+
+- one shape: "a large red circle"; two or three alike: "three small green stars";
+- two kinds: "a large red circle above a small blue square", "two small green stars left of a large white ring". Of the
+  four relations exactly one holds. The pair comes first, else the larger shape, else the upper or left one;
+- three kinds stand side by side: "a red circle, a blue square and a green star", from left to right.
+
+No caption has fewer than four words, because generation by default puts no end before the fifth token. Some pairs of
+colour and shape, and some pairs of shapes above or beside each other, are held out: training never shows them.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+COLOURS = {
+    "red": (205, 40, 45), "orange": (238, 135, 30), "yellow": (242, 222, 60), "green": (45, 150, 65),
+    "blue": (45, 85, 205), "purple": (135, 55, 165), "white": (241, 241, 239), "black": (24, 24, 27),
+}  # fmt: skip
+SHAPES = {
+    "circle": "circles", "square": "squares", "triangle": "triangles", "star": "stars", "ring": "rings",
+    "diamond": "diamonds", "cross": "crosses", "heart": "hearts",
+}  # fmt: skip
+# never drawn for training: six of the 64 pairs, and six pairs of shapes standing in one of two directions
+HELD_OUT_PAIRS = {
+    ("red", "star"), ("yellow", "heart"), ("green", "circle"), ("blue", "triangle"), ("purple", "diamond"),
+    ("white", "cross"),
+}  # fmt: skip
+HELD_OUT_RELATIONS = {
+    ("circle", "ring", "vertical"), ("heart", "star", "vertical"), ("cross", "square", "vertical"),
+    ("diamond", "triangle", "horizontal"), ("heart", "square", "horizontal"), ("ring", "triangle", "horizontal"),
+}  # fmt: skip
+KINDS = {"one": 0.2, "two_kinds": 0.4, "alike": 0.15, "pair_and_one": 0.1, "three_kinds": 0.15}
+
+# lengths are in 64ths of the picture's side
+SIDE = 64.0
+SIZES = {"small": (6.5, 8.0), "large": (12.0, 13.5)}  # radii
+GAP = 3.0  # at least, between shapes
+MARGIN = 2.5  # between shapes and the border
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A shape in the plane: centre from the left and top, radius, tilt in degrees, and RGB."""
+
+    colour: str
+    name: str
+    x: float
+    y: float
+    radius: float
+    tilt: float = 0.0
+    rgb: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def size(self) -> str:
+        """`small` or `large`; raises ValueError for a radius in between."""
+        for size, (low, high) in SIZES.items():
+            if low * 0.95 <= self.radius <= high * 1.05:
+                return size
+        raise ValueError(f"a radius of {self.radius} is neither small nor large")
+
+
+def relation(first: Sequence[Shape], second: Sequence[Shape]) -> str:
+    """Where the first shapes stand from the second: the one word that holds for all of them with room to spare.
+
+    Raises ValueError unless there is exactly one.
+    """
+
+    def room(along: str, sign: int) -> float:
+        return min(sign * (getattr(b, along) - getattr(a, along)) - a.radius - b.radius for a in first for b in second)
+
+    def centre(shapes: Sequence[Shape]) -> np.ndarray:
+        return np.mean([(shape.x, shape.y) for shape in shapes], axis=0)
+
+    dx, dy = np.abs(centre(first) - centre(second))
+    words = {"left of": ("x", 1), "right of": ("x", -1), "above": ("y", 1), "below": ("y", -1)}
+    fitting = [
+        word
+        for word, (along, sign) in words.items()
+        if room(along, sign) >= GAP / 2 and (dy <= 0.5 * dx if along == "x" else dx <= 0.5 * dy)
+    ]
+    if len(fitting) != 1:
+        raise ValueError(f"{fitting or 'no relation'} between {first} and {second}")
+    return fitting[0]
+
+
+def phrase(shapes: Sequence[Shape], with_size: bool = True) -> str:
+    """One shape or several alike: `a large red circle`, `two small green stars`. Raises ValueError for mixed sizes."""
+    if len({shape.size for shape in shapes}) > 1:
+        raise ValueError(f"shapes alike of two sizes: {shapes}")
+    shape = shapes[0]
+    words = f"{shape.size} {shape.colour}" if with_size else shape.colour
+    if len(shapes) > 1:
+        return f"{('two', 'three')[len(shapes) - 2]} {words} {SHAPES[shape.name]}"
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words} {shape.name}"
+
+
+def kinds_of(shapes: Sequence[Shape]) -> list[list[Shape]]:
+    """The shapes in groups of one colour and form, in the order in which a caption names them."""
+    groups = {}
+    for shape in shapes:
+        groups.setdefault((shape.colour, shape.name), []).append(shape)
+    kinds = list(groups.values())
+    if len(kinds) == 3:
+        return sorted(kinds, key=lambda kind: kind[0].x)
+    if len(kinds) == 2:
+        is_large = [kind[0].size == "large" for kind in kinds]
+        if len(shapes) == 3:
+            swap = len(kinds[1]) == 2
+        elif is_large[0] != is_large[1]:
+            swap = is_large[1]
+        else:
+            swap = relation(*kinds) in ("below", "right of")
+        return kinds[::-1] if swap else kinds
+    return kinds
+
+
+def describe(shapes: Sequence[Shape]) -> str:
+    """The caption of a scene. Raises ValueError for one that has none."""
+    kinds = kinds_of(shapes)
+    if len(kinds) == 1:
+        return phrase(kinds[0])
+    if len(kinds) == 2:
+        return f"{phrase(kinds[0])} {relation(*kinds)} {phrase(kinds[1])}"
+    for left, right in itertools.pairwise(kinds):
+        if relation(left, right) != "left of":
+            raise ValueError(f"not side by side: {left}, {right}")
+    first, second, third = (phrase(kind, with_size=False) for kind in kinds)
+    return f"{first}, {second} and {third}"
+
+
+def is_held_out(shapes: Sequence[Shape]) -> bool:
+    """Whether the scene shows a combination that training never does."""
+    if any((shape.colour, shape.name) in HELD_OUT_PAIRS for shape in shapes):
+        return True
+    for first, second in itertools.pairwise(kinds_of(shapes)):
+        names = sorted((first[0].name, second[0].name))
+        direction = "vertical" if relation(first, second) in ("above", "below") else "horizontal"
+        if (*names, direction) in HELD_OUT_RELATIONS:
+            return True
+    return False
+
+
+def sample_scene(rng: np.random.Generator, held_out: bool) -> list[Shape]:
+    """A scene of the training combinations, or of the held-out ones; each kind at its rate."""
+    kind = rng.choice(list(KINDS), p=list(KINDS.values()))
+    while True:
+        shapes = _SAMPLERS[kind](rng)
+        if shapes and is_held_out(shapes) == held_out:
+            return shapes
+
+
+def _looks(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
+    """Different (colour, shape) pairs."""
+    chosen = rng.choice(len(COLOURS) * len(SHAPES), count, replace=False)
+    colours, names = list(COLOURS), list(SHAPES)
+    return [(colours[number // len(names)], names[number % len(names)]) for number in chosen]
+
+
+def _shape(rng: np.random.Generator, look: tuple[str, str], size: str, x: float = 0.0, y: float = 0.0) -> Shape:
+    rgb = tuple(np.clip(np.add(COLOURS[look[0]], rng.integers(-14, 15, 3)), 0, 255).tolist())
+    return Shape(*look, x, y, rng.uniform(*SIZES[size]), rng.uniform(-8, 8), rgb)
+
+
+def _any_size(rng: np.random.Generator) -> str:
+    return str(rng.choice(list(SIZES)))
+
+
+def bounds(shapes: Sequence[Shape]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of what the shapes cover."""
+    return (
+        min(s.x - s.radius for s in shapes), min(s.y - s.radius for s in shapes),
+        max(s.x + s.radius for s in shapes), max(s.y + s.radius for s in shapes),
+    )  # fmt: skip
+
+
+def moved(shapes: Sequence[Shape], dx: float, dy: float) -> list[Shape]:
+    """The shapes shifted to the right and down."""
+    return [replace(shape, x=shape.x + dx, y=shape.y + dy) for shape in shapes]
+
+
+def _placed(rng: np.random.Generator, shapes: Sequence[Shape]) -> list[Shape]:
+    """The arrangement anywhere in the picture, or nothing if it is too large."""
+    left, top, right, bottom = bounds(shapes)
+    if max(right - left, bottom - top) > SIDE - 2 * MARGIN:
+        return []
+    return moved(
+        shapes, rng.uniform(MARGIN - left, SIDE - MARGIN - right), rng.uniform(MARGIN - top, SIDE - MARGIN - bottom)
+    )
+
+
+def _turned(rng: np.random.Generator, shapes: Sequence[Shape]) -> list[Shape]:
+    """An arrangement from left to right, turned by a random multiple of 90 degrees."""
+    cos, sin = ((1, 0), (0, 1), (-1, 0), (0, -1))[rng.integers(4)]
+    return [replace(s, x=cos * s.x - sin * s.y, y=sin * s.x + cos * s.y) for s in shapes]
+
+
+def _sample_one(rng: np.random.Generator) -> list[Shape]:
+    return _placed(rng, [_shape(rng, _looks(rng, 1)[0], _any_size(rng))])
+
+
+def _sample_alike(rng: np.random.Generator) -> list[Shape]:
+    count = rng.integers(2, 4)
+    look, size = _looks(rng, 1)[0], _any_size(rng) if count == 2 else "small"
+    shapes = [_shape(rng, look, size, *rng.uniform(0, SIDE, 2)) for _ in range(count)]
+    apart = all(
+        math.dist((a.x, a.y), (b.x, b.y)) > a.radius + b.radius + GAP for a, b in itertools.combinations(shapes, 2)
+    )
+    left, top, right, bottom = bounds(shapes)
+    inside = min(left, top) >= MARGIN and max(right, bottom) <= SIDE - MARGIN
+    return shapes if apart and inside else []
+
+
+def _sample_two_kinds(rng: np.random.Generator) -> list[Shape]:
+    first, second = (_shape(rng, look, _any_size(rng)) for look in _looks(rng, 2))
+    x = first.radius + second.radius + GAP + rng.exponential(6)
+    return _placed(rng, _turned(rng, [first, replace(second, x=x, y=x * rng.uniform(-0.4, 0.4))]))
+
+
+def _sample_pair_and_one(rng: np.random.Generator) -> list[Shape]:
+    pair_look, look = _looks(rng, 2)
+    one, *pair = _shape(rng, look, _any_size(rng)), *(_shape(rng, pair_look, "small") for _ in range(2))
+    x = one.radius + max(s.radius for s in pair) + GAP + rng.exponential(3)
+    y, shift = (pair[0].radius + pair[1].radius + GAP + rng.uniform(0, 6)) / 2, rng.uniform(-3, 3)
+    pair = [replace(pair[0], x=x, y=shift - y), replace(pair[1], x=x + rng.uniform(0, 2), y=shift + y)]
+    return _placed(rng, _turned(rng, [one, *pair]))
+
+
+def _sample_three_kinds(rng: np.random.Generator) -> list[Shape]:
+    shapes, x = [], 0.0
+    for look in _looks(rng, 3):
+        shape = _shape(rng, look, "small")
+        x += shape.radius + (shapes[-1].radius + GAP + rng.uniform(0, 2) if shapes else 0)
+        shapes.append(replace(shape, x=x, y=rng.uniform(-4, 4)))
+    return _placed(rng, shapes)
+
+
+_SAMPLERS = {
+    "one": _sample_one, "two_kinds": _sample_two_kinds, "alike": _sample_alike, "pair_and_one": _sample_pair_and_one,
+    "three_kinds": _sample_three_kinds,
+}  # fmt: skip

@@ -1,0 +1,155 @@
+#!/usr/bin/env python
+"""Draw the synthetic world of the demo model: scenes of one to three shapes with their captions, and short videos.
+
+    python tools/make_demo_data.py --target data/demo
+    python tools/make_demo_data.py --demo_video assets/demo.mp4
+
+The folder gets train-*.tar (webdataset) and val.csv with scenes of the training combinations, held_out.csv and
+videos.csv with scenes of combinations that training never shows; demo_scenes.py says what a scene and its caption are.
+Every file follows from the seed. Exit code 2: bad usage.
+"""
+
+import argparse
+import csv
+import io
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from demo_drawing import draw_scene, write_video
+from demo_scenes import COLOURS, Shape, describe, sample_scene
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindone_coca.errors import InputError
+from mindone_coca.files import atomic_path
+
+SPLITS = {"train": 0, "val": 1, "held_out": 2, "videos": 3, "demo": 4}
+SHARD_SIZE = 5000
+VIDEO_SIDE, VIDEO_FRAMES, VIDEO_RATE = 192, 49, 24
+
+
+def demo_scene() -> list[Shape]:
+    """The bundled video's scene, one that training never shows."""
+    return [
+        Shape("red", "star", 21, 20, 12.5, -4, COLOURS["red"]),
+        Shape("yellow", "ring", 24, 46, 7.5, 0, COLOURS["yellow"]),
+    ]
+
+
+def generator(seed: int, split: str, index: int) -> np.random.Generator:
+    """The random numbers of one sample, which depend on nothing else."""
+    return np.random.default_rng((seed, SPLITS[split], index))
+
+
+def make_image(seed: int, split: str, index: int) -> tuple[bytes, str]:
+    """One sample of a split: the encoded JPEG of 64 x 64 pixels, and its caption."""
+    rng = generator(seed, split, index)
+    shapes = sample_scene(rng, held_out=split == "held_out")
+    encoded = io.BytesIO()
+    draw_scene(rng, shapes, 64).save(encoded, "JPEG", quality=int(rng.integers(85, 96)), subsampling=0)
+    return encoded.getvalue(), describe(shapes)
+
+
+def make_video(seed: int, index: int, path: Path) -> str:
+    """Write one held-out video; returns its caption."""
+    rng = generator(seed, "videos", index)
+    shapes = sample_scene(rng, held_out=True)
+    write_video(path, rng, shapes, VIDEO_SIDE, VIDEO_FRAMES, VIDEO_RATE)
+    return describe(shapes)
+
+
+def write_shard(path: Path, seed: int, start: int, stop: int) -> None:
+    """The training samples `start` to `stop` as a webdataset shard of .jpg and .txt."""
+    with tarfile.open(path, "w") as archive:
+        for index in range(start, stop):
+            image, caption = make_image(seed, "train", index)
+            for suffix, content in (("jpg", image), ("txt", caption.encode())):
+                member = tarfile.TarInfo(f"{index:08d}.{suffix}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+def write_list(folder: Path, name: str, rows: Sequence[tuple[str, str]]) -> None:
+    with open(folder / f"{name}.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("filepath", "title"), *rows])
+
+
+def write_data(target: Path, train: int, held_out: int, videos: int, seed: int, workers: int) -> None:
+    """Write all splits into the folder `target`, which appears when it is complete. Raises InputError if it exists."""
+    if target.exists():
+        raise InputError(f"{target}: exists already; remove it or choose another --target")
+    folder = target.with_name(f".{target.name}.partial{os.getpid()}")
+    try:
+        for name in ("val", "held_out", "videos"):
+            (folder / name).mkdir(parents=True)
+        for name, count in (("val", held_out), ("held_out", held_out)):
+            rows = []
+            for index in range(count):
+                image, caption = make_image(seed, name, index)
+                rows.append((f"{name}/{index:05d}.jpg", caption))
+                (folder / rows[-1][0]).write_bytes(image)
+            write_list(folder, name, rows)
+        with ProcessPoolExecutor(workers) as pool:
+            paths = [f"videos/{index:04d}.mp4" for index in range(videos)]
+            drawn = [pool.submit(make_video, seed, index, folder / path) for index, path in enumerate(paths)]
+            starts = range(0, train, SHARD_SIZE)
+            shards = [
+                pool.submit(
+                    write_shard, folder / f"train-{number:04d}.tar", seed, start, min(start + SHARD_SIZE, train)
+                )
+                for number, start in enumerate(starts)
+            ]
+            for job in tqdm(shards, "training shards", disable=None):
+                job.result()
+            write_list(folder, "videos", list(zip(paths, (job.result() for job in drawn))))
+        os.rename(folder, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_demo_video(path: Path, seed: int) -> str:
+    """Write the bundled video, four seconds of 256 x 256 pixels; returns its caption."""
+    with atomic_path(path) as partial:
+        write_video(partial, generator(seed, "demo", 0), demo_scene(), 256, 97, 24)
+    return describe(demo_scene())
+
+
+def count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no positive number")
+    return int(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--target", type=Path, help="folder to make: train-*.tar, val.csv, held_out.csv, videos.csv")
+    what.add_argument("--demo_video", type=Path, help="write the bundled video alone to this .mp4 file")
+    parser.add_argument("--train", type=count, default=60000, help="training images (default 60000)")
+    parser.add_argument(
+        "--held_out", type=count, default=1000, help="images held out, and to validate by (default 1000)"
+    )
+    parser.add_argument("--videos", type=count, default=100, help="held-out videos (default 100)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=count, default=os.cpu_count(), help="processes (default: one for each core)")
+    options = parser.parse_args(arguments)
+    try:
+        if options.demo_video:
+            print(write_demo_video(options.demo_video, options.seed))
+        else:
+            write_data(options.target, options.train, options.held_out, options.videos, options.seed, options.workers)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
