@@ -5,8 +5,11 @@ RUN = $(VENV)/bin/python
 
 .PHONY: demo test test-slow lint clean
 
+# a small model with random weights: a trained one for the demo does not ship yet
 demo: $(VENV)/.installed
-	bash tools/demo.sh $(RUN)
+	$(RUN) tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/demo/coca_model.safetensors
+	@echo "The model is drawn at random, so its caption is words without meaning. For real captions see README.md."
+	$(RUN) inference.py -c configs/coca_tiny.yaml --model_path outputs/demo/coca_model.safetensors --video_path assets/demo.mp4
 
 test: $(VENV)/.installed-test lint
 	$(RUN) -m pytest

@@ -1,0 +1,43 @@
+#!/usr/bin/env python
+"""Write weights drawn at random for a config: to try the pipeline without a download. Captions will mean nothing.
+
+python tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/demo/coca_model.safetensors [--seed 0]
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("GLOG_v", "3")
+try:
+    import mindone_coca  # noqa: F401
+except ModuleNotFoundError:  # run from a checkout that is not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import mindspore as ms
+
+from mindone_coca import create_model
+from mindone_coca.errors import InputError
+from mindone_coca.weights.load import parameter_entries
+from mindone_coca.weights.save import save_weights
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-c", "--config", required=True)
+    parser.add_argument("--target", required=True, type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    try:
+        ms.set_seed(arguments.seed)
+        model = create_model(arguments.config)
+        save_weights(arguments.target, parameter_entries(model), {"note": f"random weights, seed {arguments.seed}"})
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
