@@ -53,6 +53,7 @@ def create_model(
             cast_dtype=config.cast_dtype,
             pad_id=config.pad_id,
         )
+    model.config = config  # with its preprocessing, which the towers do not need
     if checkpoint_path is not None:
         load_weights(model, find_weights(checkpoint_path))
     return model

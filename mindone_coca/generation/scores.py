@@ -59,8 +59,9 @@ class Sampler(nn.Cell):
     """Logits (R, V) -> one token for each row (R,), and its log-probability (R,).
 
     The token is the first whose cumulated probability, in the order of ids, exceeds the row's uniform number. `top_k`
-    keeps the k best (and ties with the last of them); `top_p` drops the tail whose cumulated probability is at most
-    1 - top_p, and keeps at least one. Source: transformers' TopKLogitsWarper and TopPLogitsWarper.
+    keeps the k best, and ties with the last of them (k of 1 takes the first of the best); `top_p` drops the tail whose
+    cumulated probability is at most 1 - top_p, and keeps at least one. Source: transformers' TopKLogitsWarper and
+    TopPLogitsWarper.
     """
 
     def __init__(self, top_k: int | None, with_log_probs: bool) -> None:
@@ -69,6 +70,7 @@ class Sampler(nn.Cell):
         self.with_log_probs = with_log_probs
         self.sort = ops.TopK(sorted=True)
         self.cumulate = ops.CumSum()
+        self.argmax = ops.Argmax(axis=1, output_type=ms.int32)
 
     def keep(self, scores: Tensor, top_p: Tensor) -> Tensor:
         """Scores (R, V) -> which of them stay (R, V)."""
@@ -91,12 +93,18 @@ class Sampler(nn.Cell):
         uniform: Tensor,
     ) -> tuple[Tensor, ...]:
         scores = apply_penalties(logits, forbidden, ids, repetition_penalty)
+        if self.k == 1:
+            token = self.argmax(scores)  # greedy, whatever the number
+            return (token, *self.log_prob(logits, token))
         best = ops.amax(scores, 1, True)
         weights = ops.exp((scores - best) / temperature) * self.keep(scores, top_p).astype(ms.float32)
         cumulated = self.cumulate(weights, 1)  # (R, V)
         threshold = uniform[:, None] * cumulated[:, -1:]
         token = (cumulated <= threshold).astype(ms.int32).sum(1)  # (R,)
+        return (token, *self.log_prob(logits, token))
+
+    def log_prob(self, logits: Tensor, token: Tensor) -> tuple[Tensor, ...]:
+        """The tokens' log-probabilities (R,) if they are wanted."""
         if not self.with_log_probs:
-            return (token,)
-        log_probs = ops.gather_elements(logits, 1, token[:, None]) - log_normalizer(logits)
-        return token, log_probs[:, 0]
+            return ()
+        return ((ops.gather_elements(logits, 1, token[:, None]) - log_normalizer(logits))[:, 0],)
