@@ -24,8 +24,13 @@ from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn
+from mindspore.graph import api as graph_api
 
 from mindone_coca.files import atomic_path
+
+# MindSpore walks through the imports of the running program, which fails where there is no file (python -c, notebooks)
+# and says nothing about a graph; it is given a file that imports nothing instead.
+_ENTRY_SCRIPT = str(Path(__file__).with_name("errors.py"))
 
 _seen: "weakref.WeakKeyDictionary[nn.Cell, set]" = weakref.WeakKeyDictionary()
 _lock = threading.RLock()
@@ -84,7 +89,7 @@ def _environment() -> str:
 @functools.cache
 def _session() -> "_Session | None":
     """This process's session, or None where nothing can be kept or the user takes care of it."""
-    if "MS_COMPILER_CACHE_ENABLE" in os.environ:
+    if "MS_COMPILER_CACHE_ENABLE" in os.environ or not hasattr(graph_api, "entry_script_path"):
         return None
     home = os.environ.get("MINDONE_COCA_CACHE")
     home = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindone_coca"
@@ -131,8 +136,10 @@ class _Graph:
         except OSError:  # not in the store, or just deleted: compile
             self.found = False
         os.environ.update(self.variables)
+        self.entry_script, graph_api.entry_script_path = graph_api.entry_script_path, _ENTRY_SCRIPT
 
     def __exit__(self, kind: type | None, *_: object) -> None:
+        graph_api.entry_script_path = self.entry_script
         for name in self.variables:
             os.environ.pop(name, None)
         if kind is not None or self.found or not self.file.is_file():
