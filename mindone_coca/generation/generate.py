@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -203,7 +204,7 @@ def _uniform_source(seed: int | None, uniforms: Iterable[float] | None) -> Calla
     stream = iter(uniforms)
 
     def take(count: int) -> np.ndarray:
-        drawn = [float(u) for u, _ in zip(stream, range(count))]
+        drawn = [float(u) for u in islice(stream, count)]
         if len(drawn) < count or not all(0 <= u < 1 for u in drawn):
             raise InputError("uniforms: needs numbers in [0, 1), one for each unfinished row and step; they ran out")
         return np.array(drawn)
