@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # equal arrays have no single truth value; a caption is itself only
 class Hypothesis:
     """A finished caption: its tokens without the end token, its score, and its tokens' summed log-probability."""
 
