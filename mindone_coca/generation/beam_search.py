@@ -82,8 +82,9 @@ def _advance(groups: list[BeamGroup], candidates: Candidates, config: "Generatio
 def _collect(searches: list[list[BeamGroup]], config: "GenerationConfig") -> tuple[np.ndarray, np.ndarray]:
     """Lay out the best captions: the end token after each that leaves room for it, then padding."""
     best = [item for groups in searches for item in best_hypotheses(groups, config.num_return_sequences)]
-    longest = max(len(item.tokens) for item in best) + 1
-    width = longest if config.max_length is None else min(longest, config.max_length)
+    longest = max(len(item.tokens) for item in best)
+    # a prompt may reach past the limit: then there is no room for an end token
+    width = longest + 1 if config.max_length is None else max(longest, min(longest + 1, config.max_length))
     ids = np.full((len(best), width), config.pad_id, np.int64)
     for row, item in zip(ids, best):
         row[: len(item.tokens)] = item.tokens

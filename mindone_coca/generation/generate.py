@@ -148,13 +148,16 @@ def generate(
     )  # fmt: skip
     if image is None and image_embs is None:
         raise InputError("image: give images or image_embs")
-    batch = as_tensor(image if image_embs is None else image_embs).shape[0]
+    image = None if image_embs is not None else model.check_images(as_tensor(image))
+    image_embs = None if image_embs is None else _check_image_tokens(as_tensor(image_embs, model.visual.dtype), model)
+    batch = (image if image_embs is None else image_embs).shape[0]
+    if batch == 0:
+        raise InputError("image: give at least one")
     prompt = _prompt(text, batch, _token_ids(sot_token_id, SOT_TOKEN_ID)[0])
     engine = engine_of(model)
     _check(config, prompt, engine)
     if image_embs is None:
-        image_embs = engine.encode(model.check_images(as_tensor(image)))
-    image_embs = as_tensor(image_embs, model.visual.dtype)
+        image_embs = as_tensor(engine.encode(image), model.visual.dtype)
     if generation_type == "beam_search":
         ids, scores = beam_search(engine, image_embs, prompt, config)
     else:
@@ -181,6 +184,13 @@ def _token_ids(given: Any, default: int) -> tuple[int, ...]:
     if isinstance(given, Tensor):
         given = given.asnumpy()
     return tuple(int(i) for i in np.atleast_1d(given))
+
+
+def _check_image_tokens(image_embs: Tensor, model: CoCa) -> Tensor:
+    width = model.text_decoder.text_projection.shape[0]
+    if image_embs.ndim != 3 or image_embs.shape[1] == 0 or image_embs.shape[2] != width:
+        raise InputError(f"image_embs: must have shape (B, K, {width}), got {tuple(image_embs.shape)}")
+    return image_embs
 
 
 def _prompt(text: Any, batch: int, start_id: int) -> np.ndarray:

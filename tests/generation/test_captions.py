@@ -99,13 +99,12 @@ def test_beam_search_in_batches():
     assert seen.early >= 8 and seen.full >= 5 and seen.mask_padding_inside >= 3
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "base"])
+@pytest.mark.parametrize("name", ["odd_sizes", "no_class_token", "bidirectional"])
 def test_other_models(name):
     pair, seen = get_pair(name), Seen()
-    compare(pair, {"seq_len": 33}, 1, 3, seen)
-    compare(pair, {"prompt": 4, "num_beams": 2, "num_beam_groups": 1}, 1, 5, seen)
     for seed in (5, 7):
-        compare(pair, {"generation_type": "top_p", "top_p": 0.9}, 1, seed, seen)
+        compare(pair, {"prompt": 4, "num_beams": 2, "num_beam_groups": 1}, 1, seed, seen)
+        compare(pair, {"generation_type": "top_p", "top_p": 0.9, "prompt": 4}, 1, seed, seen)
 
 
 @pytest.mark.slow
