@@ -102,7 +102,7 @@ def test_seeds_draw_from_the_distribution(base):
     logits[base.end] = -np.inf  # min_seq_len
     probabilities = (logits / 1.5).softmax(0).numpy()
     options = {"generation_type": "top_p", "top_p": 1.0, "temperature": 1.5, "seq_len": 3, "min_seq_len": 2}
-    drawn = np.concatenate([base.ours(images, seed=seed, **options)[:, 1] for seed in range(250)])
+    drawn = np.concatenate([base.ours(images, seed=seed, **options)[:, 1] for seed in range(120)])
     found = np.bincount(drawn, minlength=base.vocab_size) / len(drawn)
     deviation = np.sqrt(probabilities * (1 - probabilities) / len(drawn))
     assert (np.abs(found - probabilities) < 4.5 * deviation + 2 / len(drawn)).all()
