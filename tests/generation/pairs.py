@@ -1,4 +1,4 @@
-"""Pairs of an open_clip model and ours with the same weights, small, and made so that captions end early now and then."""
+"""Pairs of an open_clip model and ours with the same weights: small, and such that captions end early now and then."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ CONFIGS = {
         vision={"layers": 1}, text={**_ONE_LAYER, "no_causal_mask": True}, multimodal=_ONE_LAYER
     ),
 }  # fmt: skip
-# how much the end token, and tokens that are padding to the text mask or to `generate`, are favoured, so that each comes
+# how much the end token, and tokens that are padding to the text mask or to `generate`, are favoured: each shall come
 # in some captions and not in others
 _END = -1
 _FAVOUR = {
@@ -170,7 +170,7 @@ def sample_both(pair: Pair, images: np.ndarray, text: np.ndarray | None = None, 
 def mean_log_probs(
     pair: Pair, images: np.ndarray, ids: np.ndarray, prompt_length: int, ends: Callable[[int], bool]
 ) -> np.ndarray:
-    """Mean log-probability of each row's tokens after the prompt, up to the first that ends it, by one pass of open_clip
+    """Mean log-probability of each row's tokens after the prompt, up to the first that ends it: one pass of open_clip
     over the whole caption."""
     log_probs = torch.log_softmax(pair.reference_logits(images, ids[:, :-1].astype(np.int64)).double(), -1).numpy()
     means = []

@@ -79,7 +79,9 @@ def test_several_captions_of_an_image(base):
     np.testing.assert_array_equal(ours, want[:, : ours.shape[1]])
     assert (want[:, ours.shape[1] :] == base.pad).all()
     assert (ours[::2] != ours[1::2]).any(1).all()
-    np.testing.assert_array_equal(ours[::2], base.ours(images, **{**options, "num_return_sequences": 1})[:, : ours.shape[1]])
+    np.testing.assert_array_equal(
+        ours[::2], base.ours(images, **{**options, "num_return_sequences": 1})[:, : ours.shape[1]]
+    )
 
 
 def test_scores_are_mean_log_probabilities(base):
@@ -111,5 +113,3 @@ def test_captions_do_not_depend_on_their_company(base):
         alone = base.ours(image[None], **TWO_BEAMS)[0]
         np.testing.assert_array_equal(caption[: len(alone)], alone)
         assert (caption[len(alone) :] == base.pad).all()
-
-
