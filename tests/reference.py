@@ -36,7 +36,11 @@ def random_reference(config: dict, seed: int = 0, logit_std: float = 1.0) -> Ref
     config = {k: v for k, v in config.items() if k not in ("custom_text", "checkpoint", "preprocess")}
     config["vision_cfg"] = {**config["vision_cfg"], "output_tokens": True}
     config["text_cfg"] = {**config["text_cfg"], "output_tokens": True}
-    model = ReferenceCoCa(**config).eval()
+    return draw_parameters(ReferenceCoCa(**config).eval(), logit_std)
+
+
+def draw_parameters(model: ReferenceCoCa, logit_std: float = 1.0) -> ReferenceCoCa:
+    """Draw every parameter in place, by torch's global generator."""
     with torch.no_grad():
         for name, value in model.named_parameters():
             if name in ("logit_scale", "logit_bias"):

@@ -55,7 +55,7 @@ def test_a_group_advances_as_transformers_scorer(end_ids, length_penalty):
         ids = torch.from_numpy(group.tokens)
         totals = torch.tensor([0.0] + [-1e9] * (size - 1))
         count = size * (1 + len(end_ids))
-        level = rng.choice([-2, 1])  # below 0 longer captions are worse, so that groups are done early
+        level = rng.choice([-6, 1])  # below 0 longer captions are worse, so that groups are done early
         while ids.shape[1] < 12 and not group.done:
             scores = rng.normal(level, 1.5, (size, VOCAB)).astype(np.float32)
             scores[:, list(end_ids)] += rng.choice([0, 2])

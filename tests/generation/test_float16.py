@@ -1,0 +1,37 @@
+"""Decoding in float16: captions are valid, and the numbers near float32's."""
+
+import mindspore as ms
+import numpy as np
+import pytest
+
+from mindone_coca.model.coca import CoCa
+from tests.generation.pairs import Pair, mean_log_probs
+from tests.models import from_reference, relative_difference
+
+
+@pytest.fixture(scope="module")
+def half(base) -> CoCa:
+    return from_reference(base.reference, base.config, cast_dtype="float16")
+
+
+def test_weights_are_float16(half):
+    assert half.text.token_embedding.embedding_table.dtype == ms.float16
+
+
+def test_logits(base, half):
+    ids = base.prompt(2, 12)
+    ours = half(base.images(2), ids, output_labels=False)["logits"]
+    assert ours.dtype == ms.float32
+    assert relative_difference(ours, base.reference_logits(base.images(2), ids)) < 5e-3
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 2, "num_beam_groups": 1}, {"generation_type": "top_k"}], ids=str)
+def test_captions(base, half, options):
+    pair = Pair(base.config, base.reference, half)
+    images = base.images(2)
+    ids, scores = pair.ours(images, return_scores=True, **options)
+    assert ids.dtype == np.int32 and ids.shape[0] == 2 and ids.shape[1] <= 30
+    assert (ids[:, 0] == base.start).all() and ((ids >= 0) & (ids < base.vocab_size)).all()
+    # float32 finds the same scores for these very captions
+    stops = (base.end, base.pad) if "generation_type" in options else (base.end,)
+    np.testing.assert_allclose(scores, mean_log_probs(base, images, ids, 1, stops.__contains__), atol=0.02)
