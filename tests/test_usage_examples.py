@@ -20,13 +20,13 @@ def model_options(vision_class, text_class, multimodal_class) -> dict:
     return {
         "embed_dim": 48,
         "vision_cfg": vision_class(
-            layers=2, width=64, head_width=16, patch_size=16, image_size=64, attentional_pool=True,
+            layers=1, width=64, head_width=16, patch_size=16, image_size=64, attentional_pool=True,
             attn_pooler_heads=4, attn_pooler_queries=8, output_tokens=True,
         ),
         "text_cfg": text_class(
-            context_length=CONTEXT, vocab_size=VOCAB, width=48, heads=4, layers=2, embed_cls=True, output_tokens=True
+            context_length=CONTEXT, vocab_size=VOCAB, width=48, heads=4, layers=1, embed_cls=True, output_tokens=True
         ),
-        "multimodal_cfg": multimodal_class(context_length=CONTEXT, width=48, heads=4, layers=2),
+        "multimodal_cfg": multimodal_class(context_length=CONTEXT, width=48, heads=4, layers=1),
     }  # fmt: skip
 
 
@@ -82,9 +82,9 @@ def test_beam_search_with_10_beams_in_5_groups(models, images):
     options = {
         "seq_len": 20, "generation_type": "beam_search", "num_beams": 10, "num_beam_groups": 5, "min_seq_len": 5,
     }  # fmt: skip
-    ours = model.generate(images, **options).asnumpy()
-    np.testing.assert_array_equal(ours, reference.generate(torch.from_numpy(images), **options).numpy())
-    assert (ours[:, 0] == START).all() and ours.shape[0] == 2
+    ours = model.generate(images[:1], **options).asnumpy()
+    np.testing.assert_array_equal(ours, reference.generate(torch.from_numpy(images[:1]), **options).numpy())
+    assert ours[0, 0] == START
 
 
 def test_nucleus_sampling_with_repetition_penalty(models, images):
@@ -92,7 +92,7 @@ def test_nucleus_sampling_with_repetition_penalty(models, images):
     options = {"seq_len": 20, "generation_type": "top_p", "top_p": 0.9, "temperature": 1.0, "repetition_penalty": 1.2}
     uniforms = np.random.default_rng(0).random(100, np.float32).astype(np.float64)
     with sampling_by(uniforms):
-        want = reference.generate(torch.from_numpy(images), **options).numpy()
-    ours = model.generate(images, uniforms=uniforms, **options).asnumpy()
+        want = reference.generate(torch.from_numpy(images[:1]), **options).numpy()
+    ours = model.generate(images[:1], uniforms=uniforms, **options).asnumpy()
     np.testing.assert_array_equal(ours, want)
-    assert model.generate(images, seed=1, **options).shape[0] == 2
+    assert model.generate(images[:1], seed=1, **options).shape[0] == 1

@@ -25,13 +25,10 @@ def test_logits(base, half):
     assert relative_difference(ours, base.reference_logits(base.images(2), ids)) < 5e-3
 
 
-@pytest.mark.parametrize("options", [{"num_beams": 2, "num_beam_groups": 1}, {"generation_type": "top_k"}], ids=str)
-def test_captions(base, half, options):
-    pair = Pair(base.config, base.reference, half)
-    images = base.images(2)
-    ids, scores = pair.ours(images, return_scores=True, **options)
-    assert ids.dtype == np.int32 and ids.shape[0] == 2 and ids.shape[1] <= 30
+def test_captions(base, half):
+    pair, images = Pair(base.config, base.reference, half), base.images(1)
+    ids, scores = pair.ours(images, return_scores=True, num_beams=2, num_beam_groups=1)
+    assert ids.dtype == np.int32 and ids.shape[0] == 1 and ids.shape[1] <= 30
     assert (ids[:, 0] == base.start).all() and ((ids >= 0) & (ids < base.vocab_size)).all()
     # float32 finds the same scores for these very captions
-    stops = (base.end, base.pad) if "generation_type" in options else (base.end,)
-    np.testing.assert_allclose(scores, mean_log_probs(base, images, ids, 1, stops.__contains__), atol=0.02)
+    np.testing.assert_allclose(scores, mean_log_probs(base, images, ids, 1, lambda token: token == base.end), atol=0.02)
