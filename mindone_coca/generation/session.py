@@ -86,7 +86,8 @@ class DecodeSession:
         length = next(iter(ids.values())).shape[1]
         whole = not self.cache_length or not self.rows_in_cache
         rows_now = 1 if whole and self.cache_length else self.rows_each
-        width = round_up(length, self.engine.prompt_sizes) if whole else self.cache_length
+        if not whole and self.rows_in_cache < self.rows_each:
+            self._share_prompt()
         table = np.repeat(next(iter(ids.values()))[:1], len(self.slots) * rows_now, 0)
         origin = np.zeros(len(table), np.int32)
         places = {}
@@ -94,24 +95,32 @@ class DecodeSession:
             if image in ids:
                 rows = np.arange(slot * rows_now, (slot + 1) * rows_now)
                 table[rows] = ids[image][:rows_now]
-                if not whole:
-                    origin[rows] = slot * self.rows_in_cache + np.minimum(parents[image], self.rows_in_cache - 1)
+                origin[rows] = slot * rows_now + (0 if whole else parents[image])
                 places[image] = rows
-        table = np.concatenate((table, np.repeat(table[:, :1], width - length, 1)), 1)
-        table = Tensor(table, ms.int32)
+        prompt = table
+        width = self.cache_length or round_up(length, self.engine.prompt_sizes)
+        table = Tensor(np.concatenate((table, np.repeat(table[:, :1], width - length, 1)), 1), ms.int32)
         if whole:
-            logits = self._run_whole(table, length)
+            logits = self._run_whole(prompt)
         else:
             logits, self.unimodal, self.multimodal = graph_cache.call(
                 self.engine.token_step, table, Tensor(length - 1, ms.int32), Tensor(origin), self.unimodal,
                 self.multimodal, *self.cross,
             )  # fmt: skip
-            self.rows_in_cache = self.rows_each
         return logits, table, places
 
-    def _run_whole(self, table: Tensor, length: int) -> Tensor:
+    def _share_prompt(self) -> None:
+        """Give every row its copy of the prompt's cache, which was run once an image."""
+        index = Tensor(np.repeat(np.arange(len(self.slots)), self.rows_each).astype(np.int32))
+        self.unimodal, self.multimodal = ops.gather(self.unimodal, index, 1), ops.gather(self.multimodal, index, 1)
+        self.rows_in_cache = self.rows_each
+
+    def _run_whole(self, ids: np.ndarray) -> Tensor:
+        """Run ids (rows, length) from the beginning -> logits (rows, V)."""
+        length = ids.shape[1]
+        padded = np.pad(ids, ((0, 0), (0, round_up(length, self.engine.prompt_sizes) - length)))
         output = graph_cache.call(
-            self.engine.prompt_pass, table, Tensor(length, ms.int32), self.cache_length, *self.cross
+            self.engine.prompt_pass, Tensor(padded, ms.int32), Tensor(length, ms.int32), self.cache_length, *self.cross
         )
         if self.cache_length:
             self.unimodal, self.multimodal, self.rows_in_cache = output[1], output[2], 1
