@@ -16,6 +16,7 @@ from mindone_coca.training.settings import OptimConfig
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's limit of the temperature, as open_clip clamps it
 SCALE_START, SCALE_GROWTH_STEPS = 65536.0, 2000.0  # of the fp16 loss: torch.amp.GradScaler's
+TINY = 1e-30
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
@@ -86,8 +87,8 @@ class AdamW(nn.Cell):
     """One update of all trainable parameters: gradients summed over devices, unscaled, clipped; AdamW; EMA; clamp.
 
     Source: torch.optim.AdamW, torch.nn.utils.clip_grad_norm_, torch.amp.GradScaler (for float16). Bias correction and
-    epsilon are folded into the arguments of one fused operator. State: `moments` by parameter, `count` of updates
-    made, `ema`, `loss_scale` and `good_steps`.
+    epsilon are folded into the arguments of one fused operator. `state()` lists what it
+    keeps.
 
     Args:
         loss_scaling: multiply the loss by a factor that follows the gradients' range; updates with infinite or NaN
@@ -113,7 +114,9 @@ class AdamW(nn.Cell):
         self.decays = tuple(
             Tensor(config.weight_decay * has_weight_decay(p.name, p.shape), ms.float32) for p in self.parameters
         )
-        self.count = Parameter(Tensor(0.0, ms.float32), name="optimiser.count", requires_grad=False)
+        # 1 - beta^t after t updates
+        self.correction1 = Parameter(Tensor(0.0, ms.float32), name="optimiser.correction1", requires_grad=False)
+        self.correction2 = Parameter(Tensor(0.0, ms.float32), name="optimiser.correction2", requires_grad=False)
         self.loss_scale = Parameter(
             Tensor(SCALE_START if loss_scaling else 1.0, ms.float32), name="optimiser.loss_scale", requires_grad=False
         )
@@ -132,7 +135,9 @@ class AdamW(nn.Cell):
 
     def state(self) -> list[Parameter]:
         """What a checkpoint must hold besides the model's own parameters."""
-        return [*self.first, *self.second, *self.ema, self.count, self.loss_scale, self.good_steps]
+        return [
+            *self.first, *self.second, *self.ema, self.correction1, self.correction2, self.loss_scale, self.good_steps
+        ]  # fmt: skip
 
     def construct(self, grads: tuple[Tensor, ...], lr: Tensor) -> tuple[Tensor, Tensor]:
         """Update by the gradients of the scaled loss; -> the gradients' norm before clipping, and whether it was done
@@ -141,16 +146,17 @@ class AdamW(nn.Cell):
         for grad in grads:
             summed += (self.sum(grad.astype(ms.float32)),)
         norm, factor, good = self.norm_and_factor(summed)
-        count = self.count + good
         beta1, beta2 = self.betas
-        correction1 = -ops.expm1(count * math.log(beta1))  # 1 - beta1^count
-        correction2 = ops.sqrt(-ops.expm1(count * math.log(beta2)))
         if self.loss_scaling:  # an update that is left out changes neither parameters nor moments
-            correction1 = ops.maximum(correction1, 1e-30)
             beta1, beta2 = 1.0 - good * (1.0 - beta1), 1.0 - good * (1.0 - beta2)
-        rate = lr * good * correction2 / correction1
-        epsilon = ops.maximum(self.eps * correction2, 1e-30)
-        decay = correction1 / ops.maximum(correction2, 1e-30)  # of the weights, relative to `rate`
+        # a recurrence, because 1 - beta^t loses digits in float32 for small t
+        correction1 = beta1 * self.correction1 + (1.0 - beta1)
+        correction2 = beta2 * self.correction2 + (1.0 - beta2)
+        root = ops.sqrt(correction2)
+        # m / c1 / (sqrt(v) / root + eps) = root / c1 * m / (sqrt(v) + eps root)
+        rate = lr * good * root / ops.maximum(correction1, TINY)
+        epsilon = self.eps * root
+        decay = correction1 / ops.maximum(root, TINY)  # lr over rate
         for i, parameter in enumerate(self.parameters):
             grad = summed[i]
             if self.grad_clip_norm or self.loss_scaling:
@@ -166,7 +172,8 @@ class AdamW(nn.Cell):
         if self.ema_decay:
             for i, parameter in enumerate(self.parameters):
                 ops.assign_add(self.ema[i], (1.0 - self.ema_decay) * good * (parameter - self.ema[i]))
-        ops.assign(self.count, count)
+        ops.assign(self.correction1, correction1)
+        ops.assign(self.correction2, correction2)
         if self.loss_scaling:
             self.adapt_loss_scale(good)
         return norm, good

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mindone_coca.training.settings import LossConfig
+from mindone_coca.training.settings import LossConfig, OptimConfig
 from tests.reference import open_clip, torch
 
 
@@ -33,3 +33,17 @@ def reference_losses(reference, images: np.ndarray, text: np.ndarray, config: Lo
         clip = open_clip.ClipLoss()(output["image_features"], output["text_features"], output["logit_scale"], bias)
         losses["contrastive_loss"] = config.contrastive_weight * clip
     return losses
+
+
+def reference_optimiser(reference, config: OptimConfig) -> torch.optim.AdamW:
+    """AdamW as open_clip_train.main sets it up: group 0 without weight decay, group 1 with."""
+
+    def excluded(name: str, p: torch.nn.Parameter) -> bool:
+        return p.ndim < 2 or "bn" in name or "ln" in name or "bias" in name or "logit_scale" in name
+
+    named = list(reference.named_parameters())
+    groups = [
+        {"params": [p for n, p in named if excluded(n, p)], "weight_decay": 0.0},
+        {"params": [p for n, p in named if not excluded(n, p)], "weight_decay": config.weight_decay},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps)
