@@ -132,6 +132,7 @@ class AdamW(nn.Cell):
         self.logit_scale = model.logit_scale if model.logit_scale.requires_grad else None
         self.sum = Sum(ranks)
         self.fused = ops.AdamWeightDecay()
+        self.map = ops.Map()
 
     def state(self) -> list[Parameter]:
         """What a checkpoint must hold besides the model's own parameters."""
@@ -142,10 +143,9 @@ class AdamW(nn.Cell):
     def construct(self, grads: tuple[Tensor, ...], lr: Tensor) -> tuple[Tensor, Tensor]:
         """Update by the gradients of the scaled loss; -> the gradients' norm before clipping, and whether it was done
         (1.0, or 0.0 where it is left out)."""
-        summed = ()
-        for grad in grads:
-            summed += (self.sum(grad.astype(ms.float32)),)
-        norm, factor, good = self.norm_and_factor(summed)
+        # mapped, not looped: the graph compiler unrolls a loop into calls as deep as it is long
+        grads = self.map(self.sum_over_devices, grads)
+        norm, factor, good = self.norm_and_factor(grads)
         beta1, beta2 = self.betas
         if self.loss_scaling:  # an update that is left out changes neither parameters nor moments
             beta1, beta2 = 1.0 - good * (1.0 - beta1), 1.0 - good * (1.0 - beta2)
@@ -157,37 +157,38 @@ class AdamW(nn.Cell):
         rate = lr * good * root / ops.maximum(correction1, TINY)
         epsilon = self.eps * root
         decay = correction1 / ops.maximum(root, TINY)  # lr over rate
-        for i, parameter in enumerate(self.parameters):
-            grad = summed[i]
-            if self.grad_clip_norm or self.loss_scaling:
-                grad = grad * factor
-            if self.loss_scaling:
-                grad = ops.select(ops.isfinite(grad), grad, ops.zeros_like(grad))
-            self.fused(
-                parameter, self.first[i], self.second[i], rate * self.multipliers[i], beta1, beta2, epsilon,
-                decay * self.decays[i], grad,
-            )  # fmt: skip
+        update = ops.partial(self.update_one, factor, rate, beta1, beta2, epsilon, decay)
+        self.map(update, self.multipliers, self.decays, self.parameters, self.first, self.second, grads)
         if self.logit_scale is not None:
             ops.assign(self.logit_scale, ops.clamp(self.logit_scale, 0.0, MAX_LOGIT_SCALE))
         if self.ema_decay:
-            for i, parameter in enumerate(self.parameters):
-                ops.assign_add(self.ema[i], (1.0 - self.ema_decay) * good * (parameter - self.ema[i]))
+            self.map(ops.partial(move_towards, (1.0 - self.ema_decay) * good), self.ema, self.parameters)
         ops.assign(self.correction1, correction1)
         ops.assign(self.correction2, correction2)
         if self.loss_scaling:
             self.adapt_loss_scale(good)
         return norm, good
 
+    def sum_over_devices(self, grad: Tensor) -> Tensor:
+        return self.sum(grad.astype(ms.float32))
+
+    def update_one(
+        self, factor: Tensor, rate: Tensor, beta1: Tensor, beta2: Tensor, epsilon: Tensor, decay: Tensor,
+        multiplier: Tensor, own_decay: Tensor, parameter: Parameter, first: Parameter, second: Parameter, grad: Tensor,
+    ) -> Tensor:  # fmt: skip
+        if self.grad_clip_norm or self.loss_scaling:
+            grad = grad * factor
+        if self.loss_scaling:
+            grad = ops.select(ops.isfinite(grad), grad, ops.zeros_like(grad))
+        self.fused(
+            parameter, first, second, rate * multiplier, beta1, beta2, epsilon, decay * own_decay, grad
+        )  # fmt: skip
+        return rate
+
     def norm_and_factor(self, grads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """The norm of the unscaled gradients, what to multiply them by, and 1.0 if they are finite, else 0.0."""
-        total = ops.zeros((), ms.float32)
         unscale = 1.0 / self.loss_scale
-        for grad in grads:
-            grad = grad * unscale if self.loss_scaling else grad
-            # axis by axis: one running float32 sum over millions of elements loses digits
-            square = grad * grad
-            total = total + (square.sum(-1).sum() if square.ndim > 1 else square.sum())
-        norm = ops.sqrt(total)
+        norm = ops.sqrt(ops.addn(self.map(ops.partial(sum_of_squares, unscale), grads)))
         factor = unscale
         if self.grad_clip_norm:
             factor = factor * ops.minimum(self.grad_clip_norm / (norm + 1e-6), 1.0)
@@ -203,6 +204,16 @@ class AdamW(nn.Cell):
         grows = (steps >= SCALE_GROWTH_STEPS).astype(ms.float32)
         ops.assign(self.loss_scale, self.loss_scale * (0.5 + 0.5 * good) * (1.0 + grows))
         ops.assign(self.good_steps, steps * (1.0 - grows))
+
+
+def sum_of_squares(factor: Tensor, x: Tensor) -> Tensor:
+    square = (x * factor) ** 2
+    # axis by axis: one running float32 sum over millions of elements loses digits
+    return square.sum(-1).sum() if square.ndim > 1 else square.sum()
+
+
+def move_towards(share: Tensor, average: Parameter, parameter: Parameter) -> Tensor:
+    return ops.assign_add(average, share * (parameter - average))
 
 
 def as_scalar(value: float) -> Tensor:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
-from mindspore import ParameterTuple, Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 
 from mindone_coca.model.coca import CoCa, normalize
 from mindone_coca.training.losses import PAD_ID, ContrastiveLoss, caption_loss_sum, count_labels
@@ -116,13 +116,25 @@ class Accumulate(nn.Cell):
         super().__init__(auto_prefix=False)
         self.optimiser = optimiser
         self.sums = optimiser.parameters.clone("accumulated", init="zeros")
+        self.map = ops.Map()
         self.gradients = ms.value_and_grad(loss, None, optimiser.parameters, has_aux=True)
 
     def construct(self, images: Tensor, text: Tensor, count: Tensor, *feature_grads: Tensor) -> Tensor:
         values, grads = self.gradients(images, text, self.optimiser.loss_scale, count, *feature_grads)
-        for i, grad in enumerate(grads):
-            ops.assign_add(self.sums[i], grad.astype(ms.float32))
+        self.map(add_to, self.sums, grads)
         return values[2]
+
+
+def add_to(total: Parameter, grad: Tensor) -> Tensor:
+    return ops.assign_add(total, grad.astype(ms.float32))
+
+
+def take(total: Parameter) -> Tensor:
+    return total * 1.0
+
+
+def clear(total: Parameter) -> Tensor:
+    return ops.assign(total, ops.zeros_like(total))
 
 
 class Apply(nn.Cell):
@@ -131,15 +143,11 @@ class Apply(nn.Cell):
     def __init__(self, accumulate: Accumulate) -> None:
         super().__init__(auto_prefix=False)
         self.sums, self.optimiser = accumulate.sums, accumulate.optimiser
-        self.sum = accumulate.optimiser.sum
+        self.sum, self.map = accumulate.optimiser.sum, ops.Map()
 
     def construct(self, lr: Tensor, caption: Tensor) -> tuple[Tensor, ...]:
-        grads = ()
-        for total in self.sums:
-            grads += (total * 1.0,)
-        norm, good = self.optimiser(grads, lr)
-        for total in self.sums:
-            ops.assign(total, ops.zeros_like(total))
+        norm, good = self.optimiser(self.map(take, self.sums), lr)
+        self.map(clear, self.sums)
         return self.sum(caption), norm, good
 
 
