@@ -179,6 +179,11 @@ class CoCa(nn.Cell):
 
         return generate(self, image, text, **options)
 
+    def set_compute_dtype(self, name: str) -> None:
+        """Compute in `float32`, `float16` or `bfloat16` from now on, whatever the parameters' type: training keeps
+        float32 parameters. Call it before the model is first run."""
+        self.visual.dtype = self.text.dtype = device.compute_dtype(name)
+
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them.
 

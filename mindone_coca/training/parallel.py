@@ -19,6 +19,10 @@ class Ranks:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    def gather(self, number: int) -> list[int]:
+        """Each process's number."""
+        return [int(n) for n in ops.AllGather()(Tensor([number], ms.float32)).asnumpy()]
+
 
 def start_ranks() -> Ranks:
     """Join the processes that msrun started; alone without msrun."""

@@ -5,7 +5,7 @@ contrastive loss over all of them, then forward and backward of each micro-batch
 given, so that the result is the large batch's; the update is the fourth.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import mindspore as ms
 import numpy as np
@@ -170,24 +170,28 @@ class TrainStep:
             self.apply = Apply(self.accumulate)
             self.label_sum = Sum(ranks)
 
-    def __call__(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> Mapping[str, float]:
+    def __call__(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> dict[str, float]:
         """Make one update from pairs of images (b, 3, H, W) and ids (b, T), one pair for each accumulation step.
 
         Returns:
             loss (the weighted sum), contrastive_loss, caption_loss, labels (all over the whole batch), grad_norm
             before clipping, and updated: 1, or 0 where float16 overflowed and the update was left out.
         """
+        return self.report(self.run(micro_batches, lr))
+
+    def run(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> tuple[Tensor, ...]:
+        """As a call, without waiting for the device: `report` reads the result."""
         batches = [(Tensor(images), Tensor(text)) for images, text in micro_batches]
         if self.accumulate_steps == 1:
-            contrastive, caption, count, norm, good = self.whole(*batches[0], as_scalar(lr))
-        else:
-            contrastive, caption, count, norm, good = self._accumulated(batches, lr)
-        values = {"contrastive_loss": contrastive, "caption_loss": caption, "labels": count, "grad_norm": norm}
-        report = {name: float(value.asnumpy()) for name, value in values.items()}
-        report["updated"] = float(good.asnumpy())
-        weighted = {"contrastive_loss": self.config.contrastive_weight, "caption_loss": self.config.caption_weight}
-        report["loss"] = sum(weight * report[name] for name, weight in weighted.items())
-        return {name: value for name, value in report.items() if weighted.get(name, 1)}
+            return self.whole(*batches[0], as_scalar(lr))
+        return self._accumulated(batches, lr)
+
+    def report(self, result: tuple[Tensor, ...]) -> dict[str, float]:
+        names = ("contrastive_loss", "caption_loss", "labels", "grad_norm", "updated")
+        report = {name: float(value.asnumpy()) for name, value in zip(names, result)}
+        weights = {"contrastive_loss": self.config.contrastive_weight, "caption_loss": self.config.caption_weight}
+        report["loss"] = sum(weight * report[name] for name, weight in weights.items())
+        return {name: value for name, value in report.items() if weights.get(name, 1)}
 
     def _accumulated(self, batches: Sequence[tuple[Tensor, Tensor]], lr: float) -> tuple[Tensor, ...]:
         parts = len(batches)
@@ -204,7 +208,9 @@ class TrainStep:
                 for i in range(0, size * parts, size)
             ]
         else:
-            count = self.label_sum(as_scalar(sum(np.count_nonzero(text.asnumpy()[:, 1:] != PAD_ID) for _, text in batches)))
+            count = self.label_sum(
+                as_scalar(sum(np.count_nonzero(text.asnumpy()[:, 1:] != PAD_ID) for _, text in batches))
+            )
             shares = [()] * parts
         for batch, share in zip(batches, shares):
             caption = caption + self.accumulate(*batch, count, *share)
