@@ -10,7 +10,6 @@ from mindspore import Tensor, nn, ops
 
 from mindone_coca.training.parallel import Gather
 
-
 PAD_ID = 0  # what the tokenizer fills captions up with, and open_clip's CoCaLoss leaves out
 
 

@@ -155,7 +155,7 @@ class AdamW(nn.Cell):
         root = ops.sqrt(correction2)
         # m / c1 / (sqrt(v) / root + eps) = root / c1 * m / (sqrt(v) + eps root)
         rate = lr * good * root / ops.maximum(correction1, TINY)
-        epsilon = self.eps * root
+        epsilon = ops.maximum(self.eps * root, TINY)  # 0 / 0 if the very first update is left out
         decay = correction1 / ops.maximum(root, TINY)  # lr over rate
         update = ops.partial(self.update_one, factor, rate, beta1, beta2, epsilon, decay)
         self.map(update, self.multipliers, self.decays, self.parameters, self.first, self.second, grads)

@@ -1,5 +1,6 @@
 """The training run, read from top to bottom: open, resume, loop, validate, save, export."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,7 +13,7 @@ import yaml
 from mindspore import Tensor
 
 from mindone_coca import device
-from mindone_coca.config import ModelConfig, load_model_config
+from mindone_coca.config import load_model_config
 from mindone_coca.data.loader import Batch, TrainingData, open_data
 from mindone_coca.data.tokenizer import Tokenizer
 from mindone_coca.data.transforms import create_train_transforms, create_transforms
@@ -78,6 +79,7 @@ class Trainer:
             self.folder / "checkpoints", [*self.weights, *self.optimiser.state()], config.output.keep_last
         )
         self.position = Position(seed=config.train.seed)
+        self.profiler: ms.Profiler | None = None
 
     def _open_data(self, training: bool) -> TrainingData:
         preprocess, size = self.model_config.preprocess, self.model_config.vision_cfg.image_hw
@@ -105,74 +107,90 @@ class Trainer:
         """Train to the end; returns where the run stands then."""
         output = self.config.output
         self._resume()
-        metrics = Metrics(self.folder, self.position.step) if self.ranks.is_main else None
-        progress = Progress(self.position.step, self.total_steps) if self.ranks.is_main else None
-        if self.ranks.is_main:
-            with atomic_path(self.folder / "config.yaml") as partial:
-                partial.write_text(yaml.safe_dump(self.config.to_dict(), sort_keys=False), encoding="utf-8")
+        self._start_output()
         val_every = output.val_every or self.steps_per_epoch
-        timed_from, timed_step = time.monotonic(), self.position.step
-        while self.position.step < self.total_steps:
-            with closing(self._batches()) as batches:
-                for micro_batches in batches:
-                    step = self.position.step
-                    rate = learning_rate(self.config.optim, step, self.total_steps)
-                    with self._profiled(step):
-                        result = self.step.run([(batch.images, batch.text) for batch in micro_batches], rate)
-                    self._advance()
-                    step += 1
-                    last = step == self.total_steps
-                    if progress:
-                        progress.update()
-                    if step % output.log_every == 0 or last:
-                        report = self.step.report(result)
-                        if report["updated"] and not np.isfinite(report["loss"]):
-                            raise InputError(
-                                f"the loss is {report['loss']} at step {step}: lower optim.lr, set train.grad_clip_norm "
-                                "or look for bad data"
-                            )
-                        if metrics:
-                            seconds, timed_from = time.monotonic() - timed_from, time.monotonic()
-                            report |= {"lr": rate, "samples_per_s": (step - timed_step) * self.batch_samples / seconds}
-                            metrics.write(step, "train", report)
-                            progress.show(step, report)
-                        timed_step = step
-                    if self.val is not None and (step % val_every == 0 or last):
-                        self._validate(metrics, progress)
-                        timed_from, timed_step = time.monotonic(), step
-                    if step % output.save_every == 0 or last:
-                        self._save()
-                        timed_from, timed_step = time.monotonic(), step
-                    if last:
-                        break
-        if self.ranks.is_main:
-            path = export(self.folder, "final", self.model_config, self._exported())
-            metrics.close()
-            progress.close()
-            if (self.folder / "metrics.jsonl").exists():
-                draw_curves(self.folder)
-            bad = len(self.data.bad_samples)
-            progress.say(f"done: {path}" + (f"; {bad} samples could not be read" if bad else ""))
+        with closing(self._updates()) as updates:
+            for micro_batches in updates:
+                rate = learning_rate(self.config.optim, self.position.step, self.total_steps)
+                with self._profiled(self.position.step + 1):
+                    result = self.step.run([(batch.images, batch.text) for batch in micro_batches], rate)
+                self.position.step += 1
+                self.position.samples += self.batch_samples
+                step, last = self.position.step, self.position.step == self.total_steps
+                if self.progress:
+                    self.progress.update()
+                if step % output.log_every == 0 or last:
+                    self._log(rate, self.step.report(result))
+                if self.val is not None and (step % val_every == 0 or last):
+                    with self._untimed(), self._averaged():
+                        self._validate()
+                if self.ranks.is_main and (step % output.save_every == 0 or last):
+                    with self._untimed():
+                        self.checkpoints.save(self.position)
+        self._finish()
         return self.position
+
+    def _start_output(self) -> None:
+        """Open what the main process writes to, and start the clock."""
+        self.metrics = self.progress = None
+        if self.ranks.is_main:
+            self.metrics = Metrics(self.folder, self.position.step)
+            self.progress = Progress(self.position.step, self.total_steps)
+            with atomic_path(self.folder / "config.yaml") as partial:
+                plain = json.loads(json.dumps(self.config.to_dict()))  # tuples as lists
+                partial.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+        self.timed_from, self.timed_step = time.monotonic(), self.position.step
+
+    @contextmanager
+    def _untimed(self) -> Iterator[None]:
+        """Leave the time spent here out of the samples per second."""
+        start = time.monotonic()
+        yield
+        self.timed_from += time.monotonic() - start
+
+    def _log(self, rate: float, report: dict[str, float]) -> None:
+        """Write and show a step's values. Raises InputError when the loss is not finite."""
+        step = self.position.step
+        if report["updated"] and not np.isfinite(report["loss"]):
+            raise InputError(
+                f"the loss is {report['loss']} at step {step}: lower optim.lr, set train.grad_clip_norm or look for "
+                "bad data"
+            )
+        if self.metrics:
+            speed = (step - self.timed_step) * self.batch_samples / (time.monotonic() - self.timed_from)
+            report |= {"lr": rate, "samples_per_s": speed, "epoch": self.position.epoch}
+            self.metrics.write(step, "train", report)
+            self.progress.show(step, report)
+        self.timed_from, self.timed_step = time.monotonic(), step
+
+    def _finish(self) -> None:
+        """Export the weights, draw the curves, say what happened."""
+        if not self.ranks.is_main:
+            return
+        path = export(self.folder, "final", self.model_config, self._exported())
+        self.metrics.close()
+        self.progress.close()
+        draw_curves(self.folder)
+        bad = len(self.data.bad_samples)
+        self.progress.say(f"done: {path}" + (f"; {bad} samples could not be read" if bad else ""))
 
     @property
     def batch_samples(self) -> int:
         """Pairs in one update, over all devices."""
         return self.config.train.batch_size * self.config.train.accumulate_steps * self.ranks.size
 
-    def _batches(self) -> Iterator[list[Batch]]:
-        """The micro-batches of each update left in this epoch."""
+    def _updates(self) -> Iterator[list[Batch]]:
+        """The micro-batches of each update, from where the run stands to its end."""
         parts = self.config.train.accumulate_steps
-        start = self.position.samples // (self.config.train.batch_size * self.ranks.size)
-        with closing(self.data.epoch(self.position.epoch, start)) as batches:
-            while len(micro_batches := list(islice(batches, parts))) == parts:
-                yield micro_batches
-        # an epoch that was resumed with another batch size may end early
-        self.position.epoch, self.position.samples = self.position.epoch + 1, 0
-
-    def _advance(self) -> None:
-        self.position.step += 1
-        self.position.samples += self.batch_samples
+        while self.position.step < self.total_steps:
+            # an epoch goes on at the same sample also when the batch size or the number of devices is another now
+            start = self.position.samples // (self.config.train.batch_size * self.ranks.size)
+            with closing(self.data.epoch(self.position.epoch, start)) as batches:
+                while len(micro_batches := list(islice(batches, parts))) == parts:
+                    yield micro_batches
+                    if self.position.step == self.total_steps:
+                        return
+            self.position.epoch, self.position.samples = self.position.epoch + 1, 0
 
     def _resume(self) -> None:
         paths = self.checkpoints.paths()
@@ -187,7 +205,7 @@ class Trainer:
             self.position = self.checkpoints.load(paths[-1])
             if self.position.seed != self.config.train.seed:
                 raise InputError(
-                    f"{paths[-1]}: was trained with train.seed {self.position.seed}; set it, or choose another output.dir"
+                    f"{paths[-1]}: was trained with train.seed {self.position.seed}; set it or change output.dir"
                 )
         if self.ranks.size > 1:
             steps = self.ranks.gather(self.position.step)
@@ -197,34 +215,28 @@ class Trainer:
                     "output.dir on a file system that all machines share"
                 )
 
-    def _save(self) -> None:
-        if self.ranks.is_main:
-            self.checkpoints.save(self.position)
-
     def _exported(self) -> dict:
         """The weights to use: the moving averages where they are kept."""
         return {**entries_of(self.weights), **entries_of(self.optimiser.ema, "ema.")}
 
-    def _validate(self, metrics: Metrics | None, progress: Progress | None) -> None:
-        with self._averaged():
-            losses = evaluate(self.evaluation, self.val, self.config.loss)
-            if not self.ranks.is_main:
-                return
-            step = self.position.step
-            metrics.write(step, "val", losses)
-            progress.say(f"validation at step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
-            if self.config.output.val_images and self.config.loss.caption_weight:
-                with closing(self.val.epoch(0)) as batches:
-                    batch = next(batches)
-                shown = batch.images[: self.config.output.val_images]
-                captions = caption_images(self.model, shown, self.tokenizer)
-                target = self.folder / "validation" / f"step_{step:08d}.html"
-                write_page(target, step, losses, batch, captions, self.model_config.preprocess)
-            best = self.position.best
-            if best is None or losses["loss"] < best:
-                self.position.best = losses["loss"]
-                if self.config.output.keep_best:
-                    export(self.folder, "best", self.model_config, entries_of(self.weights))
+    def _validate(self) -> None:
+        """Losses on the validation data, the page of captions, the best weights so far."""
+        losses = evaluate(self.evaluation, self.val, self.config.loss)
+        if not self.ranks.is_main:
+            return
+        step, output = self.position.step, self.config.output
+        self.metrics.write(step, "val", losses)
+        self.progress.say(f"validation at step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
+        if output.val_images and self.config.loss.caption_weight:
+            with closing(self.val.epoch(0)) as batches:
+                batch = next(batches)
+            captions = caption_images(self.model, batch.images[: output.val_images], self.tokenizer)
+            target = self.folder / "validation" / f"step_{step:08d}.html"
+            write_page(target, step, losses, batch, captions, self.model_config.preprocess)
+        if self.position.best is None or losses["loss"] < self.position.best:
+            self.position.best = losses["loss"]
+            if output.keep_best:
+                export(self.folder, "best", self.model_config, entries_of(self.weights))
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -242,11 +254,11 @@ class Trainer:
     def _profiled(self, step: int) -> Iterator[None]:
         """Record the steps that output.profile names with MindSpore's profiler."""
         bounds = self.config.output.profile
-        if bounds and step + 1 == bounds[0]:
+        if bounds and step == bounds[0]:
             folder = self.folder / "profile" / f"rank_{self.ranks.rank}"
             self.profiler = ms.Profiler(start_profile=False, output_path=str(folder))
             self.profiler.start()
         yield
-        if bounds and step + 1 == bounds[1] and hasattr(self, "profiler"):
+        if self.profiler and step == bounds[1]:
             self.profiler.stop()
             self.profiler.analyse()

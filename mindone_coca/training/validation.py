@@ -94,7 +94,7 @@ def write_page(
                 caption=html.escape(caption),
                 reference=html.escape(reference),
                 name=html.escape(name),
-            )  # fmt: skip
+            )
         )
     shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in losses.items())
     with atomic_path(target) as partial:
