@@ -18,6 +18,7 @@ from mindone_coca.errors import InputError
 class ModelSection:
     config: str  # a model config: a path or a packaged name
     checkpoint: str | None = None  # weights to start from; without them training starts from scratch
+    temporal_embedding: bool = False  # with data.fusion pool: learn the order of data.num_frames frames, from 0 on
 
 
 @dataclass

@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
 from mindone_coca.model.coca import CoCa, normalize
+from mindone_coca.model.frames import VideoEncoder
 from mindone_coca.training.losses import PAD_ID, ContrastiveLoss, caption_loss_sum, count_labels
 from mindone_coca.training.optim import AdamW, as_scalar
 from mindone_coca.training.parallel import Gather, Ranks, Sum
@@ -21,9 +22,9 @@ from mindone_coca.training.settings import LossConfig
 class Features(nn.Cell):
     """Images and text (b, T) -> image features, text features (b, D) of unit length, and number of labels."""
 
-    def __init__(self, model: CoCa) -> None:
+    def __init__(self, model: CoCa, fusion: str) -> None:
         super().__init__(auto_prefix=False)
-        self.visual, self.text = model.visual, model.text
+        self.visual, self.text = VideoEncoder(model, fusion), model.text
 
     def construct(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         latent, _ = self.visual(images)
@@ -57,9 +58,9 @@ class Loss(nn.Cell):
         of this device; the number of labels over all devices.
     """
 
-    def __init__(self, model: CoCa, config: LossConfig, ranks: Ranks) -> None:
+    def __init__(self, model: CoCa, config: LossConfig, ranks: Ranks, fusion: str = "mean") -> None:
         super().__init__(auto_prefix=False)
-        self.visual, self.text, self.text_decoder = model.visual, model.text, model.text_decoder
+        self.visual, self.text, self.text_decoder = VideoEncoder(model, fusion), model.text, model.text_decoder
         self.logit_scale = model.logit_scale
         self.contrast = Contrast(model, ranks)
         self.caption_weight, self.contrastive_weight = config.caption_weight, config.contrastive_weight
@@ -156,16 +157,25 @@ class TrainStep:
 
     Args:
         model: with float32 parameters; its compute type is the caller's choice (`CoCa.set_compute_dtype`).
+        fusion: of the frames of videos, `mean` or `pool`.
     """
 
-    def __init__(self, model: CoCa, config: LossConfig, optimiser: AdamW, ranks: Ranks, accumulate_steps: int = 1):
+    def __init__(
+        self,
+        model: CoCa,
+        config: LossConfig,
+        optimiser: AdamW,
+        ranks: Ranks,
+        accumulate_steps: int = 1,
+        fusion: str = "mean",
+    ) -> None:
         self.config, self.ranks, self.accumulate_steps = config, ranks, accumulate_steps
-        self.loss = Loss(model, config, ranks)
+        self.loss = Loss(model, config, ranks, fusion)
         self.optimiser = optimiser
         if accumulate_steps == 1:
             self.whole = WholeStep(self.loss, optimiser)
         else:
-            self.features, self.contrast = Features(model), Contrast(model, ranks)
+            self.features, self.contrast = Features(model, fusion), Contrast(model, ranks)
             self.accumulate = Accumulate(self.loss, optimiser)
             self.apply = Apply(self.accumulate)
             self.label_sum = Sum(ranks)

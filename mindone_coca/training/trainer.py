@@ -20,6 +20,7 @@ from mindone_coca.data.transforms import create_train_transforms, create_transfo
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model
 from mindone_coca.files import atomic_path
+from mindone_coca.model.frames import VideoEncoder
 from mindone_coca.training.checkpoints import Checkpoints, Position, entries_of, export
 from mindone_coca.training.curves import draw_curves
 from mindone_coca.training.optim import AdamW, freeze, freeze_unreached, learning_rate
@@ -27,7 +28,7 @@ from mindone_coca.training.parallel import start_ranks
 from mindone_coca.training.progress import Metrics, Progress
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.step import TrainStep
-from mindone_coca.training.validation import Evaluate, caption_images, evaluate, write_page
+from mindone_coca.training.validation import Evaluate, caption_tokens, evaluate, write_page
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
@@ -48,6 +49,7 @@ class Trainer:
         self.model_config = load_model_config(config.model.config)
         self.model_config.cast_dtype = None  # parameters stay in float32
         self.model = create_model(self.model_config, config.model.checkpoint)
+        self._prepare_videos()
         self.model.set_compute_dtype(DTYPES[config.train.precision])
         if config.train.recompute:
             self.model.set_grad_checkpointing()
@@ -73,13 +75,31 @@ class Trainer:
             loss_scaling=config.train.precision == "fp16",
         )  # fmt: skip
         self.weights = list(self.model.get_parameters())
-        self.step = TrainStep(self.model, config.loss, self.optimiser, self.ranks, config.train.accumulate_steps)
+        self.step = TrainStep(
+            self.model, config.loss, self.optimiser, self.ranks, config.train.accumulate_steps, config.data.fusion
+        )
         self.evaluation = Evaluate(self.step.loss)
+        self.encoder = VideoEncoder(self.model, config.data.fusion)
         self.checkpoints = Checkpoints(
             self.folder / "checkpoints", [*self.weights, *self.optimiser.state()], config.output.keep_last
         )
         self.position = Position(seed=config.train.seed)
         self.profiler: ms.Profiler | None = None
+
+    def _prepare_videos(self) -> None:
+        """Check the fusion of frames, and add temporal embeddings where the weights have none yet."""
+        data = self.config.data
+        pools = data.frame_type == "multi_frames" and data.fusion == "pool"
+        if data.fusion == "pool" and not self.model_config.vision_cfg.attentional_pool:
+            raise InputError("data.fusion: pool needs a model with attentional_pool; use mean")
+        if self.config.model.temporal_embedding and not pools:
+            raise InputError(
+                "model.temporal_embedding: needs data.frame_type multi_frames and data.fusion pool; a mean cannot see the "
+                "order of frames"
+            )
+        if self.config.model.temporal_embedding and not self.model_config.temporal_frames:
+            self.model.add_temporal_embedding(data.num_frames)
+            self.model_config.temporal_frames = data.num_frames
 
     def _open_data(self, training: bool) -> TrainingData:
         preprocess, size = self.model_config.preprocess, self.model_config.vision_cfg.image_hw
@@ -230,7 +250,8 @@ class Trainer:
         if output.val_images and self.config.loss.caption_weight:
             with closing(self.val.epoch(0)) as batches:
                 batch = next(batches)
-            captions = caption_images(self.model, batch.images[: output.val_images], self.tokenizer)
+            _, tokens = self.encoder(Tensor(batch.images[: output.val_images]))
+            captions = caption_tokens(self.model, tokens, self.tokenizer)
             target = self.folder / "validation" / f"step_{step:08d}.html"
             write_page(target, step, losses, batch, captions, self.model_config.preprocess)
         if self.position.best is None or losses["loss"] < self.position.best:

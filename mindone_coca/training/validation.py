@@ -67,10 +67,11 @@ def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig) -> di
     return losses
 
 
-def caption_images(model: CoCa, images: np.ndarray, tokenizer: Tokenizer) -> list[str]:
-    """The model's greedy captions of images (B, 3, H, W)."""
+def caption_tokens(model: CoCa, tokens: Tensor, tokenizer: Tokenizer) -> list[str]:
+    """The model's greedy captions of encoded images (B, K, D)."""
     length = min(30, model.context_length)
-    ids = model.generate(images, generation_type="top_k", top_k=1, seq_len=length, min_seq_len=min(5, length - 1))
+    options = {"generation_type": "top_k", "top_k": 1, "seq_len": length, "min_seq_len": min(5, length - 1)}
+    ids = model.generate(None, image_embs=tokens, **options)
     return [tokenizer.decode(row, skip_special_tokens=True) for row in ids.asnumpy()]
 
 
