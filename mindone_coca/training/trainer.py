@@ -94,8 +94,8 @@ class Trainer:
             raise InputError("data.fusion: pool needs a model with attentional_pool; use mean")
         if self.config.model.temporal_embedding and not pools:
             raise InputError(
-                "model.temporal_embedding: needs data.frame_type multi_frames and data.fusion pool; a mean cannot see the "
-                "order of frames"
+                "model.temporal_embedding: needs data.frame_type multi_frames and data.fusion pool; a mean cannot see "
+                "the order of frames"
             )
         if self.config.model.temporal_embedding and not self.model_config.temporal_frames:
             self.model.add_temporal_embedding(data.num_frames)
