@@ -11,6 +11,7 @@ import mindspore as ms
 import numpy as np
 import yaml
 from mindspore import Tensor
+from mindspore.profiler import profile, tensorboard_trace_handler
 
 from mindone_coca import device
 from mindone_coca.config import load_model_config
@@ -84,7 +85,7 @@ class Trainer:
             self.folder / "checkpoints", [*self.weights, *self.optimiser.state()], config.output.keep_last
         )
         self.position = Position(seed=config.train.seed)
-        self.profiler: ms.Profiler | None = None
+        self.profiler: profile | None = None
 
     def _prepare_videos(self) -> None:
         """Check the fusion of frames, and add temporal embeddings where the weights have none yet."""
@@ -277,9 +278,8 @@ class Trainer:
         bounds = self.config.output.profile
         if bounds and step == bounds[0]:
             folder = self.folder / "profile" / f"rank_{self.ranks.rank}"
-            self.profiler = ms.Profiler(start_profile=False, output_path=str(folder))
-            self.profiler.start()
+            self.profiler = profile(on_trace_ready=tensorboard_trace_handler(str(folder)))
         yield
-        if self.profiler and step == bounds[1]:
+        if self.profiler and step == min(bounds[1], self.total_steps):
             self.profiler.stop()
-            self.profiler.analyse()
+            self.profiler = None
