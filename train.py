@@ -9,6 +9,7 @@ usage, config, data or checkpoint, told in one line.
 
 import argparse
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only, unless the user wants more
     try:
         from mindone_coca.training.settings import load_train_config
 
