@@ -258,6 +258,7 @@ class ModelConfig:
     nonscalar_logit_scale: bool = False
     cast_dtype: typing.Literal["float32", "float16", "bfloat16"] | None = None
     pad_id: int = 0
+    temporal_frames: int = 0  # not in open_clip: frames that have a learned embedding each, for fusion `pool`
     custom_text: bool = True  # open_clip's marker of a model with a text tower of its own; CoCa always has one
     checkpoint: str | None = None
     preprocess: PreprocessCfg = field(default_factory=PreprocessCfg)
@@ -345,6 +346,8 @@ def check_model_config(config: ModelConfig, where: str) -> None:
 
     if config.embed_dim < 1:
         refuse("embed_dim", f"must be positive, got {config.embed_dim}")
+    if config.temporal_frames < 0 or (config.temporal_frames and not vision.attentional_pool):
+        refuse("temporal_frames", f"needs attentional_pool and cannot be negative, got {config.temporal_frames}")
     if vision.timm_model_name:
         refuse("vision_cfg: timm_model_name", "timm image towers are not supported; use a ViT config")
     if vision.pos_embed_type != "learnable":

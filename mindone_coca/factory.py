@@ -52,6 +52,7 @@ def create_model(
             nonscalar_logit_scale=config.nonscalar_logit_scale,
             cast_dtype=config.cast_dtype,
             pad_id=config.pad_id,
+            temporal_frames=config.temporal_frames,
         )
     model.config = config  # with its preprocessing, which the towers do not need
     if checkpoint_path is not None:

@@ -55,3 +55,5 @@ class DataConfig:
     # Of a video: its middle frame, a random one, or num_frames spread evenly (an image then stands for each of them).
     frame_type: Literal["middle", "random", "multi_frames"] = "middle"
     num_frames: int = 16
+    # How multi_frames become one: the mean of their tokens and features, or the attentional pooler over all of them.
+    fusion: Literal["mean", "pool"] = "mean"

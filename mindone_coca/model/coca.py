@@ -42,6 +42,7 @@ class CoCa(nn.Cell):
         cast_dtype: float32, float16 or bfloat16 (a name or MindSpore type) for weights and activations; norms, softmax
             and logits stay in float32.
         pad_id: padding of generated captions; the text tower's mask has its own, text_cfg.pad_id.
+        temporal_frames: frames of a video that get a learned embedding each (fusion `pool`); not in open_clip.
     Raises:
         InputError: a config that cannot be built, naming the key.
     """
@@ -58,6 +59,7 @@ class CoCa(nn.Cell):
         nonscalar_logit_scale: bool = False,
         cast_dtype: str | ms.Type | None = None,
         pad_id: int = 0,
+        temporal_frames: int = 0,
     ) -> None:
         super().__init__()
         device.ensure_configured()
@@ -70,7 +72,7 @@ class CoCa(nn.Cell):
         self.config = ModelConfig(
             embed_dim=embed_dim, quick_gelu=quick_gelu, init_logit_scale=float(init_logit_scale),
             init_logit_bias=init_logit_bias, nonscalar_logit_scale=nonscalar_logit_scale, cast_dtype=cast_dtype,
-            pad_id=pad_id, **parts,
+            pad_id=pad_id, temporal_frames=temporal_frames, **parts,
         )  # fmt: skip
         check_model_config(self.config, "CoCa")
         dtype = device.compute_dtype(cast_dtype)
@@ -88,7 +90,12 @@ class CoCa(nn.Cell):
         self._recomputes = False
         self.decode_engine = None  # built at the first caption
         self.set_train(False)
-        tag = model_tag(self, repr(self.config))
+        if temporal_frames:
+            self.visual.add_temporal_embedding(temporal_frames)
+        self._tag()
+
+    def _tag(self) -> None:
+        tag = model_tag(self, f"{self.config!r} {self.visual.dtype} {self.text.dtype}")
         for cell in (self, self.visual, self.text):
             tag_cell(cell, tag)
 
@@ -178,6 +185,20 @@ class CoCa(nn.Cell):
         from mindone_coca.generation import generate
 
         return generate(self, image, text, **options)
+
+    def set_compute_dtype(self, name: str) -> None:
+        """Compute in `float32`, `float16` or `bfloat16` from now on, whatever the parameters' type: training keeps
+        float32 parameters. Call it before the model is first run."""
+        self.visual.dtype = self.text.dtype = device.compute_dtype(name)
+        self._tag()
+
+    def add_temporal_embedding(self, frames: int) -> None:
+        """Tell the frames of a video apart by a learned embedding each, 0 at first, which changes nothing. Call it
+        before the model is first run."""
+        self.config.temporal_frames = frames
+        check_model_config(self.config, "CoCa")
+        self.visual.add_temporal_embedding(frames)
+        self._tag()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each block's activations in the backward pass instead of keeping them.

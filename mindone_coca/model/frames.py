@@ -11,20 +11,28 @@ from mindone_coca.model.coca import CoCa, as_tensor, normalize
 FUSIONS = ("mean", "pool")
 
 
-class FramePool(nn.Cell):
-    """The attentional pooler over all frames' patch tokens at once (VideoCoCa, arXiv 2212.04979, section 3).
+class VideoEncoder(nn.Cell):
+    """The image tower over several frames. Each video becomes one image to the decoder.
 
-    `construct` maps frames (F, 3, H, W) to a feature (1, embed_dim), not normalised, and tokens (1, K, D).
+    `construct` maps frames (B, F, 3, H, W) to features (B, embed_dim), not normalised, and tokens (B, K, D). Fusion
+    `mean` averages the frames' unit features and tokens, `pool` lets the attentional pooler read all frames' patch
+    tokens at once (VideoCoCa, arXiv 2212.04979, section 3). Images (B, 3, H, W) go through the tower as they are.
     """
 
-    def __init__(self, model: CoCa) -> None:
+    def __init__(self, model: CoCa, fusion: str) -> None:
         super().__init__(auto_prefix=False)  # the tower is only borrowed
-        self.visual = model.visual
-        tag_cell(self, model.graph_tag)
+        self.visual, self.pools = model.visual, fusion == "pool"
+        tag_cell(self, f"{model.graph_tag} {fusion}")
 
-    def construct(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        tokens = self.visual.patch_tokens(frames)  # (F, 1 + patches, width)
-        return self.visual.pool(tokens.reshape(1, -1, tokens.shape[-1]))
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if images.ndim == 4:
+            return self.visual(images)
+        if self.pools:
+            return self.visual.pool(self.visual.video_tokens(images))
+        batch, count = images.shape[:2]
+        latent, tokens = self.visual(images.reshape(-1, *images.shape[2:]))
+        tokens = tokens.astype(ms.float32).reshape(batch, count, tokens.shape[1], tokens.shape[2]).mean(1)
+        return normalize(latent).reshape(batch, count, -1).mean(1), tokens.astype(self.visual.dtype)
 
 
 class FrameEncoder:
@@ -41,13 +49,13 @@ class FrameEncoder:
         if fusion == "pool" and not model.config.vision_cfg.attentional_pool:
             raise InputError("fusion pool: this model has no attentional pooler; use mean")
         self.model = model
-        self.pool = FramePool(model) if fusion == "pool" else None
+        self.pool = VideoEncoder(model, fusion) if fusion == "pool" else None
 
     def __call__(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         """Frames (F, 3, H, W) -> feature (1, embed_dim), of unit length, and tokens (1, K, D)."""
         frames = self.model.check_images(as_tensor(frames))
         if self.pool is not None:
-            latent, tokens = graph_cache.call(self.pool, frames)
+            latent, tokens = graph_cache.call(self.pool, frames[None])
             return normalize(latent), tokens
         latents, tokens = [], []
         for start in range(0, frames.shape[0], 8):  # few batch sizes, bounded memory

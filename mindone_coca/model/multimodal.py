@@ -35,7 +35,10 @@ class MultimodalTransformer(nn.Cell):
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., vocab_size), float32."""
-        return ops.matmul(self.ln_final(x.astype(ms.float32)), self.text_projection)
+        x = self.ln_final(x.astype(ms.float32))
+        # flat: ops.matmul would copy the matrix for each caption of a batch
+        logits = ops.matmul(x.reshape(-1, x.shape[-1]), self.text_projection)
+        return logits.reshape(*x.shape[:-1], logits.shape[-1])
 
     def construct(self, image_embs: Tensor, text_embs: Tensor) -> Tensor:
         length = text_embs.shape[1]

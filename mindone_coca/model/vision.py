@@ -1,8 +1,9 @@
 """The image tower: a ViT with open_clip's pooling variants."""
 
 import mindspore as ms
+import numpy as np
 from mindspore import Tensor, nn, ops
-from mindspore.common.initializer import HeUniform, Normal
+from mindspore.common.initializer import HeUniform, Normal, Zero
 
 from mindone_coca.config import CLIPVisionCfg
 from mindone_coca.model.layers import AttentionalPooler, LayerNorm, Transformer, new_parameter
@@ -26,6 +27,13 @@ class PatchEmbedding(nn.Cell):
         x = x.reshape(-1, 3, rows, patch_h, columns, patch_w).transpose(0, 2, 4, 1, 3, 5)
         x = x.reshape(-1, rows * columns, 3 * patch_h * patch_w)  # (B, patches, 3 * patch_h * patch_w)
         return ops.dense(x, self.weight.reshape(self.weight.shape[0], -1).astype(x.dtype))
+
+
+@ops.constexpr
+def interpolation(count: int, trained: int) -> Tensor:
+    """(count, trained): the linear interpolation of `trained` values at `count` places from first to last."""
+    places = np.linspace(0, trained - 1, count) if count > 1 else np.array([(trained - 1) / 2])
+    return Tensor(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(trained))).astype(np.float32))
 
 
 class VisionTransformer(nn.Cell):
@@ -66,6 +74,7 @@ class VisionTransformer(nn.Cell):
             if isinstance(cfg.attentional_pool, str):
                 self.attn_pool_contrastive = AttentionalPooler(embed_dim, width, heads, 1, dtype)
         self.ln_post = LayerNorm(pool_dim)
+        self.temporal_embedding = None
         self.proj = new_parameter(Normal(scale), (pool_dim, embed_dim), dtype, "proj")
 
     def patch_tokens(self, images: Tensor) -> Tensor:
@@ -75,6 +84,25 @@ class VisionTransformer(nn.Cell):
         x = ops.concat((class_token, x), 1)  # (B, 1 + patches, width)
         x = self.ln_pre(x + self.positional_embedding.astype(x.dtype))
         return self.transformer(x)
+
+    def add_temporal_embedding(self, frames: int) -> None:
+        """See `CoCa.add_temporal_embedding`."""
+        shape, dtype = (frames, self.class_embedding.shape[0]), self.class_embedding.dtype
+        self.temporal_embedding = new_parameter(Zero(), shape, dtype, "visual.temporal_embedding")
+
+    def video_tokens(self, frames: Tensor) -> Tensor:
+        """Frames of videos (B, F, 3, H, W) -> the tokens of all of them (B, F (1 + patches), width).
+
+        With another number of frames than was trained, the temporal embeddings are interpolated over the video.
+        """
+        batch, count = frames.shape[:2]
+        x = self.patch_tokens(frames.reshape(-1, *frames.shape[2:]))  # (B F, 1 + patches, width)
+        x = x.reshape(batch, count, x.shape[1], x.shape[2])
+        if self.temporal_embedding is not None:
+            places = interpolation(count, self.temporal_embedding.shape[0])  # (F, trained frames)
+            added = ops.matmul(places, self.temporal_embedding.astype(ms.float32))  # (F, width)
+            x = x + added.astype(x.dtype)[None, :, None]
+        return x.reshape(batch, -1, x.shape[-1])
 
     def pool(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens (B, K, width) -> feature (B, embed_dim) and the tokens for the decoder."""

@@ -23,6 +23,7 @@ _SINGLE = [
     ("visual.ln_post.weight", "visual.ln_post.gamma"),
     ("visual.ln_post.bias", "visual.ln_post.beta"),
     ("visual.proj", "visual.proj"),
+    ("visual.temporal_embedding", "visual.temporal_embedding"),  # not in open_clip: of a model trained on videos
     # unimodal text decoder
     ("text.token_embedding.weight", "text.token_embedding.embedding_table"),
     ("text.positional_embedding", "text.positional_embedding"),

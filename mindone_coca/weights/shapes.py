@@ -73,6 +73,8 @@ def _vision(config: ModelConfig) -> Iterator[Item]:
         yield from _pooler("visual.attn_pool_contrastive", embed_dim, cfg.width, 1)
     yield from _norm("visual.ln_post", pooled)
     yield "visual.proj", (pooled, embed_dim)
+    if config.temporal_frames:
+        yield "visual.temporal_embedding", (config.temporal_frames, cfg.width)
 
 
 def _text(config: ModelConfig) -> Iterator[Item]:

@@ -1,0 +1,63 @@
+"""CoCa's two losses (paper section 3.2), with the contrastive gradient worked out by hand.
+
+A device sees its own rows of the global batch. It needs the other devices' features, but no gradient through the
+gathering of them: each term of the loss is differentiated where the features were made, and the parameters'
+gradients, summed over devices, are then those of one large batch, the temperature's included.
+"""
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from mindone_coca.training.parallel import Gather
+
+PAD_ID = 0  # what the tokenizer fills captions up with, and open_clip's CoCaLoss leaves out
+
+
+def caption_loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
+    """Sum of the cross-entropies of logits (B, T, V) at labels (B, T) that are no padding; 0 when all are.
+
+    Source: open_clip.loss.CoCaLoss.caption_loss, before its mean.
+    """
+    log_probs = ops.LogSoftmax(-1)(logits)
+    picked = ops.gather_elements(log_probs, 2, labels.astype(ms.int32)[..., None])[..., 0]  # (B, T)
+    return -(picked * (labels != PAD_ID).astype(ms.float32)).sum()
+
+
+def count_labels(labels: Tensor) -> Tensor:
+    return (labels != PAD_ID).astype(ms.float32).sum()
+
+
+class ContrastiveLoss(nn.Cell):
+    """Symmetric cross-entropy over the global batch and its gradients. Source: open_clip.loss.ClipLoss.
+
+    `construct` takes this device's features (b, D), of unit length, and returns the part of the loss that its rows
+    make up (the loss is the sum over devices), the gradients of the whole loss with respect to its image features and
+    text features (b, D), and its part of that with respect to the logarithm of the temperature. A bias added to all
+    logits changes neither the loss nor any gradient and has itself the gradient 0, so it is left out.
+    """
+
+    def __init__(self, gather: Gather) -> None:
+        super().__init__()
+        self.gather = gather
+
+    def construct(self, image: Tensor, text: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        scale = ops.exp(logit_scale)
+        all_image, all_text = self.gather(image), self.gather(text)  # (M, D)
+        by_image = scale * ops.matmul(image, all_text.swapaxes(0, 1))  # (b, M)
+        by_text = scale * ops.matmul(text, all_image.swapaxes(0, 1))
+        image_total, text_total = log_sum_exp(by_image), log_sum_exp(by_text)  # (b, 1)
+        norm = 1.0 / (2 * all_image.shape[0])
+        pairs = scale * (image * text).sum(-1)  # (b,)
+        loss = (image_total[:, 0] + text_total[:, 0] - 2 * pairs).sum() * norm
+        # d loss / d logits, without the -2 of each pair: softmax over texts plus softmax over images
+        weight = ops.exp(by_image - image_total) + ops.exp(by_image - self.gather(text_total).swapaxes(0, 1))
+        image_grad = (scale * norm) * (ops.matmul(weight, all_text) - 2 * text)
+        weight = ops.exp(by_text - text_total) + ops.exp(by_text - self.gather(image_total).swapaxes(0, 1))
+        text_grad = (scale * norm) * (ops.matmul(weight, all_image) - 2 * image)
+        return loss, image_grad, text_grad, (image * image_grad).sum()
+
+
+def log_sum_exp(x: Tensor) -> Tensor:
+    """(b, M) -> (b, 1), safe for large values."""
+    highest = x.max(axis=1, keepdims=True)
+    return highest + ops.log(ops.exp(x - highest).sum(axis=1, keepdims=True))

@@ -1,0 +1,221 @@
+"""AdamW with torch's arithmetic, its parameter groups, and the learning-rate schedule."""
+
+import fnmatch
+import math
+import re
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+from mindone_coca.errors import InputError
+from mindone_coca.model.coca import CoCa
+from mindone_coca.training.parallel import Ranks, Sum
+from mindone_coca.training.settings import OptimConfig
+
+MAX_LOGIT_SCALE = math.log(100)  # CLIP's limit of the temperature, as open_clip clamps it
+SCALE_START, SCALE_GROWTH_STEPS = 65536.0, 2000.0  # of the fp16 loss: torch.amp.GradScaler's
+TINY = 1e-30
+
+
+def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
+    """The rate of step `step` (from 0): linear warm-up, then cosine or constant.
+
+    Source: open_clip_train.scheduler.cosine_lr and const_lr, with `end_lr` as the cosine's lower end.
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.lr
+    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    return config.end_lr + 0.5 * (1 + math.cos(math.pi * done)) * (config.lr - config.end_lr)
+
+
+def freeze(model: CoCa, patterns: Sequence[str]) -> None:
+    """Stop training the parameters whose names match one of the patterns (`visual.*`, `*ln_*`).
+
+    Raises InputError for a pattern that matches none.
+    """
+    parameters = model.trainable_params()
+    for pattern in patterns:
+        matching = [p for p in parameters if fnmatch.fnmatchcase(p.name, pattern)]
+        if not matching:
+            raise InputError(f"train.freeze: {pattern!r} matches no parameter; names are such as {parameters[0].name}")
+        for parameter in matching:
+            parameter.requires_grad = False
+
+
+def freeze_unreached(model: CoCa, caption_weight: float, contrastive_weight: float) -> None:
+    """Leave alone what the loss does not depend on, as torch does: weight decay would move it all the same."""
+    text, vision = model.config.text_cfg, model.config.vision_cfg
+    patterns = []
+    if not contrastive_weight:
+        patterns = ["logit_scale", "logit_bias", "visual.proj", "visual.attn_pool_contrastive.*", "text.cls_emb"]
+        patterns += ["text.text_projection*"] + ["text.ln_final.*"] * text.embed_cls
+        if not vision.attentional_pool and vision.final_ln_after_pool:
+            patterns.append("visual.ln_post.*")
+    if not caption_weight:
+        patterns = ["text_decoder.*"] + ["visual.attn_pool.*"] * (vision.attentional_pool == "parallel")
+    for parameter in model.trainable_params():
+        if any(fnmatch.fnmatchcase(parameter.name, pattern) for pattern in patterns):
+            parameter.requires_grad = False
+
+
+def has_weight_decay(name: str, shape: Sequence[int]) -> bool:
+    """Off for norms, biases, gains and the temperature. Source: open_clip_train.main's `exclude`."""
+    return len(shape) > 1 and not re.search(r"(^|\.)(ln_[^.]*\.|.*bias$|gamma$|beta$|logit_scale$)", name)
+
+
+def layer_multiplier(name: str, layers: dict[str, int], decay: float) -> float:
+    """The factor of a parameter's learning rate: `decay` once for each block of its tower that comes after it.
+
+    Args:
+        layers: blocks of each tower, by `visual`, `text` and `text_decoder`.
+    """
+    tower = name.split(".")[0]
+    block = re.search(r"\.(?:resblocks|cross_attn)\.(\d+)\.", name)
+    if block:
+        return decay ** (layers[tower] - 1 - int(block[1]))
+    at_input = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "token_embedding", "cls_emb")
+    if "." in name and name.split(".")[1] in at_input:
+        return decay ** layers[tower]
+    return 1.0
+
+
+class AdamW(nn.Cell):
+    """One update of all trainable parameters: gradients summed over devices, unscaled, clipped; AdamW; EMA; clamp.
+
+    Source: torch.optim.AdamW, torch.nn.utils.clip_grad_norm_, torch.amp.GradScaler (for float16). Bias correction and
+    epsilon are folded into the arguments of one fused operator. `state()` lists what it
+    keeps.
+
+    Args:
+        loss_scaling: multiply the loss by a factor that follows the gradients' range; updates with infinite or NaN
+            gradients are left out.
+    """
+
+    def __init__(
+        self, model: CoCa, config: OptimConfig, ranks: Ranks, grad_clip_norm: float | None = None,
+        ema_decay: float | None = None, loss_scaling: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(auto_prefix=False)
+        self.parameters = ParameterTuple(model.trainable_params())
+        self.first = self.parameters.clone("optimiser.first", init="zeros")
+        self.second = self.parameters.clone("optimiser.second", init="zeros")
+        layers = {
+            "visual": model.config.vision_cfg.layers,
+            "text": model.config.text_cfg.layers,
+            "text_decoder": model.config.multimodal_cfg.layers,
+        }
+        self.multipliers = tuple(
+            Tensor(layer_multiplier(p.name, layers, config.layer_decay), ms.float32) for p in self.parameters
+        )
+        self.decays = tuple(
+            Tensor(config.weight_decay * has_weight_decay(p.name, p.shape), ms.float32) for p in self.parameters
+        )
+        # 1 - beta^t after t updates
+        self.correction1 = Parameter(Tensor(0.0, ms.float32), name="optimiser.correction1", requires_grad=False)
+        self.correction2 = Parameter(Tensor(0.0, ms.float32), name="optimiser.correction2", requires_grad=False)
+        self.loss_scale = Parameter(
+            Tensor(SCALE_START if loss_scaling else 1.0, ms.float32), name="optimiser.loss_scale", requires_grad=False
+        )
+        self.good_steps = Parameter(Tensor(0.0, ms.float32), name="optimiser.good_steps", requires_grad=False)
+        self.ema_decay = ema_decay
+        self.ema = ParameterTuple(())
+        if ema_decay:
+            self.ema = ParameterTuple(
+                [Parameter(p.asnumpy().copy(), name=f"ema.{p.name}", requires_grad=False) for p in self.parameters]
+            )
+        self.betas, self.eps = config.betas, config.eps
+        self.grad_clip_norm, self.loss_scaling = grad_clip_norm, loss_scaling
+        self.logit_scale = model.logit_scale if model.logit_scale.requires_grad else None
+        self.sum = Sum(ranks)
+        self.fused = ops.AdamWeightDecay()
+        self.map = ops.Map()
+
+    def state(self) -> list[Parameter]:
+        """What a checkpoint must hold besides the model's own parameters."""
+        return [
+            *self.first, *self.second, *self.ema, self.correction1, self.correction2, self.loss_scale, self.good_steps
+        ]  # fmt: skip
+
+    def construct(self, grads: tuple[Tensor, ...], lr: Tensor) -> tuple[Tensor, Tensor]:
+        """Update by the gradients of the scaled loss; -> the gradients' norm before clipping, and whether it was done
+        (1.0, or 0.0 where it is left out)."""
+        # mapped, not looped: the graph compiler unrolls a loop into calls as deep as it is long
+        grads = self.map(self.sum_over_devices, grads)
+        norm, factor, good = self.norm_and_factor(grads)
+        beta1, beta2 = self.betas
+        if self.loss_scaling:  # an update that is left out changes neither parameters nor moments
+            beta1, beta2 = 1.0 - good * (1.0 - beta1), 1.0 - good * (1.0 - beta2)
+        # a recurrence, because 1 - beta^t loses digits in float32 for small t
+        correction1 = beta1 * self.correction1 + (1.0 - beta1)
+        correction2 = beta2 * self.correction2 + (1.0 - beta2)
+        root = ops.sqrt(correction2)
+        # m / c1 / (sqrt(v) / root + eps) = root / c1 * m / (sqrt(v) + eps root)
+        rate = lr * good * root / ops.maximum(correction1, TINY)
+        epsilon = ops.maximum(self.eps * root, TINY)  # 0 / 0 if the very first update is left out
+        decay = correction1 / ops.maximum(root, TINY)  # lr over rate
+        update = ops.partial(self.update_one, factor, rate, beta1, beta2, epsilon, decay)
+        self.map(update, self.multipliers, self.decays, self.parameters, self.first, self.second, grads)
+        if self.logit_scale is not None:
+            ops.assign(self.logit_scale, ops.clamp(self.logit_scale, 0.0, MAX_LOGIT_SCALE))
+        if self.ema_decay:
+            self.map(ops.partial(move_towards, (1.0 - self.ema_decay) * good), self.ema, self.parameters)
+        ops.assign(self.correction1, correction1)
+        ops.assign(self.correction2, correction2)
+        if self.loss_scaling:
+            self.adapt_loss_scale(good)
+        return norm, good
+
+    def sum_over_devices(self, grad: Tensor) -> Tensor:
+        return self.sum(grad.astype(ms.float32))
+
+    def update_one(
+        self, factor: Tensor, rate: Tensor, beta1: Tensor, beta2: Tensor, epsilon: Tensor, decay: Tensor,
+        multiplier: Tensor, own_decay: Tensor, parameter: Parameter, first: Parameter, second: Parameter, grad: Tensor,
+    ) -> Tensor:  # fmt: skip
+        if self.grad_clip_norm or self.loss_scaling:
+            grad = grad * factor
+        if self.loss_scaling:
+            grad = ops.select(ops.isfinite(grad), grad, ops.zeros_like(grad))
+        self.fused(
+            parameter, first, second, rate * multiplier, beta1, beta2, epsilon, decay * own_decay, grad
+        )  # fmt: skip
+        return rate
+
+    def norm_and_factor(self, grads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
+        """The norm of the unscaled gradients, what to multiply them by, and 1.0 if they are finite, else 0.0."""
+        unscale = 1.0 / self.loss_scale
+        norm = ops.sqrt(ops.addn(self.map(ops.partial(sum_of_squares, unscale), grads)))
+        factor = unscale
+        if self.grad_clip_norm:
+            factor = factor * ops.minimum(self.grad_clip_norm / (norm + 1e-6), 1.0)
+        good = ops.ones((), ms.float32)
+        if self.loss_scaling:
+            good = ops.isfinite(norm).astype(ms.float32)
+            factor = ops.select(ops.isfinite(factor), factor, ops.zeros_like(factor))
+        return norm, factor, good
+
+    def adapt_loss_scale(self, good: Tensor) -> None:
+        """Halve the factor after an overflow, double it after many steps without one."""
+        steps = (self.good_steps + 1.0) * good
+        grows = (steps >= SCALE_GROWTH_STEPS).astype(ms.float32)
+        ops.assign(self.loss_scale, self.loss_scale * (0.5 + 0.5 * good) * (1.0 + grows))
+        ops.assign(self.good_steps, steps * (1.0 - grows))
+
+
+def sum_of_squares(factor: Tensor, x: Tensor) -> Tensor:
+    square = (x * factor) ** 2
+    # axis by axis: one running float32 sum over millions of elements loses digits
+    return square.sum(-1).sum() if square.ndim > 1 else square.sum()
+
+
+def move_towards(share: Tensor, average: Parameter, parameter: Parameter) -> Tensor:
+    return ops.assign_add(average, share * (parameter - average))
+
+
+def as_scalar(value: float) -> Tensor:
+    """A number as a tensor, so that another value does not compile the graph again."""
+    return Tensor(np.float32(value))

@@ -1,0 +1,56 @@
+"""Several devices: who this process is, and the two exchanges that data-parallel training needs."""
+
+import os
+from dataclasses import dataclass
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+from mindspore.communication import get_group_size, get_rank, init
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's number and how many there are."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def gather(self, number: int) -> list[int]:
+        """Each process's number."""
+        return [int(n) for n in ops.AllGather()(Tensor([number], ms.float32)).asnumpy()]
+
+
+def start_ranks() -> Ranks:
+    """Join the processes that msrun started; alone without msrun."""
+    if int(os.environ.get("MS_WORKER_NUM", "1")) < 2:
+        return Ranks()
+    init()
+    ranks = Ranks(get_rank(), get_group_size())
+    ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=False, device_num=ranks.size)
+    return ranks
+
+
+class Gather(nn.Cell):
+    """(b, ...) on each device -> (size b, ...) on all, in the order of ranks. Not differentiable on the CPU."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__()
+        self.exchange = ops.AllGather() if ranks.size > 1 else None
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x if self.exchange is None else self.exchange(x)
+
+
+class Sum(nn.Cell):
+    """Sum of one tensor over devices."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__()
+        self.exchange = ops.AllReduce() if ranks.size > 1 else None
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x if self.exchange is None else self.exchange(x)

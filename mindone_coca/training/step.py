@@ -1,0 +1,228 @@
+"""The compiled training step: losses, gradients, accumulation, update.
+
+Without accumulation the whole step is one graph. With it there are three: features of each micro-batch, the
+contrastive loss over all of them, then forward and backward of each micro-batch with the gradients at its features
+given, so that the result is the large batch's; the update is the fourth.
+"""
+
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+
+from mindone_coca.model.coca import CoCa, normalize
+from mindone_coca.model.frames import VideoEncoder
+from mindone_coca.training.losses import PAD_ID, ContrastiveLoss, caption_loss_sum, count_labels
+from mindone_coca.training.optim import AdamW, as_scalar
+from mindone_coca.training.parallel import Gather, Ranks, Sum
+from mindone_coca.training.settings import LossConfig
+
+
+class Features(nn.Cell):
+    """Images and text (b, T) -> image features, text features (b, D) of unit length, and number of labels."""
+
+    def __init__(self, model: CoCa, fusion: str) -> None:
+        super().__init__(auto_prefix=False)
+        self.visual, self.text = VideoEncoder(model, fusion), model.text
+
+    def construct(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        latent, _ = self.visual(images)
+        text_latent, _ = self.text(text)
+        return normalize(latent), normalize(text_latent), count_labels(text[:, 1:])
+
+
+class Contrast(nn.Cell):
+    """The contrastive loss and the number of labels over all devices, and the gradients at this device's features."""
+
+    def __init__(self, model: CoCa, ranks: Ranks) -> None:
+        super().__init__(auto_prefix=False)
+        self.logit_scale = model.logit_scale
+        self.loss = ContrastiveLoss(Gather(ranks))
+        self.sum = Sum(ranks)
+
+    def construct(self, image: Tensor, text: Tensor, count: Tensor) -> tuple[Tensor, ...]:
+        # .sum(): logit_scale may have the shape (1,)
+        loss, image_grad, text_grad, scale_grad = self.loss(image, text, self.logit_scale.sum())
+        return self.sum(loss), self.sum(count), image_grad, text_grad, scale_grad
+
+
+class Loss(nn.Cell):
+    """The scalar to differentiate for one micro-batch, and what to report of it.
+
+    Its gradient is the loss's; its value is not, because the contrastive term enters through its gradients at the
+    features. Given none of them (`image_grad` is None), they are computed here, from this micro-batch alone.
+
+    Returns:
+        the scalar; the contrastive loss over all devices, 0 where it is not computed here; the caption loss's part
+        of this device; the number of labels over all devices.
+    """
+
+    def __init__(self, model: CoCa, config: LossConfig, ranks: Ranks, fusion: str = "mean") -> None:
+        super().__init__(auto_prefix=False)
+        self.visual, self.text, self.text_decoder = VideoEncoder(model, fusion), model.text, model.text_decoder
+        self.logit_scale = model.logit_scale
+        self.contrast = Contrast(model, ranks)
+        self.caption_weight, self.contrastive_weight = config.caption_weight, config.contrastive_weight
+        self.sum = Sum(ranks)
+
+    def construct(
+        self, images: Tensor, text: Tensor, loss_scale: Tensor, count: Tensor | None = None,
+        image_grad: Tensor | None = None, text_grad: Tensor | None = None, scale_grad: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+        latent, image_embs = self.visual(images)
+        text_latent, token_embs = self.text(text)
+        labels = text[:, 1:]
+        contrastive = ops.zeros((), ms.float32)
+        total = ops.zeros((), ms.float32)
+        if count is None:
+            count = self.sum(count_labels(labels))
+        if self.contrastive_weight:
+            image_features, text_features = normalize(latent), normalize(text_latent)
+            if image_grad is None:
+                contrastive, _, image_grad, text_grad, scale_grad = self.contrast(
+                    ops.stop_gradient(image_features), ops.stop_gradient(text_features), count
+                )
+            surrogate = (image_features * ops.stop_gradient(image_grad)).sum()
+            surrogate = surrogate + (text_features * ops.stop_gradient(text_grad)).sum()
+            surrogate = surrogate + self.logit_scale.sum() * ops.stop_gradient(scale_grad)
+            total = total + self.contrastive_weight * surrogate
+        caption = ops.zeros((), ms.float32)
+        if self.caption_weight:
+            logits = self.text_decoder(image_embs, token_embs[:, :-1])  # position t predicts token t + 1
+            caption = caption_loss_sum(logits, labels) / ops.maximum(count, 1.0)
+            total = total + self.caption_weight * caption
+        return total * loss_scale, contrastive, caption, count
+
+
+class WholeStep(nn.Cell):
+    """One batch, one update, one graph."""
+
+    def __init__(self, loss: Loss, optimiser: AdamW) -> None:
+        super().__init__(auto_prefix=False)
+        self.loss, self.optimiser, self.sum = loss, optimiser, loss.sum
+        self.gradients = ms.value_and_grad(loss, None, optimiser.parameters, has_aux=True)
+
+    def construct(self, images: Tensor, text: Tensor, lr: Tensor) -> tuple[Tensor, ...]:
+        values, grads = self.gradients(images, text, self.optimiser.loss_scale)
+        _, contrastive, caption, count = values
+        norm, good = self.optimiser(grads, lr)
+        return contrastive, self.sum(caption), count, norm, good
+
+
+class Accumulate(nn.Cell):
+    """Add one micro-batch's gradients to `sums`."""
+
+    def __init__(self, loss: Loss, optimiser: AdamW) -> None:
+        super().__init__(auto_prefix=False)
+        self.optimiser = optimiser
+        self.sums = optimiser.parameters.clone("accumulated", init="zeros")
+        self.map = ops.Map()
+        self.gradients = ms.value_and_grad(loss, None, optimiser.parameters, has_aux=True)
+
+    def construct(self, images: Tensor, text: Tensor, count: Tensor, *feature_grads: Tensor) -> Tensor:
+        values, grads = self.gradients(images, text, self.optimiser.loss_scale, count, *feature_grads)
+        self.map(add_to, self.sums, grads)
+        return values[2]
+
+
+def add_to(total: Parameter, grad: Tensor) -> Tensor:
+    return ops.assign_add(total, grad.astype(ms.float32))
+
+
+def take(total: Parameter) -> Tensor:
+    return total * 1.0
+
+
+def clear(total: Parameter) -> Tensor:
+    return ops.assign(total, ops.zeros_like(total))
+
+
+class Apply(nn.Cell):
+    """Update by the accumulated gradients and clear them."""
+
+    def __init__(self, accumulate: Accumulate) -> None:
+        super().__init__(auto_prefix=False)
+        self.sums, self.optimiser = accumulate.sums, accumulate.optimiser
+        self.sum, self.map = accumulate.optimiser.sum, ops.Map()
+
+    def construct(self, lr: Tensor, caption: Tensor) -> tuple[Tensor, ...]:
+        norm, good = self.optimiser(self.map(take, self.sums), lr)
+        self.map(clear, self.sums)
+        return self.sum(caption), norm, good
+
+
+class TrainStep:
+    """Train on a batch of `accumulate_steps` micro-batches; the gradient is that of the whole batch over all devices.
+
+    Args:
+        model: with float32 parameters; its compute type is the caller's choice (`CoCa.set_compute_dtype`).
+        fusion: of the frames of videos, `mean` or `pool`.
+    """
+
+    def __init__(
+        self,
+        model: CoCa,
+        config: LossConfig,
+        optimiser: AdamW,
+        ranks: Ranks,
+        accumulate_steps: int = 1,
+        fusion: str = "mean",
+    ) -> None:
+        self.config, self.ranks, self.accumulate_steps = config, ranks, accumulate_steps
+        self.loss = Loss(model, config, ranks, fusion)
+        self.optimiser = optimiser
+        if accumulate_steps == 1:
+            self.whole = WholeStep(self.loss, optimiser)
+        else:
+            self.features, self.contrast = Features(model, fusion), Contrast(model, ranks)
+            self.accumulate = Accumulate(self.loss, optimiser)
+            self.apply = Apply(self.accumulate)
+            self.label_sum = Sum(ranks)
+
+    def __call__(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> dict[str, float]:
+        """Make one update from pairs of images (b, 3, H, W) and ids (b, T), one pair for each accumulation step.
+
+        Returns:
+            loss (the weighted sum), contrastive_loss, caption_loss, labels (all over the whole batch), grad_norm
+            before clipping, and updated: 1, or 0 where float16 overflowed and the update was left out.
+        """
+        return self.report(self.run(micro_batches, lr))
+
+    def run(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> tuple[Tensor, ...]:
+        """As a call, without waiting for the device: `report` reads the result."""
+        batches = [(Tensor(images), Tensor(text)) for images, text in micro_batches]
+        if self.accumulate_steps == 1:
+            return self.whole(*batches[0], as_scalar(lr))
+        return self._accumulated(batches, lr)
+
+    def report(self, result: tuple[Tensor, ...]) -> dict[str, float]:
+        names = ("contrastive_loss", "caption_loss", "labels", "grad_norm", "updated")
+        report = {name: float(value.asnumpy()) for name, value in zip(names, result)}
+        weights = {"contrastive_loss": self.config.contrastive_weight, "caption_loss": self.config.caption_weight}
+        report["loss"] = sum(weight * report[name] for name, weight in weights.items())
+        return {name: value for name, value in report.items() if weights.get(name, 1)}
+
+    def _accumulated(self, batches: Sequence[tuple[Tensor, Tensor]], lr: float) -> tuple[Tensor, ...]:
+        parts = len(batches)
+        contrastive = caption = as_scalar(0)
+        if self.config.contrastive_weight:
+            # cached features: pass one of two
+            image, text, counts = zip(*(self.features(*batch) for batch in batches))
+            contrastive, count, image_grad, text_grad, scale_grad = self.contrast(
+                ops.concat(image), ops.concat(text), sum(counts[1:], counts[0])
+            )
+            size = image[0].shape[0]
+            shares = [
+                (image_grad[i : i + size], text_grad[i : i + size], scale_grad / parts)
+                for i in range(0, size * parts, size)
+            ]
+        else:
+            count = self.label_sum(
+                as_scalar(sum(np.count_nonzero(text.asnumpy()[:, 1:] != PAD_ID) for _, text in batches))
+            )
+            shares = [()] * parts
+        for batch, share in zip(batches, shares):
+            caption = caption + self.accumulate(*batch, count, *share)
+        caption, norm, good = self.apply(as_scalar(lr), caption)
+        return contrastive, caption, count, norm, good

@@ -1,0 +1,285 @@
+"""The training run, read from top to bottom: open, resume, loop, validate, save, export."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+import yaml
+from mindspore import Tensor
+from mindspore.profiler import profile, tensorboard_trace_handler
+
+from mindone_coca import device
+from mindone_coca.config import load_model_config
+from mindone_coca.data.loader import Batch, TrainingData, open_data
+from mindone_coca.data.tokenizer import Tokenizer
+from mindone_coca.data.transforms import create_train_transforms, create_transforms
+from mindone_coca.errors import InputError
+from mindone_coca.factory import create_model
+from mindone_coca.files import atomic_path
+from mindone_coca.model.frames import VideoEncoder
+from mindone_coca.training.checkpoints import Checkpoints, Position, entries_of, export
+from mindone_coca.training.curves import draw_curves
+from mindone_coca.training.optim import AdamW, freeze, freeze_unreached, learning_rate
+from mindone_coca.training.parallel import start_ranks
+from mindone_coca.training.progress import Metrics, Progress
+from mindone_coca.training.settings import TrainConfig
+from mindone_coca.training.step import TrainStep
+from mindone_coca.training.validation import Evaluate, caption_tokens, evaluate, write_page
+
+DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+class Trainer:
+    """One run of a training config; `run()` does it all, from the newest checkpoint on.
+
+    Raises InputError: config, data or weights that do not go together.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.folder = config, Path(config.output.dir)
+        settings = config.device
+        device.configure(settings.target, settings.id, settings.mode, settings.jit_level, settings.max_memory)
+        self.ranks = start_ranks()
+        ms.set_seed(config.train.seed)  # draws fresh weights; the same on every device
+        np.random.seed(config.train.seed)
+        self.model_config = load_model_config(config.model.config)
+        self.model_config.cast_dtype = None  # parameters stay in float32
+        self.model = create_model(self.model_config, config.model.checkpoint)
+        self._prepare_videos()
+        self.model.set_compute_dtype(DTYPES[config.train.precision])
+        if config.train.recompute:
+            self.model.set_grad_checkpointing()
+        self.tokenizer = Tokenizer()
+        if self.model_config.text_cfg.vocab_size != self.tokenizer.vocab_size:
+            raise InputError(
+                f"{config.model.config}: text_cfg.vocab_size must be {self.tokenizer.vocab_size}, the tokenizer's, "
+                f"not {self.model_config.text_cfg.vocab_size}"
+            )
+        self.data = self._open_data(training=True)
+        self.val = self._open_data(training=False) if config.data.val is not None else None
+        self.steps_per_epoch = len(self.data) // config.train.accumulate_steps
+        if not self.steps_per_epoch:
+            raise InputError(
+                f"train.accumulate_steps: {config.train.accumulate_steps} micro-batches are more than the "
+                f"{len(self.data)} of an epoch; lower it or train.batch_size"
+            )
+        self.total_steps = self._total_steps()
+        freeze(self.model, config.train.freeze)
+        freeze_unreached(self.model, config.loss.caption_weight, config.loss.contrastive_weight)
+        self.optimiser = AdamW(
+            self.model, config.optim, self.ranks, config.train.grad_clip_norm, config.train.ema_decay,
+            loss_scaling=config.train.precision == "fp16",
+        )  # fmt: skip
+        self.weights = list(self.model.get_parameters())
+        self.step = TrainStep(
+            self.model, config.loss, self.optimiser, self.ranks, config.train.accumulate_steps, config.data.fusion
+        )
+        self.evaluation = Evaluate(self.step.loss)
+        self.encoder = VideoEncoder(self.model, config.data.fusion)
+        self.checkpoints = Checkpoints(
+            self.folder / "checkpoints", [*self.weights, *self.optimiser.state()], config.output.keep_last
+        )
+        self.position = Position(seed=config.train.seed)
+        self.profiler: profile | None = None
+
+    def _prepare_videos(self) -> None:
+        """Check the fusion of frames, and add temporal embeddings where the weights have none yet."""
+        data = self.config.data
+        pools = data.frame_type == "multi_frames" and data.fusion == "pool"
+        if data.fusion == "pool" and not self.model_config.vision_cfg.attentional_pool:
+            raise InputError("data.fusion: pool needs a model with attentional_pool; use mean")
+        if self.config.model.temporal_embedding and not pools:
+            raise InputError(
+                "model.temporal_embedding: needs data.frame_type multi_frames and data.fusion pool; a mean cannot see "
+                "the order of frames"
+            )
+        if self.config.model.temporal_embedding and not self.model_config.temporal_frames:
+            self.model.add_temporal_embedding(data.num_frames)
+            self.model_config.temporal_frames = data.num_frames
+
+    def _open_data(self, training: bool) -> TrainingData:
+        preprocess, size = self.model_config.preprocess, self.model_config.vision_cfg.image_hw
+        if training:
+            transform = create_train_transforms(size, preprocess.mean, preprocess.std)
+        else:
+            transform = create_transforms(
+                size, preprocess.mean, preprocess.std, preprocess.interpolation, preprocess.resize_mode,
+                preprocess.fill_color,
+            )  # fmt: skip
+        length = min(self.model_config.text_cfg.context_length, self.model_config.multimodal_cfg.context_length + 1)
+        return open_data(
+            self.config.data, self.tokenizer, transform, batch_size=self.config.train.batch_size,
+            context_length=length, seed=self.config.train.seed, training=training, rank=self.ranks.rank,
+            world_size=self.ranks.size,
+        )  # fmt: skip
+
+    def _total_steps(self) -> int:
+        epochs, limit = self.config.train.epochs, self.config.train.max_steps
+        if epochs is None:
+            return limit or self.steps_per_epoch
+        return min(epochs * self.steps_per_epoch, limit or epochs * self.steps_per_epoch)
+
+    def run(self) -> Position:
+        """Train to the end; returns where the run stands then."""
+        output = self.config.output
+        self._resume()
+        self._start_output()
+        val_every = output.val_every or self.steps_per_epoch
+        with closing(self._updates()) as updates:
+            for micro_batches in updates:
+                rate = learning_rate(self.config.optim, self.position.step, self.total_steps)
+                with self._profiled(self.position.step + 1):
+                    result = self.step.run([(batch.images, batch.text) for batch in micro_batches], rate)
+                self.position.step += 1
+                self.position.samples += self.batch_samples
+                step, last = self.position.step, self.position.step == self.total_steps
+                if self.progress:
+                    self.progress.update()
+                if step % output.log_every == 0 or last:
+                    self._log(rate, self.step.report(result))
+                if self.val is not None and (step % val_every == 0 or last):
+                    with self._untimed(), self._averaged():
+                        self._validate()
+                if self.ranks.is_main and (step % output.save_every == 0 or last):
+                    with self._untimed():
+                        self.checkpoints.save(self.position)
+        self._finish()
+        return self.position
+
+    def _start_output(self) -> None:
+        """Open what the main process writes to, and start the clock."""
+        self.metrics = self.progress = None
+        if self.ranks.is_main:
+            self.metrics = Metrics(self.folder, self.position.step)
+            self.progress = Progress(self.position.step, self.total_steps)
+            with atomic_path(self.folder / "config.yaml") as partial:
+                plain = json.loads(json.dumps(self.config.to_dict()))  # tuples as lists
+                partial.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+        self.timed_from, self.timed_step = time.monotonic(), self.position.step
+
+    @contextmanager
+    def _untimed(self) -> Iterator[None]:
+        """Leave the time spent here out of the samples per second."""
+        start = time.monotonic()
+        yield
+        self.timed_from += time.monotonic() - start
+
+    def _log(self, rate: float, report: dict[str, float]) -> None:
+        """Write and show a step's values. Raises InputError when the loss is not finite."""
+        step = self.position.step
+        if report["updated"] and not np.isfinite(report["loss"]):
+            raise InputError(
+                f"the loss is {report['loss']} at step {step}: lower optim.lr, set train.grad_clip_norm or look for "
+                "bad data"
+            )
+        if self.metrics:
+            speed = (step - self.timed_step) * self.batch_samples / (time.monotonic() - self.timed_from)
+            report |= {"lr": rate, "samples_per_s": speed, "epoch": self.position.epoch}
+            self.metrics.write(step, "train", report)
+            self.progress.show(step, report)
+        self.timed_from, self.timed_step = time.monotonic(), step
+
+    def _finish(self) -> None:
+        """Export the weights, draw the curves, say what happened."""
+        if not self.ranks.is_main:
+            return
+        path = export(self.folder, "final", self.model_config, self._exported())
+        self.metrics.close()
+        self.progress.close()
+        draw_curves(self.folder)
+        bad = len(self.data.bad_samples)
+        self.progress.say(f"done: {path}" + (f"; {bad} samples could not be read" if bad else ""))
+
+    @property
+    def batch_samples(self) -> int:
+        """Pairs in one update, over all devices."""
+        return self.config.train.batch_size * self.config.train.accumulate_steps * self.ranks.size
+
+    def _updates(self) -> Iterator[list[Batch]]:
+        """The micro-batches of each update, from where the run stands to its end."""
+        parts = self.config.train.accumulate_steps
+        while self.position.step < self.total_steps:
+            # an epoch goes on at the same sample also when the batch size or the number of devices is another now
+            start = self.position.samples // (self.config.train.batch_size * self.ranks.size)
+            with closing(self.data.epoch(self.position.epoch, start)) as batches:
+                while len(micro_batches := list(islice(batches, parts))) == parts:
+                    yield micro_batches
+                    if self.position.step == self.total_steps:
+                        return
+            self.position.epoch, self.position.samples = self.position.epoch + 1, 0
+
+    def _resume(self) -> None:
+        paths = self.checkpoints.paths()
+        if self.ranks.is_main:
+            self.checkpoints.remove_partial()
+        if self.config.output.resume == "never" and paths:
+            raise InputError(
+                f"{self.checkpoints.folder}: holds the checkpoints of another run; choose another output.dir, or "
+                "continue it with output.resume=auto"
+            )
+        if paths:
+            self.position = self.checkpoints.load(paths[-1])
+            if self.position.seed != self.config.train.seed:
+                raise InputError(
+                    f"{paths[-1]}: was trained with train.seed {self.position.seed}; set it or change output.dir"
+                )
+        if self.ranks.size > 1:
+            steps = self.ranks.gather(self.position.step)
+            if len(set(steps)) > 1:
+                raise InputError(
+                    f"{self.checkpoints.folder}: the processes see different checkpoints (steps {steps}); put "
+                    "output.dir on a file system that all machines share"
+                )
+
+    def _exported(self) -> dict:
+        """The weights to use: the moving averages where they are kept."""
+        return {**entries_of(self.weights), **entries_of(self.optimiser.ema, "ema.")}
+
+    def _validate(self) -> None:
+        """Losses on the validation data, the page of captions, the best weights so far."""
+        losses = evaluate(self.evaluation, self.val, self.config.loss)
+        if not self.ranks.is_main:
+            return
+        step, output = self.position.step, self.config.output
+        self.metrics.write(step, "val", losses)
+        self.progress.say(f"validation at step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
+        if output.val_images and self.config.loss.caption_weight:
+            with closing(self.val.epoch(0)) as batches:
+                batch = next(batches)
+            _, tokens = self.encoder(Tensor(batch.images[: output.val_images]))
+            captions = caption_tokens(self.model, tokens, self.tokenizer)
+            target = self.folder / "validation" / f"step_{step:08d}.html"
+            write_page(target, step, losses, batch, captions, self.model_config.preprocess)
+        if self.position.best is None or losses["loss"] < self.position.best:
+            self.position.best = losses["loss"]
+            if output.keep_best:
+                export(self.folder, "best", self.model_config, entries_of(self.weights))
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The moving averages in place of the weights."""
+        own = [parameter.asnumpy().copy() for parameter in self.optimiser.parameters if self.optimiser.ema]
+        for parameter, average in zip(self.optimiser.parameters, self.optimiser.ema):
+            parameter.set_data(Tensor(average.asnumpy().copy()))
+        try:
+            yield
+        finally:
+            for parameter, value in zip(self.optimiser.parameters, own):
+                parameter.set_data(Tensor(value))
+
+    @contextmanager
+    def _profiled(self, step: int) -> Iterator[None]:
+        """Record the steps that output.profile names with MindSpore's profiler."""
+        bounds = self.config.output.profile
+        if bounds and step == bounds[0]:
+            folder = self.folder / "profile" / f"rank_{self.ranks.rank}"
+            self.profiler = profile(on_trace_ready=tensorboard_trace_handler(str(folder)))
+        yield
+        if self.profiler and step == min(bounds[1], self.total_steps):
+            self.profiler.stop()
+            self.profiler = None

@@ -1,0 +1,133 @@
+"""Real training runs, to real accuracy: digits from scratch, their half-precision twin, and moving digits as videos."""
+
+import csv
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from mindspore import Tensor
+from PIL import Image
+
+from mindone_coca.config import CONFIG_DIR
+from mindone_coca.data.tokenizer import Tokenizer
+from mindone_coca.data.transforms import create_transforms
+from mindone_coca.data.video import read_frames
+from mindone_coca.factory import create_model, find_config_and_weights
+from mindone_coca.model.frames import FrameEncoder
+from mindone_coca.training.progress import read_metrics
+from mindone_coca.training.validation import caption_tokens
+from tests.training.runs import train
+from tools.make_digits import NAMES, write_digits
+
+pytestmark = pytest.mark.slow
+RECIPE = (CONFIG_DIR / "train_digits.yaml").read_text()
+
+
+def recipe(folder: Path) -> Path:
+    path = folder / "train.yaml"
+    path.write_text(RECIPE.replace("data/digits", str(folder / "digits")))
+    return path
+
+
+def load(run: Path):
+    config, weights = find_config_and_weights(run / "final.yaml", None)
+    model = create_model(config, weights)
+    preprocess = config.preprocess
+    return model, create_transforms(config.vision_cfg.image_hw, preprocess.mean, preprocess.std)
+
+
+def test_digits_from_scratch(tmp_path):
+    write_digits(tmp_path / "digits")
+    start = time.monotonic()
+    train(recipe(tmp_path), f"output.dir={tmp_path / 'run'}")
+    minutes = (time.monotonic() - start) / 60
+    model, transform = load(tmp_path / "run")
+    tokenizer = Tokenizer()
+    with open(tmp_path / "digits" / "val.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    images = np.stack([transform(Image.open(tmp_path / "digits" / row["filepath"])) for row in rows])
+    captions, features = [], []
+    for i in range(0, len(images), 50):
+        latent, tokens = model.encode_image_tokens(images[i : i + 50])
+        captions += caption_tokens(model, tokens, tokenizer)
+        features.append(latent.asnumpy())
+    right = np.mean([caption == row["title"] for caption, row in zip(captions, rows)])
+    classes = tokenizer([f"a handwritten {name}" for name in NAMES], context_length=model.context_length)
+    guesses = (np.concatenate(features) @ model.encode_text(classes).asnumpy().T).argmax(1)
+    zero_shot = np.mean(guesses == [int(row["label"]) for row in rows])
+    print(f"{len(rows)} held-out digits: {right:.1%} of captions right, zero-shot {zero_shot:.1%}, {minutes:.1f} min")
+    assert len(rows) == 359 and right >= 0.95 and zero_shot >= 0.95 and minutes <= 10
+
+
+def test_half_precision_reaches_the_same_loss(tmp_path):
+    write_digits(tmp_path / "digits")
+    config = recipe(tmp_path)
+    losses = {}
+    for precision in ("fp32", "fp16"):
+        out = tmp_path / precision
+        train(
+            config, f"output.dir={out}", f"train.precision={precision}", "train.max_steps=150", "output.val_every=150"
+        )
+        losses[precision] = read_metrics(out / "metrics.jsonl")[-1]["loss"]
+    print(f"validation loss after 150 steps: {losses}")
+    assert abs(losses["fp16"] / losses["fp32"] - 1) < 0.02
+
+
+def write_moving_digits(folder: Path, clips: int) -> None:
+    """Clips of digits that move left or right, each frame of which looks alike in both; train.csv and val.csv."""
+    from sklearn.datasets import load_digits
+
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    digits = load_digits().images
+    rows = {"train.csv": [], "val.csv": []}
+    for number in range(clips):
+        scan = Image.fromarray((digits[rng.integers(len(digits))] * 15.9).astype(np.uint8)).resize((16, 16))
+        top, left = rng.integers(0, 16), rng.integers(0, 4)
+        places = [left + 2 * i for i in range(7)]
+        direction = ("right", "left")[number % 2]
+        name = f"clip_{number:04d}.mp4"
+        with av.open(str(folder / name), "w") as video:
+            stream = video.add_stream("mpeg4", rate=8)
+            stream.width = stream.height = 32
+            stream.pix_fmt = "yuv420p"
+            stream.bit_rate = 1_000_000
+            for place in places if direction == "right" else places[::-1]:
+                canvas = np.zeros((32, 32, 3), np.uint8)
+                canvas[top : top + 16, place : place + 16] = np.asarray(scan)[..., None]
+                video.mux(stream.encode(av.VideoFrame.from_ndarray(canvas, format="rgb24")))
+            video.mux(stream.encode())
+        rows["val.csv" if number % 5 == 4 else "train.csv"].append((name, f"it moves {direction}"))
+    for name, lines in rows.items():
+        with open(folder / name, "w", newline="") as file:
+            csv.writer(file).writerows([("filepath", "title"), *lines])
+
+
+def test_the_order_of_frames_is_learned(tmp_path):
+    write_moving_digits(tmp_path / "clips", 600)
+    config = recipe(tmp_path)
+    right = {}
+    for frame_type in ("multi_frames", "middle"):
+        options = [
+            f"data.train={tmp_path / 'clips/train.csv'}", f"data.val={tmp_path / 'clips/val.csv'}",
+            f"data.frame_type={frame_type}", f"output.dir={tmp_path / frame_type}", "train.batch_size=32",
+            "train.epochs=40", "loss.contrastive_weight=0",
+        ]  # fmt: skip
+        if frame_type == "multi_frames":
+            options += ["data.num_frames=4", "data.fusion=pool", "model.temporal_embedding=true"]
+        train(config, *options)
+        model, transform = load(tmp_path / frame_type)
+        encoder, tokenizer = FrameEncoder(model, "pool"), Tokenizer()
+        with open(tmp_path / "clips" / "val.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        hits = []
+        for row in rows:
+            frames = read_frames(tmp_path / "clips" / row["filepath"], frame_type, 4)
+            _, tokens = encoder(Tensor(np.stack([transform(frame.image) for frame in frames])))
+            hits.append(caption_tokens(model, tokens, tokenizer)[0] == row["title"])
+        right[frame_type] = np.mean(hits)
+    print(f"captions right: {right}")
+    assert right["multi_frames"] >= 0.9
+    assert 0.35 <= right["middle"] <= 0.65

@@ -1,0 +1,152 @@
+"""AdamW, schedule, clipping, groups, loss scaling and EMA against torch and open_clip's training code, live."""
+
+import numpy as np
+import pytest
+
+from mindone_coca.errors import InputError
+from mindone_coca.training.optim import (
+    MAX_LOGIT_SCALE,
+    AdamW,
+    freeze,
+    freeze_unreached,
+    has_weight_decay,
+    layer_multiplier,
+    learning_rate,
+)
+from mindone_coca.training.parallel import Ranks
+from mindone_coca.training.settings import LossConfig, OptimConfig
+from mindone_coca.training.step import TrainStep
+from mindone_coca.weights.names import to_open_clip
+from tests.models import CONFIGS, from_reference, relative_difference
+from tests.reference import random_reference, torch
+from tests.training.reference_training import make_batch, reference_losses, reference_optimiser
+
+
+def test_schedule_is_open_clips():
+    from open_clip_train.scheduler import const_lr, cosine_lr
+
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    config = OptimConfig(lr=3e-4, warmup_steps=7)
+    cosine = cosine_lr(optimiser, config.lr, 7, 40)
+    assert [learning_rate(config, i, 40) for i in range(40)] == pytest.approx([cosine(i) for i in range(40)], rel=1e-12)
+    config.schedule = "constant"
+    constant = const_lr(optimiser, config.lr, 7, 40)
+    assert [learning_rate(config, i, 40) for i in range(40)] == pytest.approx([constant(i) for i in range(40)])
+    assert learning_rate(OptimConfig(lr=1.0, end_lr=0.25), 40, 40) == 0.25
+
+
+@pytest.mark.parametrize("name", ["odd_sizes", "bias"])
+def test_weight_decay_groups_are_open_clips(name):
+    reference = random_reference(CONFIGS[name])
+    decayed = {id(p) for p in reference_optimiser(reference, OptimConfig()).param_groups[1]["params"]}
+    by_name = dict(reference.named_parameters())
+    for parameter in from_reference(reference, CONFIGS[name]).trainable_params():
+        theirs = id(by_name[to_open_clip(parameter.name)]) in decayed
+        assert has_weight_decay(parameter.name, parameter.shape) == theirs, parameter.name
+
+
+TRAJECTORIES = {
+    "plain": ("base", LossConfig(), OptimConfig(lr=1e-3, warmup_steps=10), None, 1),
+    "clipped": ("packed_pooler", LossConfig(), OptimConfig(lr=1e-3, weight_decay=0.1), 1.0, 1),
+    "caption": ("base", LossConfig(1.0, 0.0), OptimConfig(lr=5e-4, schedule="constant"), None, 1),
+    "accumulated": ("base", LossConfig(), OptimConfig(lr=5e-4), None, 2),
+}
+
+
+@pytest.mark.parametrize("case", TRAJECTORIES)
+def test_fifty_steps_follow_torch(case):
+    """Same weights, batches and schedule: losses at each step, and the outputs at the end."""
+    name, loss_config, config, clip, parts = TRAJECTORIES[case]
+    reference = random_reference(CONFIGS[name], seed=5).train()
+    model = from_reference(reference, CONFIGS[name])
+    freeze_unreached(model, loss_config.caption_weight, loss_config.contrastive_weight)
+    step = TrainStep(model, loss_config, AdamW(model, config, Ranks(), clip), Ranks(), parts)
+    optimiser = reference_optimiser(reference, config)
+    for i in range(50):
+        images, text = make_batch(CONFIGS[name], 4, seed=i % 10)
+        rate = learning_rate(config, i, 50)
+        size = 4 // parts
+        report = step([(images[k : k + size], text[k : k + size]) for k in range(0, 4, size)], rate)
+        losses = reference_losses(reference, images, text, loss_config)
+        total = sum(losses.values())
+        assert abs(report["loss"] / total.item() - 1) < 1e-4, i
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.zero_grad()
+        total.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_(reference.parameters(), clip)
+        optimiser.step()
+        with torch.no_grad():
+            reference.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
+    with torch.no_grad():
+        want = reference.eval()(torch.from_numpy(images), torch.from_numpy(text).long())
+    ours = model(images, text)
+    for key in ("image_features", "text_features", "logits", "logit_scale"):
+        assert relative_difference(ours[key], want[key]) < 1e-3, key
+
+
+def small_step(**options) -> tuple:
+    model = from_reference(random_reference(CONFIGS["base"]), CONFIGS["base"])
+    optimiser = AdamW(model, OptimConfig(), Ranks(), **options)
+    return model, optimiser, TrainStep(model, LossConfig(), optimiser, Ranks())
+
+
+def test_temperature_stays_below_its_limit():
+    model, _, step = small_step()
+    model.logit_scale.set_data(model.logit_scale * 0 + 4.7)
+    step([make_batch(CONFIGS["base"], 2)], 0.0)
+    assert model.logit_scale.asnumpy() == pytest.approx(np.log(100))
+
+
+def test_moving_average():
+    model, optimiser, step = small_step(ema_decay=0.75)
+    average = model.visual.proj.asnumpy().copy()
+    for seed in range(3):
+        step([make_batch(CONFIGS["base"], 2, seed=seed)], 1e-2)
+        average = 0.75 * average + 0.25 * model.visual.proj.asnumpy()
+    ema = {p.name: p for p in optimiser.ema}["ema.visual.proj"]
+    assert relative_difference(ema, average) < 1e-6
+    assert relative_difference(model.visual.proj, average) > 1e-3
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_overflow_leaves_everything_and_halves_the_scale(first):
+    model, optimiser, step = small_step(loss_scaling=True, ema_decay=0.5)
+    images, text = make_batch(CONFIGS["base"], 2)
+    if not first:
+        assert step([(images, text)], 1e-3)["updated"] == 1
+    states = [*model.get_parameters(), *optimiser.state()]
+    before = {p.name: p.asnumpy().copy() for p in states}
+    assert step([(images * np.nan, text)], 1e-3)["updated"] == 0
+    for parameter in states:
+        if parameter.name == "optimiser.loss_scale":
+            assert parameter.asnumpy() == before[parameter.name] / 2
+        elif parameter.name != "optimiser.good_steps":
+            np.testing.assert_array_equal(parameter.asnumpy(), before[parameter.name], parameter.name)
+    optimiser.good_steps.set_data(optimiser.good_steps * 0 + 1999)
+    assert step([(images, text)], 1e-3)["updated"] == 1
+    assert optimiser.loss_scale.asnumpy() == before["optimiser.loss_scale"]
+
+
+def test_frozen_parameters_stay():
+    model = from_reference(random_reference(CONFIGS["base"]), CONFIGS["base"])
+    freeze(model, ["visual.transformer.*", "text.*"])
+    before = {p.name: p.asnumpy().copy() for p in model.get_parameters()}
+    step = TrainStep(model, LossConfig(), AdamW(model, OptimConfig(), Ranks()), Ranks())
+    step([make_batch(CONFIGS["base"], 2)], 1e-2)
+    for parameter in model.get_parameters():
+        same = np.array_equal(parameter.asnumpy(), before[parameter.name])
+        assert same == parameter.name.startswith(("visual.transformer.", "text.")), parameter.name
+    with pytest.raises(InputError, match="matches no parameter"):
+        freeze(model, ["vision.*"])
+
+
+def test_layer_multipliers():
+    layers = {"visual": 3, "text": 2, "text_decoder": 2}
+    expected = {
+        "visual.transformer.resblocks.2.ln_1.gamma": 1, "visual.transformer.resblocks.0.mlp.c_fc.weight": 0.25,
+        "visual.conv1.weight": 0.125, "visual.proj": 1, "logit_scale": 1, "text.cls_emb": 0.25,
+        "text_decoder.cross_attn.0.attn.in_proj_weight": 0.5, "text_decoder.text_projection": 1,
+    }  # fmt: skip
+    assert {name: layer_multiplier(name, layers, 0.5) for name in expected} == expected

@@ -1,0 +1,68 @@
+"""Training configs: what is read, what is refused and how."""
+
+import pytest
+import yaml
+
+from mindone_coca.config import CONFIG_DIR, load_model_config
+from mindone_coca.data.settings import DataConfig
+from mindone_coca.errors import InputError
+from mindone_coca.training.settings import load_train_config
+
+
+def write(tmp_path, **sections):
+    path = tmp_path / "train.yaml"
+    path.write_text(yaml.safe_dump({"model": {"config": "coca_digits"}, "data": {"train": "x.csv"}, **sections}))
+    return path
+
+
+def test_defaults_and_overrides(tmp_path):
+    config = load_train_config(
+        write(tmp_path, optim={"lr": 1e-4}),
+        [
+            "optim.lr=1e-5",
+            "optim.betas=[0.9, 0.95]",
+            "data.train=[a.csv, {path: b.csv, weight: 2}]",
+            "train.freeze=['visual.*']",
+        ],
+    )
+    assert config.optim.lr == 1e-5 and config.optim.betas == (0.9, 0.95)
+    assert isinstance(config.data, DataConfig) and config.data.train[1]["weight"] == 2
+    assert config.train.freeze == ["visual.*"]
+    assert (config.loss.caption_weight, config.loss.contrastive_weight) == (2.0, 1.0)
+
+
+def test_exponents_without_a_point(tmp_path):
+    path = write(tmp_path)
+    path.write_text(path.read_text() + "optim: {lr: 1e-5, betas: [9e-1, 0.98]}\n")
+    assert load_train_config(path).optim.lr == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.batchsize=3", "unknown key 'batchsize'; did you mean 'batch_size'"),
+        ("optm.lr=3", "unknown key 'optm'; did you mean 'optim'"),
+        ("optim.schedule=cosin", "did you mean 'cosine'"),
+        ("optim.lr=fast", "optim: lr: must be float"),
+        ("optim.lr=0", "optim.lr: must be above 0"),
+        ("train.batch_size=0", "train.batch_size"),
+        ("optim.warmup_steps=-1", "optim.warmup_steps"),
+        ("train.ema_decay=1.5", "train.ema_decay"),
+        ("optim.betas=[0.9, 1.0]", "optim.betas"),
+        ("output.profile=[5, 2]", "output.profile"),
+        ("loss={caption_weight: 0, contrastive_weight: 0}", "nothing to learn"),
+        ("batch_size", "section.key=value"),
+        ("model.config.lr=3", "config is not a section"),
+        ("train.freeze=[", "not valid YAML"),
+    ],
+)
+def test_refusals(tmp_path, override, message):
+    with pytest.raises(InputError) as error:
+        load_train_config(write(tmp_path), [override])
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["finetune_captioning", "finetune_contrastive", "pretrain", "train_digits"])
+def test_recipes_are_valid(name):
+    config = load_train_config(CONFIG_DIR / f"{name}.yaml")
+    load_model_config(config.model.config)

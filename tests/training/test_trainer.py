@@ -1,0 +1,116 @@
+"""Whole runs of train.py on a few digits: what they write, and how they end when something is wrong."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from mindone_coca.data.tokenizer import Tokenizer
+from mindone_coca.factory import create_model, find_config_and_weights
+from mindone_coca.training.curves import draw_curves
+from mindone_coca.training.progress import read_metrics
+from tests.models import relative_difference
+from tests.training.runs import read_weights, start_training, train, write_config
+
+
+def test_a_run_and_what_it_leaves(tmp_path):
+    config = write_config(tmp_path)
+    val = tmp_path / "digits" / "val.csv"
+    printed = train(
+        config, f"data.val={val}", "output.val_every=5", "output.save_every=4", "train.ema_decay=0.5",
+        "train.recompute=true", "train.grad_clip_norm=1", "train.freeze=['text.*']", "optim.layer_decay=0.5",
+    )  # fmt: skip
+    run = tmp_path / "run"
+    assert "step 10/10" in printed and "validation at step 5" in printed
+    records = read_metrics(run / "metrics.jsonl")
+    assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, 11))
+    assert [r["step"] for r in records if r["kind"] == "val"] == [5, 10]
+    assert records[-1]["loss"] < records[0]["loss"]
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
+        "step_00000008.safetensors", "step_00000010.safetensors",
+    ]  # fmt: skip
+    assert Image.open(run / "curves.png").size[0] > 1000
+    events = b"".join(p.read_bytes() for p in (run / "tensorboard").iterdir())
+    assert b"train/caption_loss" in events and b"val/contrastive_loss" in events
+    page = (run / "validation" / "step_00000010.html").read_text()
+    assert page.count("<figure>") == 8 and "a handwritten" in page
+    assert not re.search(r'(src|href)="http', page)
+
+    # the exported weights are the moving averages, and inference finds them
+    loaded, path = find_config_and_weights(run / "final.yaml", None)
+    model = create_model(loaded, path)
+    state = read_weights(run / "checkpoints" / "step_00000010.safetensors")
+    name = "visual.proj"
+    np.testing.assert_array_equal(dict(model.parameters_and_names())[name].asnumpy(), state[f"ema.{name}"])
+    assert relative_difference(state[name], state[f"ema.{name}"]) > 1e-4
+    ids = model.generate(np.zeros((1, 3, 16, 16), np.float32), generation_type="top_k", seq_len=8)
+    assert isinstance(Tokenizer().decode(ids.asnumpy()[0]), str)
+
+
+def test_captions_and_labels_train_together_in_half_precision(tmp_path):
+    config = write_config(tmp_path)
+    table = tmp_path / "digits" / "train.csv"
+    sources = [
+        {"path": str(table), "weight": 1},
+        {"path": str(table), "weight": 1, "label_key": "label", "label_template": ["the number {}", "a {}"],
+         "label_prefix": "label: "},
+    ]  # fmt: skip
+    losses = {}
+    for precision in ("fp32", "fp16"):
+        out = tmp_path / precision
+        train(config, f"data.train={json.dumps(sources)}", f"train.precision={precision}", f"output.dir={out}")
+        records = read_metrics(out / "metrics.jsonl")
+        losses[precision] = np.array([r["loss"] for r in records if r["updated"]])
+        assert (np.array([r["updated"] for r in records]) == 1).sum() >= 5
+    assert losses["fp32"][-1] < losses["fp32"][0]
+    # float16 may leave out its first updates while it looks for a loss scale: compare the first of each
+    assert abs(losses["fp16"][0] / losses["fp32"][0] - 1) < 0.02
+
+
+def test_longer_epochs_continue_a_finished_run(tmp_path):
+    config = write_config(tmp_path)
+    train(config, "train.max_steps=null", "train.epochs=1")
+    train(config, "train.max_steps=null", "train.epochs=2")
+    steps = [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl")]
+    assert steps == list(range(1, 25))  # 96 digits in batches of 8, twice
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.train=nowhere.csv", "nowhere.csv"),
+        ("model.config=coca_digit", "did you mean 'coca_digits'"),
+        ("model.checkpoint=nothing.safetensors", "nothing.safetensors"),
+        ("train.freeze=['vision.*']", "matches no parameter"),
+        ("train.batch_size=1000", "batch_size"),
+        ("train.accumulate_steps=100", "train.accumulate_steps"),
+        ("train.precision=bf16", "bfloat16"),
+    ],
+)
+def test_mistakes_end_in_one_line(tmp_path, override, message):
+    process = start_training(write_config(tmp_path), override)
+    printed, _ = process.communicate(timeout=300)
+    lines = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert process.returncode == 2 and len(lines) == 1 and message in lines[0], printed
+    assert "Traceback" not in printed
+
+
+def test_another_model_s_checkpoint_is_refused(tmp_path):
+    config = write_config(tmp_path)
+    train(config, "train.max_steps=1")
+    tiny = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    tiny["vision_cfg"]["layers"] = 2
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
+    process = start_training(config, "train.max_steps=2")
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 2 and "not a checkpoint of this config" in printed
+
+
+def test_curves_of_nothing_are_refused(tmp_path):
+    from mindone_coca.errors import InputError
+
+    with pytest.raises(InputError, match="no such file"):
+        draw_curves(tmp_path)
