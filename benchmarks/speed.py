@@ -60,6 +60,7 @@ def alternate(ours: Callable, theirs: Callable, rounds: int) -> tuple[float, flo
     times: tuple[list, list] = ([], [])
     for _ in range(rounds):
         for call, kept in zip((ours, theirs), times):
+            time.sleep(0.5)  # the other side's threads wait busily for a while
             start = time.perf_counter()
             call()
             kept.append(time.perf_counter() - start)

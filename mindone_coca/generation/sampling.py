@@ -51,19 +51,20 @@ def sample(
         config.check_position(window.shape[1], engine.limit)
         unfinished = np.flatnonzero(~np.isin(ids[:, -1], (*config.end_ids, config.pad_id)))
         column = np.full(len(ids), config.pad_id)
-        if len(unfinished):
+        forced = window.shape[1] + 1 == config.seq_len
+        if len(unfinished) and forced and not config.return_scores:
+            column[unfinished] = config.end_ids[0]  # whatever the model says
+        elif len(unfinished):
             if window.shape[1] < ids.shape[1]:
                 session.drop_cache()
-            forced = window.shape[1] + 1 == config.seq_len
             rows = {i: window[i : i + 1] for i in unfinished}
             logits, seen, places = session.logits(rows, dict.fromkeys(rows, same_row))
             places = np.concatenate([places[i] for i in unfinished])
-            end_forbidden = window.shape[1] < config.min_seq_len
             if forced:
                 column[unfinished] = config.end_ids[0]
-                if config.return_scores:
-                    log_probs[unfinished] += _end_log_probs(logits.asnumpy()[places], config.end_ids[0])
+                log_probs[unfinished] += _end_log_probs(logits.asnumpy()[places], config.end_ids[0])
             else:
+                end_forbidden = window.shape[1] < config.min_seq_len
                 uniform = np.zeros(logits.shape[0], np.float32)
                 uniform[places] = np.minimum(uniforms(len(unfinished)).astype(np.float32), LARGEST_UNIFORM)
                 output = graph_cache.call(
