@@ -115,19 +115,25 @@ class Benchmark:
                 )
             self.add(f"encode_image, batch {batch}", ours, theirs)
 
-    def pair(self, rounds: int | None = None, **options) -> tuple[float, float]:
-        """Times of one caption, after checking that both give the same tokens."""
+    def check(self, **options) -> tuple[Callable, Callable, float]:
+        """Callables for one caption of both, after checking that they give the same tokens; open_clip's seconds."""
         images = self.images[:1]
         tensor = self.torch.from_numpy(images)
+        start = time.perf_counter()
         want = self.reference.generate(tensor, **options).numpy()
+        seconds = time.perf_counter() - start
         got = self.model.generate(images, **options).asnumpy()
         if not np.array_equal(want, got):
             raise SystemExit(f"the captions differ for {options}: {want} {got}")
-        return alternate(
+        return (
             lambda: self.model.generate(images, **options).asnumpy(),
             lambda: self.reference.generate(tensor, **options),
-            rounds or self.rounds,
+            seconds,
         )
+
+    def pair(self, **options) -> tuple[float, float]:
+        ours, theirs, _ = self.check(**options)
+        return alternate(ours, theirs, self.rounds)
 
     def caption(self) -> None:
         self.add("caption, default (6 beams in 3 groups)", *self.pair())
@@ -154,11 +160,18 @@ class Benchmark:
         print(f"peak memory {peaks[0] / 1e9:.2f} GB; 1.2 x weights + 1.5 GB = {limit / 1e9:.2f} GB", flush=True)
 
     def growth(self, name: str, values: list[int], options: Callable[[int], dict]) -> dict:
+        """A column of the growth tables: one run of open_clip, the median of three of ours."""
         table = {}
         for value in values:
-            ours, theirs = self.pair(1, **options(value))
-            self.add(f"{name} {value}", ours, theirs)
-            table[value] = (ours, theirs)
+            ours, _, theirs_seconds = self.check(**options(value))
+            times = []
+            for _ in range(3):
+                time.sleep(0.5)
+                start = time.perf_counter()
+                ours()
+                times.append(time.perf_counter() - start)
+            table[value] = (float(np.median(times)), theirs_seconds)
+            self.add(f"{name} {value}", *table[value])
         return table
 
 
