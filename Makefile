@@ -12,7 +12,7 @@ demo: $(VENV)/.installed
 	$(RUN) inference.py -c configs/coca_tiny.yaml --model_path outputs/demo/coca_model.safetensors --video_path assets/demo.mp4
 
 test: $(VENV)/.installed-test lint
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/.installed-test
 	$(RUN) -m pytest -m slow -s
