@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -180,11 +181,11 @@ class CoCa(nn.Cell):
         latent = graph_cache.call(self.text, self.check_text(text))[0]
         return _normalize(latent) if normalize else latent.astype(ms.float32)
 
-    def generate(self, image: Tensor | np.ndarray | None, text: Tensor | np.ndarray | None = None, **options) -> Tensor:
-        """Caption images; see `mindone_coca.generation.generate` for the arguments."""
+    def generate(self, *arguments: Any, **options: Any) -> Tensor | tuple[Tensor, Tensor]:
+        """Caption images; `mindone_coca.generation.generate` holds the arguments, by position as in open_clip too."""
         from mindone_coca.generation import generate
 
-        return generate(self, image, text, **options)
+        return generate(self, *arguments, **options)
 
     def set_compute_dtype(self, name: str) -> None:
         """Compute in `float32`, `float16` or `bfloat16` from now on, whatever the parameters' type: training keeps
