@@ -13,7 +13,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindone_coca.model.coca import CoCa, normalize
 from mindone_coca.model.frames import VideoEncoder
-from mindone_coca.training.losses import PAD_ID, ContrastiveLoss, caption_loss_sum, count_labels
+from mindone_coca.training.losses import PAD_ID, ContrastiveLoss, caption_labels, caption_loss_sum, count_labels
 from mindone_coca.training.optim import AdamW, as_scalar
 from mindone_coca.training.parallel import Gather, Ranks, Sum
 from mindone_coca.training.settings import LossConfig
@@ -50,6 +50,7 @@ class Contrast(nn.Cell):
 class Loss(nn.Cell):
     """The scalar to differentiate for one micro-batch, and what to report of it.
 
+    `labels` (b, L - 1) are those of `caption_labels`; the decoder, being causal, need not see what follows them.
     Its gradient is the loss's; its value is not, because the contrastive term enters through its gradients at the
     features. Given none of them (`image_grad` is None), they are computed here, from this micro-batch alone.
 
@@ -67,12 +68,11 @@ class Loss(nn.Cell):
         self.sum = Sum(ranks)
 
     def construct(
-        self, images: Tensor, text: Tensor, loss_scale: Tensor, count: Tensor | None = None,
+        self, images: Tensor, text: Tensor, labels: Tensor, loss_scale: Tensor, count: Tensor | None = None,
         image_grad: Tensor | None = None, text_grad: Tensor | None = None, scale_grad: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
         latent, image_embs = self.visual(images)
         text_latent, token_embs = self.text(text)
-        labels = text[:, 1:]
         contrastive = ops.zeros((), ms.float32)
         total = ops.zeros((), ms.float32)
         if count is None:
@@ -89,7 +89,8 @@ class Loss(nn.Cell):
             total = total + self.contrastive_weight * surrogate
         caption = ops.zeros((), ms.float32)
         if self.caption_weight:
-            logits = self.text_decoder(image_embs, token_embs[:, :-1])  # position t predicts token t + 1
+            # position t predicts token t + 1
+            logits = self.text_decoder(image_embs, token_embs[:, : labels.shape[1]])  # (b, L - 1, V)
             caption = caption_loss_sum(logits, labels) / ops.maximum(count, 1.0)
             total = total + self.caption_weight * caption
         return total * loss_scale, contrastive, caption, count
@@ -103,8 +104,8 @@ class WholeStep(nn.Cell):
         self.loss, self.optimiser, self.sum = loss, optimiser, loss.sum
         self.gradients = ms.value_and_grad(loss, None, optimiser.parameters, has_aux=True)
 
-    def construct(self, images: Tensor, text: Tensor, lr: Tensor) -> tuple[Tensor, ...]:
-        values, grads = self.gradients(images, text, self.optimiser.loss_scale)
+    def construct(self, images: Tensor, text: Tensor, labels: Tensor, lr: Tensor) -> tuple[Tensor, ...]:
+        values, grads = self.gradients(images, text, labels, self.optimiser.loss_scale)
         _, contrastive, caption, count = values
         norm, good = self.optimiser(grads, lr)
         return contrastive, self.sum(caption), count, norm, good
@@ -120,8 +121,8 @@ class Accumulate(nn.Cell):
         self.map = ops.Map()
         self.gradients = ms.value_and_grad(loss, None, optimiser.parameters, has_aux=True)
 
-    def construct(self, images: Tensor, text: Tensor, count: Tensor, *feature_grads: Tensor) -> Tensor:
-        values, grads = self.gradients(images, text, self.optimiser.loss_scale, count, *feature_grads)
+    def construct(self, images: Tensor, text: Tensor, labels: Tensor, count: Tensor, *feature_grads: Tensor) -> Tensor:
+        values, grads = self.gradients(images, text, labels, self.optimiser.loss_scale, count, *feature_grads)
         self.map(add_to, self.sums, grads)
         return values[2]
 
@@ -191,7 +192,9 @@ class TrainStep:
 
     def run(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> tuple[Tensor, ...]:
         """As a call, without waiting for the device: `report` reads the result."""
-        batches = [(Tensor(images), Tensor(text)) for images, text in micro_batches]
+        batches = [
+            (Tensor(images), Tensor(text), Tensor(caption_labels(np.asarray(text)))) for images, text in micro_batches
+        ]
         if self.accumulate_steps == 1:
             return self.whole(*batches[0], as_scalar(lr))
         return self._accumulated(batches, lr)
@@ -203,12 +206,12 @@ class TrainStep:
         report["loss"] = sum(weight * report[name] for name, weight in weights.items())
         return {name: value for name, value in report.items() if weights.get(name, 1)}
 
-    def _accumulated(self, batches: Sequence[tuple[Tensor, Tensor]], lr: float) -> tuple[Tensor, ...]:
+    def _accumulated(self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], lr: float) -> tuple[Tensor, ...]:
         parts = len(batches)
         contrastive = caption = as_scalar(0)
         if self.config.contrastive_weight:
             # cached features: pass one of two
-            image, text, counts = zip(*(self.features(*batch) for batch in batches))
+            image, text, counts = zip(*(self.features(images, text) for images, text, _ in batches))
             contrastive, count, image_grad, text_grad, scale_grad = self.contrast(
                 ops.concat(image), ops.concat(text), sum(counts[1:], counts[0])
             )
@@ -219,7 +222,7 @@ class TrainStep:
             ]
         else:
             count = self.label_sum(
-                as_scalar(sum(np.count_nonzero(text.asnumpy()[:, 1:] != PAD_ID) for _, text in batches))
+                as_scalar(sum(np.count_nonzero(labels.asnumpy() != PAD_ID) for _, _, labels in batches))
             )
             shares = [()] * parts
         for batch, share in zip(batches, shares):

@@ -15,6 +15,7 @@ from mindone_coca.data.loader import Batch, TrainingData
 from mindone_coca.data.tokenizer import Tokenizer
 from mindone_coca.files import atomic_path
 from mindone_coca.model.coca import CoCa
+from mindone_coca.training.losses import caption_labels
 from mindone_coca.training.optim import as_scalar
 from mindone_coca.training.settings import LossConfig
 from mindone_coca.training.step import Loss
@@ -43,8 +44,8 @@ class Evaluate(nn.Cell):
         super().__init__(auto_prefix=False)
         self.loss, self.sum = loss, loss.sum
 
-    def construct(self, images: Tensor, text: Tensor, one: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        _, contrastive, caption, count = self.loss(images, text, one)
+    def construct(self, images: Tensor, text: Tensor, labels: Tensor, one: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        _, contrastive, caption, count = self.loss(images, text, labels, one)
         return contrastive, self.sum(caption), count
 
 
@@ -53,7 +54,8 @@ def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig) -> di
     batches, of which it depends on the size."""
     contrastive, captions, labels = [], 0.0, 0.0
     for batch in data.epoch(0):
-        values = evaluation(Tensor(batch.images), Tensor(batch.text), as_scalar(1))
+        labels = Tensor(caption_labels(batch.text))
+        values = evaluation(Tensor(batch.images), Tensor(batch.text), labels, as_scalar(1))
         pair_loss, caption, count = (float(value.asnumpy()) for value in values)
         contrastive.append(pair_loss)
         captions, labels = captions + caption * count, labels + count
@@ -68,9 +70,9 @@ def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig) -> di
 
 
 def caption_tokens(model: CoCa, tokens: Tensor, tokenizer: Tokenizer) -> list[str]:
-    """The model's greedy captions of encoded images (B, K, D)."""
+    """The model's greedy captions of encoded images (B, K, D), which may end anywhere: training captions may be short."""
     length = min(30, model.context_length)
-    options = {"generation_type": "top_k", "top_k": 1, "seq_len": length, "min_seq_len": min(5, length - 1)}
+    options = {"generation_type": "top_k", "top_k": 1, "seq_len": length, "min_seq_len": 1}
     ids = model.generate(None, image_embs=tokens, **options)
     return [tokenizer.decode(row, skip_special_tokens=True) for row in ids.asnumpy()]
 

@@ -6,8 +6,10 @@ from mindone_coca.training.settings import LossConfig, OptimConfig
 from tests.reference import open_clip, torch
 
 
-def make_batch(config: dict, batch: int, padded: bool = True, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Images (B, 3, H, W) and captions (B, T) that are, if padded, of very unequal length."""
+def make_batch(
+    config: dict, batch: int, padded: bool = True, seed: int = 0, longest: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images (B, 3, H, W) and captions (B, T) that are, if padded, of very unequal length, up to `longest` tokens."""
     rng = np.random.default_rng(seed)
     size = config["vision_cfg"]["image_size"]
     size = size if isinstance(size, tuple) else (size, size)
@@ -15,7 +17,7 @@ def make_batch(config: dict, batch: int, padded: bool = True, seed: int = 0) -> 
     images = rng.standard_normal((batch, 3, *size)).astype(np.float32)
     text = rng.integers(1, vocabulary, (batch, length)).astype(np.int32)
     if padded:
-        lengths = np.where(np.arange(batch) % 3 == 0, length, rng.integers(2, 5, batch))
+        lengths = np.where(np.arange(batch) % 3 == 0, longest or length, rng.integers(2, 5, batch))
         text[np.arange(length)[None] >= lengths[:, None]] = 0
     return images, text
 

@@ -7,6 +7,8 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+import mindone_coca.training.losses as losses_module
+from mindone_coca.training.losses import caption_labels
 from mindone_coca.training.optim import AdamW
 from mindone_coca.training.parallel import Ranks
 from mindone_coca.training.settings import LossConfig, OptimConfig
@@ -45,7 +47,7 @@ def our_gradients(model, images, text, config: LossConfig):
     loss = Loss(model, config, Ranks())
     parameters = model.trainable_params()
     values, grads = ms.value_and_grad(loss, None, ms.ParameterTuple(parameters), has_aux=True)(
-        ms.Tensor(images), ms.Tensor(text), ms.Tensor(1.0, ms.float32)
+        ms.Tensor(images), ms.Tensor(text), ms.Tensor(caption_labels(text)), ms.Tensor(1.0, ms.float32)
     )
     return values, {p.name: g.asnumpy().astype(np.float64) for p, g in zip(parameters, grads)}
 
@@ -76,8 +78,28 @@ def test_loss_and_gradients(name, config, padded):
     assert_gradients_match(ours, grads)
 
 
+def test_labels_end_after_the_longest_caption(monkeypatch):
+    monkeypatch.setattr(losses_module, "LENGTH_STEP", 4)
+    text = np.array([[9, 8, 7, 0, 0, 0, 0, 0, 0, 0], [9, 0, 6, 5, 4, 0, 0, 0, 0, 0]])
+    assert caption_labels(text).tolist() == [[8, 7, 0, 0, 0, 0, 0], [0, 6, 5, 4, 0, 0, 0]]
+    assert caption_labels(np.ones((2, 10), int)).shape == (2, 9)
+    assert caption_labels(np.zeros((2, 10), int)).shape == (2, 3)
+
+
+def test_shortened_decoding_has_the_same_gradients(monkeypatch):
+    monkeypatch.setattr(losses_module, "LENGTH_STEP", 4)
+    reference = random_reference(CONFIGS["base"], seed=1)
+    images, text = make_batch(CONFIGS["base"], 6, longest=7)
+    assert caption_labels(text).shape[1] == 7 < text.shape[1] - 1
+    losses, grads = reference_gradients(reference, images, text, LossConfig())
+    values, ours = our_gradients(from_reference(reference, CONFIGS["base"]), images, text, LossConfig())
+    assert abs(float(values[2].asnumpy()) * 2 / losses["caption_loss"] - 1) < 1e-6
+    assert_gradients_match(ours, grads)
+
+
 @pytest.mark.parametrize("config", [LossConfig(), LossConfig(1.0, 0.0), LossConfig(0.0, 1.0)])
-def test_accumulated_gradient_is_the_large_batch_s(config):
+def test_accumulated_gradient_is_the_large_batch_s(config, monkeypatch):
+    monkeypatch.setattr(losses_module, "LENGTH_STEP", 4)  # micro-batches of two lengths
     reference = random_reference(CONFIGS["base"], seed=1)
     images, text = make_batch(CONFIGS["base"], 8)
     model = from_reference(reference, CONFIGS["base"])
