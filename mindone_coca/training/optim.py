@@ -207,7 +207,8 @@ class AdamW(nn.Cell):
 
 
 def sum_of_squares(factor: Tensor, x: Tensor) -> Tensor:
-    square = (x * factor) ** 2
+    x = x * factor
+    square = x * x
     # axis by axis: one running float32 sum over millions of elements loses digits
     return square.sum(-1).sum() if square.ndim > 1 else square.sum()
 
