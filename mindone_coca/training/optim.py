@@ -108,12 +108,15 @@ class AdamW(nn.Cell):
             "text": model.config.text_cfg.layers,
             "text_decoder": model.config.multimodal_cfg.layers,
         }
-        self.multipliers = tuple(
-            Tensor(layer_multiplier(p.name, layers, config.layer_decay), ms.float32) for p in self.parameters
-        )
-        self.decays = tuple(
-            Tensor(config.weight_decay * has_weight_decay(p.name, p.shape), ms.float32) for p in self.parameters
-        )
+        groups = [
+            (
+                layer_multiplier(p.name, layers, config.layer_decay),
+                config.weight_decay * has_weight_decay(p.name, p.shape),
+            )
+            for p in self.parameters
+        ]
+        self.groups = tuple(dict.fromkeys(groups))  # (factor of the learning rate, weight decay), each once
+        self.group_of = tuple(self.groups.index(group) for group in groups)
         # 1 - beta^t after t updates
         self.correction1 = Parameter(Tensor(0.0, ms.float32), name="optimiser.correction1", requires_grad=False)
         self.correction2 = Parameter(Tensor(0.0, ms.float32), name="optimiser.correction2", requires_grad=False)
@@ -157,8 +160,12 @@ class AdamW(nn.Cell):
         rate = lr * good * root / ops.maximum(correction1, TINY)
         epsilon = ops.maximum(self.eps * root, TINY)  # 0 / 0 if the very first update is left out
         decay = correction1 / ops.maximum(root, TINY)  # lr over rate
-        update = ops.partial(self.update_one, factor, rate, beta1, beta2, epsilon, decay)
-        self.map(update, self.multipliers, self.decays, self.parameters, self.first, self.second, grads)
+        rates, decays = [], []
+        for multiplier, own_decay in self.groups:
+            rates.append(rate * multiplier)
+            decays.append(decay * own_decay)
+        update = ops.partial(self.update_one, factor, rates, decays, beta1, beta2, epsilon)
+        self.map(update, self.group_of, self.parameters, self.first, self.second, grads)
         if self.logit_scale is not None:
             ops.assign(self.logit_scale, ops.clamp(self.logit_scale, 0.0, MAX_LOGIT_SCALE))
         if self.ema_decay:
@@ -173,23 +180,24 @@ class AdamW(nn.Cell):
         return self.sum(grad.astype(ms.float32))
 
     def update_one(
-        self, factor: Tensor, rate: Tensor, beta1: Tensor, beta2: Tensor, epsilon: Tensor, decay: Tensor,
-        multiplier: Tensor, own_decay: Tensor, parameter: Parameter, first: Parameter, second: Parameter, grad: Tensor,
+        self, factor: Tensor, rates: list[Tensor], decays: list[Tensor], beta1: Tensor, beta2: Tensor, epsilon: Tensor,
+        group: int, parameter: Parameter, first: Parameter, second: Parameter, grad: Tensor,
     ) -> Tensor:  # fmt: skip
         if self.grad_clip_norm or self.loss_scaling:
             grad = grad * factor
         if self.loss_scaling:
             grad = ops.select(ops.isfinite(grad), grad, ops.zeros_like(grad))
-        self.fused(
-            parameter, first, second, rate * multiplier, beta1, beta2, epsilon, decay * own_decay, grad
-        )  # fmt: skip
-        return rate
+        self.fused(parameter, first, second, rates[group], beta1, beta2, epsilon, decays[group], grad)
+        return factor
 
     def norm_and_factor(self, grads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
         """The norm of the unscaled gradients, what to multiply them by, and 1.0 if they are finite, else 0.0."""
-        unscale = 1.0 / self.loss_scale
-        norm = ops.sqrt(ops.addn(self.map(ops.partial(sum_of_squares, unscale), grads)))
-        factor = unscale
+        factor = ops.ones((), ms.float32)
+        if self.loss_scaling:
+            factor = 1.0 / self.loss_scale
+            norm = ops.sqrt(ops.addn(self.map(ops.partial(scaled_sum_of_squares, factor), grads)))
+        else:
+            norm = ops.sqrt(ops.addn(self.map(sum_of_squares, grads)))
         if self.grad_clip_norm:
             factor = factor * ops.minimum(self.grad_clip_norm / (norm + 1e-6), 1.0)
         good = ops.ones((), ms.float32)
@@ -206,8 +214,11 @@ class AdamW(nn.Cell):
         ops.assign(self.good_steps, steps * (1.0 - grows))
 
 
-def sum_of_squares(factor: Tensor, x: Tensor) -> Tensor:
-    x = x * factor
+def scaled_sum_of_squares(factor: Tensor, x: Tensor) -> Tensor:
+    return sum_of_squares(x * factor)  # not the squares scaled: they may overflow
+
+
+def sum_of_squares(x: Tensor) -> Tensor:
     square = x * x
     # axis by axis: one running float32 sum over millions of elements loses digits
     return square.sum(-1).sum() if square.ndim > 1 else square.sum()

@@ -70,7 +70,7 @@ def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig) -> di
 
 
 def caption_tokens(model: CoCa, tokens: Tensor, tokenizer: Tokenizer) -> list[str]:
-    """The model's greedy captions of encoded images (B, K, D), which may end anywhere: training captions may be short."""
+    """The model's greedy captions of encoded images (B, K, D); they may be as short as the training captions."""
     length = min(30, model.context_length)
     options = {"generation_type": "top_k", "top_k": 1, "seq_len": length, "min_seq_len": 1}
     ids = model.generate(None, image_embs=tokens, **options)
