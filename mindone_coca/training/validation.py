@@ -52,18 +52,18 @@ class Evaluate(nn.Cell):
 def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig) -> dict[str, float]:
     """The losses over the whole of `data`: the caption loss is the mean over all labels, the contrastive loss over
     batches, of which it depends on the size."""
-    contrastive, captions, labels = [], 0.0, 0.0
+    contrastive, captions, counted = [], 0.0, 0.0
     for batch in data.epoch(0):
         labels = Tensor(caption_labels(batch.text))
         values = evaluation(Tensor(batch.images), Tensor(batch.text), labels, as_scalar(1))
         pair_loss, caption, count = (float(value.asnumpy()) for value in values)
         contrastive.append(pair_loss)
-        captions, labels = captions + caption * count, labels + count
+        captions, counted = captions + caption * count, counted + count
     losses = {}
     if config.contrastive_weight:
         losses["contrastive_loss"] = float(np.mean(contrastive))
     if config.caption_weight:
-        losses["caption_loss"] = captions / max(labels, 1)
+        losses["caption_loss"] = captions / max(counted, 1)
     weights = {"contrastive_loss": config.contrastive_weight, "caption_loss": config.caption_weight}
     losses["loss"] = sum(weights[name] * value for name, value in losses.items())
     return losses
