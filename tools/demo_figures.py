@@ -1,11 +1,11 @@
 #!/usr/bin/env python
 """Measure the demo model on scenes and videos of combinations that its training never showed.
 
-    python tools/demo_figures.py [--model_path models/] [--scenes 1000] [--videos 100]
+    python tools/demo_figures.py [--model_path WEIGHTS] [--scenes 1000] [--videos 100]
 
 Prints, for the scenes and for the middle frames of the videos: the share of captions that are right to the letter
-(beam search with the defaults), the share of colour and shape words that are right, and R@1 of finding the caption of an image
-among up to 100 different ones by contrastive similarity. All follow from the seed. Exit code 2: bad usage or weights.
+(beam search with the defaults), the share of colour and shape words that are right, and R@1 of finding the caption of
+an image among up to 100 different ones by contrastive similarity. All follow from the seed. Exit code 2: bad usage or weights.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from demo_scenes import COLOURS, SHAPES
 from make_demo_data import make_image, make_video
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindone_coca.captioner import VideoCaptioner
 from mindone_coca.data.video import read_frames
 from mindone_coca.errors import InputError
 from mindone_coca.factory import find_config_and_weights
 
+WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "coca_tiny.safetensors"
 BATCH = 50
 CANDIDATES = 100  # captions to choose from
 WORDS = {*COLOURS, *SHAPES, *SHAPES.values()}
@@ -96,7 +96,7 @@ def middle_frames(count: int, seed: int = 0) -> tuple[list[Image.Image], list[st
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model_path", type=Path, default=REPOSITORY / "models" / "coca_tiny.safetensors")
+    parser.add_argument("--model_path", type=Path, default=WEIGHTS)
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--videos", type=int, default=100)
     arguments = parser.parse_args(argv)
