@@ -3,13 +3,18 @@ PYTHON ?= python3.11
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo train-demo test test-slow lint clean
 
-# a small model with random weights: a trained one for the demo does not ship yet
 demo: $(VENV)/.installed
-	$(RUN) tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/demo/coca_model.safetensors
-	@echo "The model is drawn at random, so its caption is words without meaning. For real captions see README.md."
-	$(RUN) inference.py -c configs/coca_tiny.yaml --model_path outputs/demo/coca_model.safetensors --video_path assets/demo.mp4
+	$(RUN) inference.py -c configs/coca_tiny.yaml --video_path assets/demo.mp4
+
+# the demo model's training, from nothing: half an hour on two cores
+train-demo: $(VENV)/.installed
+	test -d data/demo || $(RUN) tools/make_demo_data.py --target data/demo
+	$(RUN) train.py -c configs/train_demo.yaml
+	$(RUN) tools/model_conversion/coca_convert.py --source outputs/train_demo/final.safetensors --dtype float16 \
+		--target outputs/train_demo/coca_tiny.safetensors --force
+	$(RUN) tools/demo_figures.py --model_path outputs/train_demo/coca_tiny.safetensors
 
 test: $(VENV)/.installed-test lint
 	$(RUN) -m pytest -n 2 --dist loadfile

@@ -5,7 +5,8 @@
 
 Prints, for the scenes and for the middle frames of the videos: the share of captions that are right to the letter
 (beam search with the defaults), the share of colour and shape words that are right, and R@1 of finding the caption of
-an image among up to 100 different ones by contrastive similarity. All follow from the seed. Exit code 2: bad usage or weights.
+an image among up to 100 different ones by contrastive similarity. All follow from the seed. Exit code 2: bad usage or
+weights.
 """
 
 import argparse
