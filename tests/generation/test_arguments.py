@@ -8,6 +8,7 @@ from transformers import MaxLengthCriteria
 from mindone_coca.errors import InputError
 from tests.generation.pairs import CONTEXT, sample_both
 from tests.generation.reference_search import reference_search
+from tests.reference import torch
 
 TWO_BEAMS = {"num_beams": 2, "num_beam_groups": 1}
 TOP_P = {"generation_type": "top_p", "top_p": 0.9}
@@ -40,6 +41,14 @@ class Limit(LongEnough):
     @property
     def max_length(self) -> int:
         return self.length
+
+
+def test_arguments_by_position(base):
+    images = base.images(2)
+    # text, seq_len, max_seq_len, temperature, generation_type, top_p, top_k, three token ids, beams, groups, min_seq_len
+    arguments = (None, 14, CONTEXT, 1.0, "beam_search", 0.1, 1, None, None, None, 4, 2, 3)
+    want = base.reference.generate(torch.from_numpy(images), *arguments).numpy()
+    np.testing.assert_array_equal(base.model.generate(images, *arguments).asnumpy(), want)
 
 
 @pytest.mark.parametrize("options", [TOP_P, TWO_BEAMS], ids=["top_p", "beam_search"])
