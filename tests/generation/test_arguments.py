@@ -45,8 +45,8 @@ class Limit(LongEnough):
 
 def test_arguments_by_position(base):
     images = base.images(2)
-    # text, seq_len, max_seq_len, temperature, generation_type, top_p, top_k, three token ids, beams, groups, min_seq_len
-    arguments = (None, 14, CONTEXT, 1.0, "beam_search", 0.1, 1, None, None, None, 4, 2, 3)
+    # text, seq_len, max_seq_len, temperature, generation_type, top_p, top_k, pad, end and start ids, beams, groups, ...
+    arguments = (None, 14, CONTEXT, 1.0, "beam_search", 0.1, 1, 0, 24, 17, 4, 2, 3)
     want = base.reference.generate(torch.from_numpy(images), *arguments).numpy()
     np.testing.assert_array_equal(base.model.generate(images, *arguments).asnumpy(), want)
 
