@@ -61,7 +61,7 @@ def scenes(count: int, held_out: bool) -> list[list[Shape]]:
         ([("white", "ring", 15, 32, LARGE), ("black", "heart", 50, 22, SMALL), ("black", "heart", 51, 42, SMALL)],
          "two small black hearts right of a large white ring"),
         ([("green", "star", 52, 30, SMALL), ("orange", "ring", 10, 31, SMALL), ("blue", "star", 31, 33, SMALL)],
-         "an orange ring, a blue star and a green star"),
+         "an orange ring and a blue star and a green star"),
     ],
 )  # fmt: skip
 def test_captions(shapes, caption):

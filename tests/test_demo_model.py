@@ -29,7 +29,7 @@ def captioner() -> VideoCaptioner:
 
 def test_words_are_compared_place_by_place():
     assert demo_figures.words_right("a red ring", "a red star") == (1, 2)
-    assert demo_figures.words_right("a red ring, a blue star", "a red ring") == (2, 4)
+    assert demo_figures.words_right("a red ring and a blue star", "a red ring") == (2, 4)
     assert demo_figures.words_right("two green stars", "two green stars") == (2, 2)
 
 

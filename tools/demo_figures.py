@@ -74,7 +74,7 @@ def measure(captioner: VideoCaptioner, images: Sequence[Image.Image], references
 
 def words_right(caption: str, reference: str) -> tuple[int, int]:
     """How many colour and shape words stand in their places, and how many the longer of the two texts has."""
-    given, wanted = ([w for w in text.replace(",", "").split() if w in WORDS] for text in (caption, reference))
+    given, wanted = ([w for w in text.split() if w in WORDS] for text in (caption, reference))
     return sum(a == b for a, b in zip(given, wanted)), max(len(given), len(wanted))
 
 

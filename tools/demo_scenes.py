@@ -5,7 +5,8 @@ A caption is a function of the scene, with one wording for each:
 - one shape: "a large red circle"; two or three alike: "three small green stars";
 - two kinds: "a large red circle above a small blue square", "two small green stars left of a large white ring". Of the
   four relations exactly one holds. The pair comes first, else the larger shape, else the upper or left one;
-- three kinds stand side by side: "a red circle, a blue square and a green star", from left to right.
+- three kinds stand side by side: "a red circle and a blue square and a green star", from left to right. No comma:
+  CLIP's tokenizer gives it back with a space before it;
 
 No caption has fewer than four words, because generation by default puts no end before the fifth token. Some pairs of
 colour and shape, and some pairs of shapes above or beside each other, are held out: training never shows them.
@@ -131,7 +132,7 @@ def describe(shapes: Sequence[Shape]) -> str:
         if relation(left, right) != "left of":
             raise ValueError(f"not side by side: {left}, {right}")
     first, second, third = (phrase(kind, with_size=False) for kind in kinds)
-    return f"{first}, {second} and {third}"
+    return f"{first} and {second} and {third}"
 
 
 def is_held_out(shapes: Sequence[Shape]) -> bool:
