@@ -6,7 +6,7 @@ A caption is a function of the scene, with one wording for each:
 - two kinds: "a large red circle above a small blue square", "two small green stars left of a large white ring". Of the
   four relations exactly one holds. The pair comes first, else the larger shape, else the upper or left one;
 - three kinds stand side by side: "a red circle and a blue square and a green star", from left to right. No comma:
-  CLIP's tokenizer gives it back with a space before it;
+  CLIP's tokenizer gives it back with a space before it.
 
 No caption has fewer than four words, because generation by default puts no end before the fifth token. Some pairs of
 colour and shape, and some pairs of shapes above or beside each other, are held out: training never shows them.
