@@ -233,5 +233,5 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(make_demo_data, "write_list", fail)
     with pytest.raises(OSError, match="disk full"):
-        make_demo_data.write_data(tmp_path / "demo", 5, 1, 1, 0, 1)
+        make_demo_data.write_data(tmp_path / "demo", 5, 1, 1, 1, 0, 1)
     assert list(tmp_path.iterdir()) == []

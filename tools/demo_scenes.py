@@ -147,9 +147,9 @@ def is_held_out(shapes: Sequence[Shape]) -> bool:
     return False
 
 
-def sample_scene(rng: np.random.Generator, held_out: bool) -> list[Shape]:
-    """A scene of the training combinations, or of the held-out ones; each kind at its rate."""
-    kind = rng.choice(list(KINDS), p=list(KINDS.values()))
+def sample_scene(rng: np.random.Generator, held_out: bool, kind: str | None = None) -> list[Shape]:
+    """A scene of the training combinations, or of the held-out ones; each kind at its rate, or the given one."""
+    kind = kind or rng.choice(list(KINDS), p=list(KINDS.values()))
     while True:
         shapes = _SAMPLERS[kind](rng)
         if shapes and is_held_out(shapes) == held_out:

@@ -4,8 +4,9 @@
     python tools/make_demo_data.py --target data/demo
     python tools/make_demo_data.py --demo_video assets/demo.mp4
 
-The folder gets train-*.tar (webdataset) and val.csv with scenes of the training combinations, held_out.csv and
-videos.csv with scenes of combinations that training never shows; demo_scenes.py says what a scene and its caption are.
+The folder gets train-*.tar and, of single shapes, single-*.tar (webdataset), val.csv with scenes of the training
+combinations, held_out.csv and videos.csv with scenes of combinations that training never shows; demo_scenes.py says
+what a scene and its caption are.
 Every file follows from the seed. Exit code 2: bad usage.
 """
 
@@ -30,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 
-SPLITS = {"train": 0, "val": 1, "held_out": 2, "videos": 3, "demo": 4}
+SPLITS = {"train": 0, "val": 1, "held_out": 2, "videos": 3, "demo": 4, "single": 5}
 SHARD_SIZE = 5000
 VIDEO_SIDE, VIDEO_FRAMES, VIDEO_RATE = 192, 49, 24
 
@@ -51,7 +52,7 @@ def generator(seed: int, split: str, index: int) -> np.random.Generator:
 def make_image(seed: int, split: str, index: int) -> tuple[bytes, str]:
     """One sample of a split: the encoded JPEG of 64 x 64 pixels, and its caption."""
     rng = generator(seed, split, index)
-    shapes = sample_scene(rng, held_out=split == "held_out")
+    shapes = sample_scene(rng, split == "held_out", "one" if split == "single" else None)
     encoded = io.BytesIO()
     draw_scene(rng, shapes, 64).save(encoded, "JPEG", quality=int(rng.integers(85, 96)), subsampling=0)
     return encoded.getvalue(), describe(shapes)
@@ -65,11 +66,11 @@ def make_video(seed: int, index: int, path: Path) -> str:
     return describe(shapes)
 
 
-def write_shard(path: Path, seed: int, start: int, stop: int) -> None:
-    """The training samples `start` to `stop` as a webdataset shard of .jpg and .txt."""
+def write_shard(path: Path, seed: int, split: str, start: int, stop: int) -> None:
+    """The samples `start` to `stop` of a training split as a webdataset shard of .jpg and .txt."""
     with tarfile.open(path, "w") as archive:
         for index in range(start, stop):
-            image, caption = make_image(seed, "train", index)
+            image, caption = make_image(seed, split, index)
             for suffix, content in (("jpg", image), ("txt", caption.encode())):
                 member = tarfile.TarInfo(f"{index:08d}.{suffix}")
                 member.size = len(content)
@@ -81,7 +82,7 @@ def write_list(folder: Path, name: str, rows: Sequence[tuple[str, str]]) -> None
         csv.writer(file).writerows([("filepath", "title"), *rows])
 
 
-def write_data(target: Path, train: int, held_out: int, videos: int, seed: int, workers: int) -> None:
+def write_data(target: Path, train: int, single: int, held_out: int, videos: int, seed: int, workers: int) -> None:
     """Write all splits into the folder `target`, which appears when it is complete. Raises InputError if it exists."""
     if target.exists():
         raise InputError(f"{target}: exists already; remove it or choose another --target")
@@ -99,13 +100,14 @@ def write_data(target: Path, train: int, held_out: int, videos: int, seed: int, 
         with ProcessPoolExecutor(workers) as pool:
             paths = [f"videos/{index:04d}.mp4" for index in range(videos)]
             drawn = [pool.submit(make_video, seed, index, folder / path) for index, path in enumerate(paths)]
-            starts = range(0, train, SHARD_SIZE)
             shards = [
                 pool.submit(
-                    write_shard, folder / f"train-{number:04d}.tar", seed, start, min(start + SHARD_SIZE, train)
+                    write_shard, folder / f"{split}-{start // SHARD_SIZE:04d}.tar", seed, split, start,
+                    min(start + SHARD_SIZE, samples),
                 )
-                for number, start in enumerate(starts)
-            ]
+                for split, samples in (("single", single), ("train", train))
+                for start in range(0, samples, SHARD_SIZE)
+            ]  # fmt: skip
             for job in tqdm(shards, "training shards", disable=None):
                 job.result()
             write_list(folder, "videos", list(zip(paths, (job.result() for job in drawn))))
@@ -133,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     what.add_argument("--target", type=Path, help="folder to make: train-*.tar, val.csv, held_out.csv, videos.csv")
     what.add_argument("--demo_video", type=Path, help="write the bundled video alone to this .mp4 file")
     parser.add_argument("--train", type=count, default=60000, help="training images (default 60000)")
+    parser.add_argument("--single", type=count, default=20000, help="training images of one shape (default 20000)")
     parser.add_argument(
         "--held_out", type=count, default=1000, help="images held out, and to validate by (default 1000)"
     )
@@ -144,7 +147,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.demo_video:
             print(write_demo_video(options.demo_video, options.seed))
         else:
-            write_data(options.target, options.train, options.held_out, options.videos, options.seed, options.workers)
+            write_data(
+                options.target, options.train, options.single, options.held_out, options.videos, options.seed,
+                options.workers,
+            )  # fmt: skip
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
