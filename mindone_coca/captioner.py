@@ -42,9 +42,9 @@ class VideoCaptioner:
         if num_frames < 1:
             raise InputError(f"num_frames: must be at least 1, got {num_frames}")
         self.tokenizer = Tokenizer()
-        if self.config.text_cfg.vocab_size != self.tokenizer.vocab_size:
+        if self.config.vocab_size != self.tokenizer.vocab_size:
             raise InputError(
-                f"text_cfg.vocab_size {self.config.text_cfg.vocab_size}: captions need CLIP's tokenizer with "
+                f"vocabulary of {self.config.vocab_size}: captions need CLIP's tokenizer with "
                 f"{self.tokenizer.vocab_size} ids; use a model trained with it"
             )
         self.num_frames = num_frames
@@ -52,7 +52,7 @@ class VideoCaptioner:
         self.encoder = FrameEncoder(self.model, fusion)
         preprocess = self.config.preprocess
         self.transform = create_transforms(
-            self.config.vision_cfg.image_hw, preprocess.mean, preprocess.std, preprocess.interpolation,
+            self.config.image_hw, preprocess.mean, preprocess.std, preprocess.interpolation,
             preprocess.resize_mode, preprocess.fill_color,
         )  # fmt: skip
 

@@ -46,7 +46,7 @@ class FrameEncoder:
     def __init__(self, model: CoCa, fusion: str = "mean") -> None:
         if fusion not in FUSIONS:
             raise InputError(f"fusion: must be one of {', '.join(FUSIONS)}, got {fusion!r}")
-        if fusion == "pool" and not model.config.vision_cfg.attentional_pool:
+        if fusion == "pool" and not model.pools_frames:
             raise InputError("fusion pool: this model has no attentional pooler; use mean")
         self.model = model
         self.pool = VideoEncoder(model, fusion) if fusion == "pool" else None
