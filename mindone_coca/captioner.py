@@ -13,6 +13,7 @@ from mindone_coca.data.video import VideoFrame, read_frames
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model, find_weights
 from mindone_coca.model.frames import FrameEncoder
+from mindone_coca.parallel_config import ParallelConfig
 
 FRAME_TYPES = ("middle", "multi_frames", "mutil_frames")  # the last is the older port's spelling of the second
 
@@ -32,7 +33,7 @@ class VideoCaptioner:
 
     def __init__(
         self,
-        config: str | os.PathLike | Mapping | ModelConfig,
+        config: str | os.PathLike | Mapping | ModelConfig | ParallelConfig,
         model_path: str | os.PathLike,
         dtype: str = "float32",
         num_frames: int = 16,

@@ -5,17 +5,20 @@ from dataclasses import dataclass
 
 import mindspore as ms
 import numpy as np
-import torch
-from coca_pytorch.coca_pytorch import CoCa as ReferenceCoCa
-from vit_pytorch import ViT
-from vit_pytorch.extractor import Extractor
-from vit_pytorch.simple_vit import SimpleViT
 
 from mindone_coca.factory import build_model
 from mindone_coca.model.parallel_coca import ParallelCoCa
 from mindone_coca.parallel_config import ParallelConfig
 from mindone_coca.weights.names import to_mindspore
 from mindone_coca.weights.parallel_names import is_derived
+from tests.reference import torch
+
+# isort: split
+# vit-pytorch imports torchvision, which tests.reference has made fit for a CPU-only torch
+from coca_pytorch.coca_pytorch import CoCa as ReferenceCoCa
+from vit_pytorch import ViT
+from vit_pytorch.extractor import Extractor
+from vit_pytorch.simple_vit import SimpleViT
 
 
 def random_config(seed: int) -> dict:

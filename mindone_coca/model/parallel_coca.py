@@ -320,6 +320,6 @@ class ParallelCoCa(ImageTextModel):
             raise RuntimeError("recomputation cannot be turned off again in MindSpore; build the model anew")
         if enable and not self._recomputes:
             for _, cell in self.cells_and_names():
-                if isinstance(cell, (Attention, FeedForward, ResidualAttentionBlock, ParallelBlock, MultimodalLayer)):
+                if isinstance(cell, (Attention, FeedForward, ResidualAttentionBlock, ParallelBlock, CrossAttention)):
                     cell.recompute()
             self._recomputes = True

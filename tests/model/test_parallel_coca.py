@@ -3,22 +3,23 @@
 import mindspore as ms
 import numpy as np
 import pytest
-import torch
 
 from mindone_coca import ParallelCoCa
 from mindone_coca.config import CLIPVisionCfg
 from mindone_coca.errors import InputError
+from mindone_coca.model.frames import FrameEncoder
 from mindone_coca.model.vision import VisionTransformer
 from mindone_coca.model.vit import build_vit
 from mindone_coca.parallel_config import ParallelConfig, ViTCfg
 from mindone_coca.weights.names import to_mindspore
 from tests.models import relative_difference
 from tests.parallel_models import SMALL, from_reference, make_inputs, random_config, random_reference
+from tests.reference import torch
 
 TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-4
 
 
-@pytest.fixture(scope="module", params=[0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3, 4))])
+@pytest.fixture(scope="module", params=[1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (0, 2, 3, 4))])
 def pair(request):
     config = random_config(request.param)
     reference = random_reference(config, seed=request.param)
@@ -80,10 +81,8 @@ def test_given_labels_and_image_tokens():
     with torch.no_grad():
         ids, given = torch.from_numpy(inputs.text), torch.from_numpy(tokens)
         want = reference(ids, image_tokens=given, labels=torch.from_numpy(labels), return_loss=True)
-        want_logits = reference(ids, image_tokens=given)
     loss = model(inputs.text, image_tokens=tokens, labels=labels, return_loss=True)
     assert relative_difference(loss, want) < TOLERANCE
-    assert relative_difference(model(inputs.text, image_tokens=tokens), want_logits) < TOLERANCE
 
 
 class Patches(torch.nn.Module):
@@ -135,17 +134,18 @@ def test_our_vision_transformer_is_an_image_encoder():
     assert relative_difference(ours, want.asnumpy()) < TOLERANCE
 
 
-def test_the_class_token_alone_minds_padding():
+@pytest.mark.slow
+def test_several_frames_are_pooled_or_averaged():
     model = from_reference(random_reference(SMALL), SMALL)
-    inputs = make_inputs(SMALL, batch=1)
-    padded = np.pad(inputs.text, ((0, 0), (0, 3)))
-    logits = model(inputs.text, inputs.images).asnumpy()
-    np.testing.assert_allclose(model(padded, inputs.images).asnumpy()[:, :12], logits, rtol=1e-5, atol=1e-5)
-    longer = padded.copy()
-    longer[0, -1] = 3
-    assert relative_difference(model.encode_text(padded), model.encode_text(longer)) > 1e-3
+    frames = make_inputs(SMALL).images
+    encoded = model.visual.img_encoder(ms.Tensor(frames)).asnumpy()  # (F, N, 24)
+    together = model.visual.pool(ms.Tensor(encoded.reshape(1, -1, 24)))[1]
+    assert relative_difference(FrameEncoder(model, "pool")(frames)[1], together) < TOLERANCE
+    apart = model.encode_image_tokens(frames)[1].asnumpy()
+    assert relative_difference(FrameEncoder(model, "mean")(frames)[1], apart.mean(0, keepdims=True)) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_half_precision_stays_close():
     reference = random_reference(SMALL)
     inputs = make_inputs(SMALL)

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from mindone_coca.config import load_model_config
@@ -18,6 +17,7 @@ from mindone_coca.weights.safetensors_file import read_safetensors
 from mindone_coca.weights.shapes import expected_shapes, parameter_shapes
 from tests.models import relative_difference
 from tests.parallel_models import SMALL, build_reference, make_inputs, random_config, random_reference
+from tests.reference import torch
 
 SEEDS = range(8)
 VISION = {"image_size": 16, "patch_size": 8, "layers": 2, "width": 64, "head_width": 64}
