@@ -37,7 +37,7 @@ class ImageTower(nn.Cell):
         self.img_attn_pool_norm = GainNorm(dim)
         self.img_to_latents = Projection(dim, dim_latents, dtype)
 
-    def set_dtype(self, dtype: ms.Type) -> None:
+    def compute_in(self, dtype: ms.Type) -> None:
         for _, cell in self.cells_and_names():
             if hasattr(cell, "dtype"):
                 cell.dtype = dtype
@@ -307,7 +307,7 @@ class ParallelCoCa(ImageTextModel):
     def set_compute_dtype(self, name: str) -> None:
         """See `CoCa.set_compute_dtype`."""
         self.text.dtype = device.compute_dtype(name)
-        self.visual.set_dtype(self.text.dtype)
+        self.visual.compute_in(self.text.dtype)
         self._tag()
 
     def add_temporal_embedding(self, frames: int) -> None:

@@ -16,10 +16,13 @@ from mindone_coca.training.parallel import Ranks
 from mindone_coca.training.progress import read_metrics
 from mindone_coca.training.settings import LossConfig, OptimConfig, load_train_config
 from mindone_coca.training.step import Loss, TrainStep
+from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.names import to_mindspore
+from mindone_coca.weights.save import save_weights
+from tests.models import relative_difference
 from tests.parallel_models import SMALL, from_reference, make_inputs, random_reference
 from tests.reference import torch
-from tests.training.runs import ROOT, environment, train, write_config
+from tests.training.runs import ROOT, environment, read_weights, train, write_config
 
 TOLERANCE = 1e-4
 
@@ -159,3 +162,21 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         )
         with pytest.raises(InputError, match=message):
             Trainer(load_train_config(config, options))
+
+
+@pytest.mark.slow
+def test_two_processes_give_one_process_s_weights(tmp_path):
+    family = {**SMALL, "num_tokens": 49408, "context_length": 8}
+    (tmp_path / "family.yaml").write_text(yaml.safe_dump(family))
+    start = from_reference(random_reference(family), family)
+    save_weights(tmp_path / "start.safetensors", parameter_entries(start))
+    model = {"config": str(tmp_path / "family.yaml"), "checkpoint": str(tmp_path / "start.safetensors")}
+    config = write_config(tmp_path, model=model, optim={"lr": 1e-4})
+    train(config, f"output.dir={tmp_path / 'one'}", "train.batch_size=8")
+    train(
+        config, f"output.dir={tmp_path / 'two'}", "train.batch_size=2", "train.accumulate_steps=2", workers=2
+    )  # fmt: skip
+    one, two = (read_weights(tmp_path / name / "final.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    worst = {name: relative_difference(two[name], one[name]) for name in one}
+    assert max(worst.values()) < 1e-5, max(worst.items(), key=lambda item: item[1])
