@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "CoCa": "mindone_coca.model.coca",
+    "ParallelCoCa": "mindone_coca.model.parallel_coca",
     "CLIPVisionCfg": "mindone_coca.config",
     "CLIPTextCfg": "mindone_coca.config",
     "MultimodalCfg": "mindone_coca.config",

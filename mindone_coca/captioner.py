@@ -13,6 +13,7 @@ from mindone_coca.data.video import VideoFrame, read_frames
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model, find_weights
 from mindone_coca.model.frames import FrameEncoder
+from mindone_coca.parallel_config import ParallelConfig
 
 FRAME_TYPES = ("middle", "multi_frames", "mutil_frames")  # the last is the older port's spelling of the second
 
@@ -32,7 +33,7 @@ class VideoCaptioner:
 
     def __init__(
         self,
-        config: str | os.PathLike | Mapping | ModelConfig,
+        config: str | os.PathLike | Mapping | ModelConfig | ParallelConfig,
         model_path: str | os.PathLike,
         dtype: str = "float32",
         num_frames: int = 16,
@@ -42,9 +43,9 @@ class VideoCaptioner:
         if num_frames < 1:
             raise InputError(f"num_frames: must be at least 1, got {num_frames}")
         self.tokenizer = Tokenizer()
-        if self.config.text_cfg.vocab_size != self.tokenizer.vocab_size:
+        if self.config.vocab_size != self.tokenizer.vocab_size:
             raise InputError(
-                f"text_cfg.vocab_size {self.config.text_cfg.vocab_size}: captions need CLIP's tokenizer with "
+                f"vocabulary of {self.config.vocab_size}: captions need CLIP's tokenizer with "
                 f"{self.tokenizer.vocab_size} ids; use a model trained with it"
             )
         self.num_frames = num_frames
@@ -52,7 +53,7 @@ class VideoCaptioner:
         self.encoder = FrameEncoder(self.model, fusion)
         preprocess = self.config.preprocess
         self.transform = create_transforms(
-            self.config.vision_cfg.image_hw, preprocess.mean, preprocess.std, preprocess.interpolation,
+            self.config.image_hw, preprocess.mean, preprocess.std, preprocess.interpolation,
             preprocess.resize_mode, preprocess.fill_color,
         )  # fmt: skip
 

@@ -21,6 +21,9 @@ import yaml
 
 from mindone_coca.errors import InputError
 
+if typing.TYPE_CHECKING:
+    from mindone_coca.parallel_config import ParallelConfig
+
 ConfigType = TypeVar("ConfigType")
 _INSTALLED = Path(__file__).parent / "configs"
 CONFIG_DIR = (
@@ -283,6 +286,24 @@ class ModelConfig:
         check_model_config(config, where)
         return config
 
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        return self.vision_cfg.image_hw
+
+    @property
+    def vocab_size(self) -> int:
+        return self.text_cfg.vocab_size
+
+    @property
+    def context_length(self) -> int:
+        """The longest text that both decoders take."""
+        return min(self.text_cfg.context_length, self.multimodal_cfg.context_length)
+
+    @property
+    def training_length(self) -> int:
+        """Tokens of a caption in training: the last is only predicted, but the text tower reads it."""
+        return min(self.text_cfg.context_length, self.multimodal_cfg.context_length + 1)
+
     def to_dict(self) -> dict:
         """The config as plain data, without fields at their defaults (tower sizes are always written)."""
         written = {"embed_dim": self.embed_dim}
@@ -321,15 +342,32 @@ def find_config(config: str | os.PathLike) -> Path:
     raise InputError(f"{config}: no such config file{nearest(path.stem, known) or f'; packaged: {known}'}")
 
 
-def load_model_config(config: str | os.PathLike | Mapping | ModelConfig) -> ModelConfig:
-    """Read and check a model config from a YAML or JSON path, a packaged name, a dict or a ModelConfig."""
+def load_model_config(
+    config: "str | os.PathLike | Mapping | ModelConfig | ParallelConfig",
+) -> "ModelConfig | ParallelConfig":
+    """Read and check a model config from a YAML or JSON path, a packaged name, a dict or a built one.
+
+    The key `family` chooses the architecture: `coca`, open_clip's and the default, or `parallel_coca`, coca-pytorch's.
+    """
+    from mindone_coca.parallel_config import FAMILY, ParallelConfig, check_parallel_config
+
+    if isinstance(config, ParallelConfig):
+        check_parallel_config(config, "model config")
+        return config
     if isinstance(config, ModelConfig):
         check_model_config(config, "model config")
         return config
-    if isinstance(config, Mapping):
-        return ModelConfig.from_dict(config)
-    path = find_config(config)
-    return ModelConfig.from_dict(read_mapping(path), str(path))
+    where = "model config"
+    if not isinstance(config, Mapping):
+        path = find_config(config)
+        config, where = read_mapping(path), str(path)
+    if config.get("family") == FAMILY:
+        return ParallelConfig.from_dict(config, where)
+    config = dict(config)
+    family = config.pop("family", "coca")
+    if family != "coca":
+        raise InputError(f"{where}: family: must be coca or {FAMILY}, got {_show(family)}")
+    return ModelConfig.from_dict(config, where)
 
 
 _CUSTOM_BLOCK = ("qk_norm", "scaled_cosine_attn", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
@@ -339,7 +377,7 @@ def check_model_config(config: ModelConfig, where: str) -> None:
     """Refuse by name what cannot be built; warn of keys that open_clip ignores though they name a shape."""
     vision, text, multimodal = config.vision_cfg, config.text_cfg, config.multimodal_cfg
     for name, part in (("vision_cfg", vision), ("text_cfg", text), ("multimodal_cfg", multimodal)):
-        _check_tower(part, f"{where}: {name}")
+        check_tower(part, f"{where}: {name}")
 
     def refuse(key: str, reason: str) -> None:
         raise InputError(f"{where}: {key}: {reason}")
@@ -408,7 +446,7 @@ def check_model_config(config: ModelConfig, where: str) -> None:
             )
 
 
-def _check_tower(part: CLIPVisionCfg | CLIPTextCfg, where: str) -> None:
+def check_tower(part: CLIPVisionCfg | CLIPTextCfg, where: str) -> None:
     sizes = ("layers", "width", "heads", "vocab_size", "context_length", "head_width", "attn_pooler_heads", "mlp_ratio")
     for name in sizes:
         if getattr(part, name, 1) <= 0:

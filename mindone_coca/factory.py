@@ -12,6 +12,10 @@ from mindone_coca import device
 from mindone_coca.config import ModelConfig, find_config, load_model_config
 from mindone_coca.errors import InputError
 from mindone_coca.model.coca import CoCa
+from mindone_coca.model.parallel_coca import ParallelCoCa
+from mindone_coca.model.vision import VisionTransformer
+from mindone_coca.model.vit import build_vit
+from mindone_coca.parallel_config import ParallelConfig
 from mindone_coca.weights.infer import config_beside
 from mindone_coca.weights.load import load_weights
 from mindone_coca.weights.source import weights_in_folder
@@ -20,16 +24,16 @@ DEFAULT_WEIGHTS = (Path("models/coca_model.ckpt"), Path("models/coca_model.safet
 
 
 def create_model(
-    config: str | os.PathLike | Mapping | ModelConfig,
+    config: str | os.PathLike | Mapping | ModelConfig | ParallelConfig,
     checkpoint_path: str | os.PathLike | None = None,
     dtype: str = "float32",
-) -> CoCa:
-    """Build a CoCa in eval mode.
+) -> CoCa | ParallelCoCa:
+    """Build a model in eval mode; the config's `family` chooses the class.
 
     Args:
-        config: a YAML or JSON path, the name of a packaged config (`coca_vit-l-14`), a dict, or a ModelConfig.
-        checkpoint_path: weights in MindSpore's or open_clip's names, or a folder with one such file, loaded strictly;
-            None draws fresh weights.
+        config: a YAML or JSON path, the name of a packaged config (`coca_vit-l-14`), a dict, or a built config.
+        checkpoint_path: weights in MindSpore's, open_clip's or coca-pytorch's names, or a folder with one such file,
+            loaded strictly; None draws fresh weights.
         dtype: `float32`, `float16` or `bfloat16` for weights and activations; norms, softmax and logits stay float32.
             float32 leaves the choice to the config's `cast_dtype`.
     Raises:
@@ -41,22 +45,28 @@ def create_model(
     device.ensure_configured()
     # drawing weights takes seconds for a large model: not where a checkpoint follows
     with no_init_parameters() if checkpoint_path is not None else contextlib.nullcontext():
-        model = CoCa(
-            embed_dim=config.embed_dim,
-            multimodal_cfg=config.multimodal_cfg,
-            text_cfg=config.text_cfg,
-            vision_cfg=config.vision_cfg,
-            quick_gelu=config.quick_gelu,
-            init_logit_scale=config.init_logit_scale,
-            init_logit_bias=config.init_logit_bias,
-            nonscalar_logit_scale=config.nonscalar_logit_scale,
-            cast_dtype=config.cast_dtype,
-            pad_id=config.pad_id,
-            temporal_frames=config.temporal_frames,
-        )
-    model.config = config  # with its preprocessing, which the towers do not need
+        model = build_model(config)
     if checkpoint_path is not None:
         load_weights(model, find_weights(checkpoint_path))
+    return model
+
+
+def build_model(config: ModelConfig | ParallelConfig) -> CoCa | ParallelCoCa:
+    """The model of a checked config, its weights drawn as MindSpore is told to."""
+    if isinstance(config, ParallelConfig):
+        dtype = device.compute_dtype(config.cast_dtype)
+        if config.img_encoder is not None:
+            encoder = build_vit(config.img_encoder, dtype)
+        else:
+            encoder = VisionTransformer(config.vision_cfg, config.image_dim, dtype=dtype)
+        names = ("dim", "num_tokens", "unimodal_depth", "multimodal_depth", "image_dim", "dim_latents")
+        names += ("num_img_queries", "dim_head", "heads", "ff_mult", "caption_loss_weight", "contrastive_loss_weight")
+        names += ("pad_id", "context_length", "cast_dtype")
+        return ParallelCoCa(img_encoder=encoder, config=config, **{name: getattr(config, name) for name in names})
+    names = ("embed_dim", "multimodal_cfg", "text_cfg", "vision_cfg", "quick_gelu", "init_logit_scale")
+    names += ("init_logit_bias", "nonscalar_logit_scale", "cast_dtype", "pad_id", "temporal_frames")
+    model = CoCa(**{name: getattr(config, name) for name in names})
+    model.config = config  # with its preprocessing, which the towers do not need
     return model
 
 
@@ -72,7 +82,7 @@ def find_weights(path: str | os.PathLike) -> Path:
 
 def find_config_and_weights(
     config: str | os.PathLike | None, model_path: str | os.PathLike | None
-) -> tuple[ModelConfig, Path]:
+) -> tuple[ModelConfig | ParallelConfig, Path]:
     """What `-c` and `--model_path` mean when either is left out.
 
     The weights are model_path, else the config's `checkpoint` (looked for beside the config, then from the working

@@ -138,6 +138,8 @@ def export_model(
     model: CoCa, preprocess: PreprocessCfg, target: Path, batch_size: int, beams: int, cache_length: int
 ) -> None:
     """Write all graphs and the manifest into the new folder `target`. Raises InputError."""
+    if not isinstance(model, CoCa):
+        raise InputError("family: only open_clip's CoCa can be exported, not coca-pytorch's")
     engine = engine_of(model)
     if not engine.cacheable:
         raise InputError("text_cfg: no_causal_mask: such a decoder has no cache; only causal models can be exported")

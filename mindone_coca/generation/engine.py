@@ -13,6 +13,7 @@ from mindspore import Tensor, nn, ops
 from mindone_coca import graph_cache
 from mindone_coca.graph_cache import tag_cell
 from mindone_coca.model.coca import CoCa
+from mindone_coca.model.encoding import ImageTextModel
 from mindone_coca.model.layers import MASKED, attend, merge_heads
 
 LENGTH_STEP = 32  # cache lengths are multiples of this, up to the context
@@ -202,14 +203,18 @@ class DecodeEngine:
 
     Batches are padded to powers of two, prompts and caches to a few lengths, so that a graph is reused whatever the
     inputs' sizes.
+
+    Args:
+        cells: what makes the three compiled pieces of a model: image tokens to cross-attention keys and values, a
+            prompt, one token.
     """
 
-    def __init__(self, model: CoCa) -> None:
+    def __init__(
+        self, model: ImageTextModel, cells: tuple[type[nn.Cell], ...] = (CrossProjection, PromptPass, TokenStep)
+    ) -> None:
         self.model = model
         self.limit = min(model.text.context_length, model.context_length)  # positions that can be run
-        self.cross_projection = CrossProjection(model)
-        self.prompt_pass = PromptPass(model)
-        self.token_step = TokenStep(model)
+        self.cross_projection, self.prompt_pass, self.token_step = (cell(model) for cell in cells)
         for cell in (self.cross_projection, self.prompt_pass, self.token_step):
             cell.set_train(False)
             tag_cell(cell, model.graph_tag)

@@ -11,8 +11,10 @@ from mindspore import Tensor
 from mindone_coca.errors import InputError
 from mindone_coca.generation.beam_search import beam_search
 from mindone_coca.generation.engine import DecodeEngine
+from mindone_coca.generation.parallel_engine import PARALLEL_CELLS
 from mindone_coca.generation.sampling import sample
-from mindone_coca.model.coca import CoCa, as_tensor
+from mindone_coca.model.encoding import ImageTextModel, as_tensor
+from mindone_coca.model.parallel_coca import ParallelCoCa
 
 SOT_TOKEN_ID, EOT_TOKEN_ID = 49406, 49407
 GENERATION_TYPES = ("beam_search", "top_k", "top_p")
@@ -73,7 +75,7 @@ class GenerationConfig:
 
 
 def generate(
-    model: CoCa,
+    model: ImageTextModel,
     image: Tensor | np.ndarray | None,
     text: Tensor | np.ndarray | Sequence | None = None,
     seq_len: int = 30,
@@ -170,9 +172,11 @@ def generate(
     return (ids, Tensor(scores.astype(np.float32))) if return_scores else ids
 
 
-def engine_of(model: CoCa) -> DecodeEngine:
+def engine_of(model: ImageTextModel) -> DecodeEngine:
     """The model's engine, built at its first use."""
-    if model.decode_engine is None:
+    if model.decode_engine is None and isinstance(model, ParallelCoCa):
+        model.decode_engine = DecodeEngine(model, PARALLEL_CELLS)
+    elif model.decode_engine is None:
         model.decode_engine = DecodeEngine(model)
     return model.decode_engine
 
@@ -186,8 +190,8 @@ def _token_ids(given: Any, default: int) -> tuple[int, ...]:
     return tuple(int(i) for i in np.atleast_1d(given))
 
 
-def _check_image_tokens(image_embs: Tensor, model: CoCa) -> Tensor:
-    width = model.text_decoder.text_projection.shape[0]
+def _check_image_tokens(image_embs: Tensor, model: ImageTextModel) -> Tensor:
+    width = model.text_decoder.width
     if image_embs.ndim != 3 or image_embs.shape[1] == 0 or image_embs.shape[2] != width:
         raise InputError(f"image_embs: must have shape (B, K, {width}), got {tuple(image_embs.shape)}")
     return image_embs

@@ -44,8 +44,8 @@ class DecodeSession:
 
     def _pick_images(self, slots: np.ndarray) -> None:
         index = Tensor(slots.astype(np.int32))
-        # of three tensors a layer, the first is a weight, the others have images first
-        self.cross = tuple(t if i % 3 == 0 else ops.gather(t, index, 0) for i, t in enumerate(self.cross))
+        # matrices are weights, the others have images first
+        self.cross = tuple(t if t.ndim == 2 else ops.gather(t, index, 0) for t in self.cross)
 
     def drop_cache(self) -> None:
         """From now on run whole rows: the window slides, so every position changes."""

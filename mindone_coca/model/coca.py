@@ -3,35 +3,24 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, ops
 from mindspore.common.initializer import Constant
 
-from mindone_coca import device, graph_cache
+from mindone_coca import device
 from mindone_coca.config import CLIPTextCfg, CLIPVisionCfg, ModelConfig, MultimodalCfg, check_model_config, from_dict
 from mindone_coca.errors import InputError
 from mindone_coca.graph_cache import model_tag, tag_cell
+from mindone_coca.model.encoding import ImageTextModel, as_tensor, normalize
 from mindone_coca.model.layers import new_parameter
 from mindone_coca.model.multimodal import MultimodalTransformer
 from mindone_coca.model.text import TextTransformer
 from mindone_coca.model.vision import VisionTransformer
 
 
-def normalize(x: Tensor) -> Tensor:
-    """Unit length over the last axis, in float32, as torch.nn.functional.normalize."""
-    x = x.astype(ms.float32)
-    return x / ops.maximum(ops.sqrt((x * x).sum(-1, keepdims=True)), 1e-12)
-
-
-def as_tensor(x: Tensor | np.ndarray | list, dtype: ms.Type | None = None) -> Tensor:
-    x = x if isinstance(x, Tensor) else Tensor(np.ascontiguousarray(x))
-    return x if dtype is None or x.dtype == dtype else x.astype(dtype)
-
-
-class CoCa(nn.Cell):
+class CoCa(ImageTextModel):
     """Contrastive Captioner (arXiv 2205.01917). Source: open_clip.coca_model.CoCa.
 
     Args:
@@ -47,6 +36,8 @@ class CoCa(nn.Cell):
     Raises:
         InputError: a config that cannot be built, naming the key.
     """
+
+    text_reads_all = True  # in training the text tower reads the last token too, which else is a label alone
 
     def __init__(
         self,
@@ -154,11 +145,10 @@ class CoCa(nn.Cell):
             output["logit_bias"] = self.logit_bias + 0.0  # a graph returns values, not parameters
         return output
 
-    def check_images(self, images: Tensor) -> Tensor:
-        expected = (3, *self.visual.image_hw)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise InputError(f"images: must have shape (B, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
-        return images
+    @property
+    def pools_frames(self) -> bool:
+        """Whether a pooler can read several frames' tokens at once."""
+        return bool(self.config.vision_cfg.attentional_pool)
 
     def check_text(self, text: Tensor | np.ndarray, output_labels: bool = False) -> Tensor:
         text = as_tensor(text, ms.int32)
@@ -166,26 +156,6 @@ class CoCa(nn.Cell):
         if text.ndim != 2 or not 1 <= text.shape[1] <= limit:
             raise InputError(f"text: must have shape (B, T) with T up to {limit}, got {tuple(text.shape)}; shorten it")
         return text
-
-    def encode_image_tokens(self, images: Tensor | np.ndarray, normalize_latent: bool = True) -> tuple[Tensor, Tensor]:
-        """Images (B, 3, H, W) -> feature (B, embed_dim) and tokens for the decoder (B, K, D)."""
-        latent, tokens = graph_cache.call(self.visual, self.check_images(as_tensor(images)))
-        return normalize(latent) if normalize_latent else latent.astype(ms.float32), tokens
-
-    def encode_image(self, images: Tensor | np.ndarray, normalize: bool = True) -> Tensor:
-        """Images (B, 3, H, W) -> features (B, embed_dim), of unit length unless `normalize` is False."""
-        return self.encode_image_tokens(images, normalize)[0]
-
-    def encode_text(self, text: Tensor | np.ndarray, normalize: bool = True) -> Tensor:
-        """Ids (B, T) -> features (B, embed_dim). The class token sits after T tokens, so padding changes the result."""
-        latent = graph_cache.call(self.text, self.check_text(text))[0]
-        return _normalize(latent) if normalize else latent.astype(ms.float32)
-
-    def generate(self, *arguments: Any, **options: Any) -> Tensor | tuple[Tensor, Tensor]:
-        """Caption images; `mindone_coca.generation.generate` holds the arguments, by position as in open_clip too."""
-        from mindone_coca.generation import generate
-
-        return generate(self, *arguments, **options)
 
     def set_compute_dtype(self, name: str) -> None:
         """Compute in `float32`, `float16` or `bfloat16` from now on, whatever the parameters' type: training keeps
@@ -216,6 +186,3 @@ class CoCa(nn.Cell):
             for block in self.text_decoder.cross_attn:
                 block.recompute()
             self._recomputes = True
-
-
-_normalize = normalize  # `encode_text` has an argument of that name

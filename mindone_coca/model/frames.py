@@ -6,7 +6,7 @@ from mindspore import Tensor, nn, ops
 from mindone_coca import graph_cache
 from mindone_coca.errors import InputError
 from mindone_coca.graph_cache import tag_cell
-from mindone_coca.model.coca import CoCa, as_tensor, normalize
+from mindone_coca.model.encoding import ImageTextModel, as_tensor, normalize
 
 FUSIONS = ("mean", "pool")
 
@@ -19,7 +19,7 @@ class VideoEncoder(nn.Cell):
     tokens at once (VideoCoCa, arXiv 2212.04979, section 3). Images (B, 3, H, W) go through the tower as they are.
     """
 
-    def __init__(self, model: CoCa, fusion: str) -> None:
+    def __init__(self, model: ImageTextModel, fusion: str) -> None:
         super().__init__(auto_prefix=False)  # the tower is only borrowed
         self.visual, self.pools = model.visual, fusion == "pool"
         tag_cell(self, f"{model.graph_tag} {fusion}")
@@ -43,10 +43,10 @@ class FrameEncoder:
             patch tokens of all frames, which needs a model with one.
     """
 
-    def __init__(self, model: CoCa, fusion: str = "mean") -> None:
+    def __init__(self, model: ImageTextModel, fusion: str = "mean") -> None:
         if fusion not in FUSIONS:
             raise InputError(f"fusion: must be one of {', '.join(FUSIONS)}, got {fusion!r}")
-        if fusion == "pool" and not model.config.vision_cfg.attentional_pool:
+        if fusion == "pool" and not model.pools_frames:
             raise InputError("fusion pool: this model has no attentional pooler; use mean")
         self.model = model
         self.pool = VideoEncoder(model, fusion) if fusion == "pool" else None

@@ -20,7 +20,7 @@ class MultimodalTransformer(nn.Cell):
         self, cfg: MultimodalCfg, vocab_size: int, quick_gelu: bool = False, dtype: ms.Type = ms.float32
     ) -> None:
         super().__init__()
-        width = cfg.width
+        self.width = width = cfg.width
         self.context_length = cfg.context_length
         options = {"ls_init_value": cfg.ls_init_value, "quick_gelu": quick_gelu, "dtype": dtype, "depth": cfg.layers}
         blocks = [ResidualAttentionBlock(width, cfg.heads, **options) for _ in range(cfg.layers)]

@@ -14,6 +14,7 @@ from mindspore import Parameter, Tensor
 from mindone_coca.config import ModelConfig
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
+from mindone_coca.parallel_config import ParallelConfig
 from mindone_coca.weights.entry import Entry
 from mindone_coca.weights.names import to_open_clip
 from mindone_coca.weights.safetensors_file import read_safetensors
@@ -91,7 +92,7 @@ class Checkpoints:
         return Position(**json.loads(weights.metadata["position"]))
 
 
-def export(folder: Path, name: str, model_config: ModelConfig, weights: dict[str, Entry]) -> Path:
+def export(folder: Path, name: str, model_config: ModelConfig | ParallelConfig, weights: dict[str, Entry]) -> Path:
     """Write `name.safetensors` and `name.yaml`, which names it, for inference.py; returns the config's path."""
     unknown = [key for key in weights if to_open_clip(key) is None]
     if unknown:

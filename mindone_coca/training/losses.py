@@ -26,18 +26,26 @@ def caption_labels(text: np.ndarray) -> np.ndarray:
     return text[:, 1 : -(-longest // LENGTH_STEP) * LENGTH_STEP]
 
 
-def caption_loss_sum(logits: Tensor, labels: Tensor) -> Tensor:
+def caption_loss_sum(logits: Tensor, labels: Tensor, pad_id: int = PAD_ID) -> Tensor:
     """Sum of the cross-entropies of logits (B, T, V) at labels (B, T) that are no padding; 0 when all are.
 
     Source: open_clip.loss.CoCaLoss.caption_loss, before its mean.
     """
     log_probs = ops.LogSoftmax(-1)(logits)
     picked = ops.gather_elements(log_probs, 2, labels.astype(ms.int32)[..., None])[..., 0]  # (B, T)
-    return -(picked * (labels != PAD_ID).astype(ms.float32)).sum()
+    return -(picked * (labels != pad_id).astype(ms.float32)).sum()
 
 
-def count_labels(labels: Tensor) -> Tensor:
-    return (labels != PAD_ID).astype(ms.float32).sum()
+def count_labels(labels: Tensor, pad_id: int = PAD_ID) -> Tensor:
+    return (labels != pad_id).astype(ms.float32).sum()
+
+
+def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
+    """The symmetric cross-entropy of one batch's features (B, D), of unit length; its gradient is MindSpore's."""
+    scale = ops.exp(logit_scale)
+    logits = scale * ops.matmul(image, text.swapaxes(0, 1))  # (B, B)
+    totals = log_sum_exp(logits) + log_sum_exp(logits.swapaxes(0, 1))  # (B, 1)
+    return (totals.sum() - 2 * scale * (image * text).sum()) / (2 * image.shape[0])
 
 
 class ContrastiveLoss(nn.Cell):

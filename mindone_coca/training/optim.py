@@ -3,20 +3,33 @@
 import fnmatch
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
+from mindone_coca.config import ModelConfig
 from mindone_coca.errors import InputError
-from mindone_coca.model.coca import CoCa
+from mindone_coca.model.encoding import ImageTextModel
+from mindone_coca.parallel_config import ParallelConfig
 from mindone_coca.training.parallel import Ranks, Sum
 from mindone_coca.training.settings import OptimConfig
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's limit of the temperature, as open_clip clamps it
 SCALE_START, SCALE_GROWTH_STEPS = 65536.0, 2000.0  # of the fp16 loss: torch.amp.GradScaler's
 TINY = 1e-30
+# the number of a block in a parameter's name, and what comes before a tower's first block
+BLOCK = re.compile(r"\.(?:resblocks|cross_attn|layers|unimodal_layers|multimodal_layers)\.(\d+)\.")
+AT_INPUT = {
+    *("conv1", "class_embedding", "positional_embedding", "ln_pre", "token_embedding", "cls_emb"),
+    *(
+        "to_patch_embedding",
+        "cls_token",
+        "pos_embedding",
+        "text_cls_token",
+    ),  # not the tied token_emb: it comes last too
+}
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
@@ -32,7 +45,7 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
     return config.end_lr + 0.5 * (1 + math.cos(math.pi * done)) * (config.lr - config.end_lr)
 
 
-def freeze(model: CoCa, patterns: Sequence[str]) -> None:
+def freeze(model: ImageTextModel, patterns: Sequence[str]) -> None:
     """Stop training the parameters whose names match one of the patterns (`visual.*`, `*ln_*`).
 
     Raises InputError for a pattern that matches none.
@@ -46,9 +59,22 @@ def freeze(model: CoCa, patterns: Sequence[str]) -> None:
             parameter.requires_grad = False
 
 
-def freeze_unreached(model: CoCa, caption_weight: float, contrastive_weight: float) -> None:
+def freeze_unreached(model: ImageTextModel, caption_weight: float, contrastive_weight: float) -> None:
     """Leave alone what the loss does not depend on, as torch does: weight decay would move it all the same."""
-    text, vision = model.config.text_cfg, model.config.vision_cfg
+    patterns = unreached(model.config, caption_weight, contrastive_weight)
+    for parameter in model.trainable_params():
+        if any(fnmatch.fnmatchcase(parameter.name, pattern) for pattern in patterns):
+            parameter.requires_grad = False
+
+
+def unreached(config: ModelConfig | ParallelConfig, caption_weight: float, contrastive_weight: float) -> list[str]:
+    """Patterns of the parameters that the loss does not depend on."""
+    if isinstance(config, ParallelConfig):
+        patterns = ["visual.img_encoder.proj"]  # open_clip's tower as an encoder: its feature is not used
+        if not contrastive_weight:
+            patterns += ["temperature", "*_to_latents.*", "text.text_cls_token", "text.text_cls_norm.*"]
+        return patterns + ["text_decoder.*"] * (not caption_weight)
+    text, vision = config.text_cfg, config.vision_cfg
     patterns = []
     if not contrastive_weight:
         patterns = ["logit_scale", "logit_bias", "visual.proj", "visual.attn_pool_contrastive.*", "text.cls_emb"]
@@ -57,9 +83,7 @@ def freeze_unreached(model: CoCa, caption_weight: float, contrastive_weight: flo
             patterns.append("visual.ln_post.*")
     if not caption_weight:
         patterns = ["text_decoder.*"] + ["visual.attn_pool.*"] * (vision.attentional_pool == "parallel")
-    for parameter in model.trainable_params():
-        if any(fnmatch.fnmatchcase(parameter.name, pattern) for pattern in patterns):
-            parameter.requires_grad = False
+    return patterns
 
 
 def has_weight_decay(name: str, shape: Sequence[int]) -> bool:
@@ -74,13 +98,22 @@ def layer_multiplier(name: str, layers: dict[str, int], decay: float) -> float:
         layers: blocks of each tower, by `visual`, `text` and `text_decoder`.
     """
     tower = name.split(".")[0]
-    block = re.search(r"\.(?:resblocks|cross_attn)\.(\d+)\.", name)
+    block = BLOCK.search(name)
     if block:
         return decay ** (layers[tower] - 1 - int(block[1]))
-    at_input = ("conv1", "class_embedding", "positional_embedding", "ln_pre", "token_embedding", "cls_emb")
-    if "." in name and name.split(".")[1] in at_input:
+    if AT_INPUT & set(name.split(".")):
         return decay ** layers[tower]
     return 1.0
+
+
+def tower_layers(names: Iterable[str]) -> dict[str, int]:
+    """Blocks of each tower, from the names of all parameters."""
+    layers: dict[str, int] = {}
+    for name in names:
+        if block := BLOCK.search(name):
+            tower = name.split(".")[0]
+            layers[tower] = max(layers.get(tower, 0), int(block[1]) + 1)
+    return layers
 
 
 class AdamW(nn.Cell):
@@ -96,18 +129,14 @@ class AdamW(nn.Cell):
     """
 
     def __init__(
-        self, model: CoCa, config: OptimConfig, ranks: Ranks, grad_clip_norm: float | None = None,
+        self, model: ImageTextModel, config: OptimConfig, ranks: Ranks, grad_clip_norm: float | None = None,
         ema_decay: float | None = None, loss_scaling: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(model.trainable_params())
         self.first = self.parameters.clone("optimiser.first", init="zeros")
         self.second = self.parameters.clone("optimiser.second", init="zeros")
-        layers = {
-            "visual": model.config.vision_cfg.layers,
-            "text": model.config.text_cfg.layers,
-            "text_decoder": model.config.multimodal_cfg.layers,
-        }
+        layers = tower_layers(p.name for p in model.get_parameters())
         groups = [
             (
                 layer_multiplier(p.name, layers, config.layer_decay),

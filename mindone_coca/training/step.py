@@ -11,7 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
-from mindone_coca.model.coca import CoCa, normalize
+from mindone_coca.model.encoding import ImageTextModel, normalize
 from mindone_coca.model.frames import VideoEncoder
 from mindone_coca.training.losses import PAD_ID, ContrastiveLoss, caption_labels, caption_loss_sum, count_labels
 from mindone_coca.training.optim import AdamW, as_scalar
@@ -22,20 +22,21 @@ from mindone_coca.training.settings import LossConfig
 class Features(nn.Cell):
     """Images and text (b, T) -> image features, text features (b, D) of unit length, and number of labels."""
 
-    def __init__(self, model: CoCa, fusion: str) -> None:
+    def __init__(self, model: ImageTextModel, fusion: str) -> None:
         super().__init__(auto_prefix=False)
         self.visual, self.text = VideoEncoder(model, fusion), model.text
+        self.text_reads_all = model.text_reads_all
 
     def construct(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         latent, _ = self.visual(images)
-        text_latent, _ = self.text(text)
+        text_latent, _ = self.text(text if self.text_reads_all else text[:, :-1])
         return normalize(latent), normalize(text_latent), count_labels(text[:, 1:])
 
 
 class Contrast(nn.Cell):
     """The contrastive loss and the number of labels over all devices, and the gradients at this device's features."""
 
-    def __init__(self, model: CoCa, ranks: Ranks) -> None:
+    def __init__(self, model: ImageTextModel, ranks: Ranks) -> None:
         super().__init__(auto_prefix=False)
         self.logit_scale = model.logit_scale
         self.loss = ContrastiveLoss(Gather(ranks))
@@ -59,9 +60,10 @@ class Loss(nn.Cell):
         of this device; the number of labels over all devices.
     """
 
-    def __init__(self, model: CoCa, config: LossConfig, ranks: Ranks, fusion: str = "mean") -> None:
+    def __init__(self, model: ImageTextModel, config: LossConfig, ranks: Ranks, fusion: str = "mean") -> None:
         super().__init__(auto_prefix=False)
         self.visual, self.text, self.text_decoder = VideoEncoder(model, fusion), model.text, model.text_decoder
+        self.text_reads_all = model.text_reads_all
         self.logit_scale = model.logit_scale
         self.contrast = Contrast(model, ranks)
         self.caption_weight, self.contrastive_weight = config.caption_weight, config.contrastive_weight
@@ -72,7 +74,7 @@ class Loss(nn.Cell):
         image_grad: Tensor | None = None, text_grad: Tensor | None = None, scale_grad: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
         latent, image_embs = self.visual(images)
-        text_latent, token_embs = self.text(text)
+        text_latent, token_embs = self.text(text if self.text_reads_all else text[:, :-1])
         contrastive = ops.zeros((), ms.float32)
         total = ops.zeros((), ms.float32)
         if count is None:
@@ -163,7 +165,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: CoCa,
+        model: ImageTextModel,
         config: LossConfig,
         optimiser: AdamW,
         ranks: Ranks,

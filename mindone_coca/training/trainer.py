@@ -22,8 +22,10 @@ from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model
 from mindone_coca.files import atomic_path
 from mindone_coca.model.frames import VideoEncoder
+from mindone_coca.parallel_config import ParallelConfig
 from mindone_coca.training.checkpoints import Checkpoints, Position, entries_of, export
 from mindone_coca.training.curves import draw_curves
+from mindone_coca.training.losses import PAD_ID
 from mindone_coca.training.optim import AdamW, freeze, freeze_unreached, learning_rate
 from mindone_coca.training.parallel import start_ranks
 from mindone_coca.training.progress import Metrics, Progress
@@ -55,11 +57,13 @@ class Trainer:
         if config.train.recompute:
             self.model.set_grad_checkpointing()
         self.tokenizer = Tokenizer()
-        if self.model_config.text_cfg.vocab_size != self.tokenizer.vocab_size:
+        if self.model_config.vocab_size != self.tokenizer.vocab_size:
             raise InputError(
-                f"{config.model.config}: text_cfg.vocab_size must be {self.tokenizer.vocab_size}, the tokenizer's, "
-                f"not {self.model_config.text_cfg.vocab_size}"
+                f"{config.model.config}: the vocabulary must be {self.tokenizer.vocab_size}, the tokenizer's, "
+                f"not {self.model_config.vocab_size}"
             )
+        if isinstance(self.model_config, ParallelConfig) and self.model_config.pad_id != PAD_ID:
+            raise InputError(f"{config.model.config}: pad_id must be {PAD_ID}, with which captions are padded")
         self.data = self._open_data(training=True)
         self.val = self._open_data(training=False) if config.data.val is not None else None
         self.steps_per_epoch = len(self.data) // config.train.accumulate_steps
@@ -91,7 +95,7 @@ class Trainer:
         """Check the fusion of frames, and add temporal embeddings where the weights have none yet."""
         data = self.config.data
         pools = data.frame_type == "multi_frames" and data.fusion == "pool"
-        if data.fusion == "pool" and not self.model_config.vision_cfg.attentional_pool:
+        if data.fusion == "pool" and not self.model.pools_frames:
             raise InputError("data.fusion: pool needs a model with attentional_pool; use mean")
         if self.config.model.temporal_embedding and not pools:
             raise InputError(
@@ -103,7 +107,7 @@ class Trainer:
             self.model_config.temporal_frames = data.num_frames
 
     def _open_data(self, training: bool) -> TrainingData:
-        preprocess, size = self.model_config.preprocess, self.model_config.vision_cfg.image_hw
+        preprocess, size = self.model_config.preprocess, self.model_config.image_hw
         if training:
             transform = create_train_transforms(size, preprocess.mean, preprocess.std)
         else:
@@ -111,11 +115,10 @@ class Trainer:
                 size, preprocess.mean, preprocess.std, preprocess.interpolation, preprocess.resize_mode,
                 preprocess.fill_color,
             )  # fmt: skip
-        length = min(self.model_config.text_cfg.context_length, self.model_config.multimodal_cfg.context_length + 1)
         return open_data(
             self.config.data, self.tokenizer, transform, batch_size=self.config.train.batch_size,
-            context_length=length, seed=self.config.train.seed, training=training, rank=self.ranks.rank,
-            world_size=self.ranks.size,
+            context_length=self.model_config.training_length, seed=self.config.train.seed, training=training,
+            rank=self.ranks.rank, world_size=self.ranks.size,
         )  # fmt: skip
 
     def _total_steps(self) -> int:

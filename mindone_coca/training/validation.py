@@ -14,7 +14,7 @@ from mindone_coca.config import PreprocessCfg
 from mindone_coca.data.loader import Batch, TrainingData
 from mindone_coca.data.tokenizer import Tokenizer
 from mindone_coca.files import atomic_path
-from mindone_coca.model.coca import CoCa
+from mindone_coca.model.encoding import ImageTextModel
 from mindone_coca.training.losses import caption_labels
 from mindone_coca.training.optim import as_scalar
 from mindone_coca.training.settings import LossConfig
@@ -69,7 +69,7 @@ def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig) -> di
     return losses
 
 
-def caption_tokens(model: CoCa, tokens: Tensor, tokenizer: Tokenizer) -> list[str]:
+def caption_tokens(model: ImageTextModel, tokens: Tensor, tokenizer: Tokenizer) -> list[str]:
     """The model's greedy captions of encoded images (B, K, D); they may be as short as the training captions."""
     length = min(30, model.context_length)
     options = {"generation_type": "top_k", "top_k": 1, "seq_len": length, "min_seq_len": 1}

@@ -14,19 +14,25 @@ import yaml
 from mindone_coca.config import ModelConfig, load_model_config
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
+from mindone_coca.parallel_config import ParallelConfig
 from mindone_coca.weights.dtypes import WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.entry import Entry, Weights
 from mindone_coca.weights.infer import config_beside, infer_config, open_clip_json
 from mindone_coca.weights.names import naming, to_mindspore, to_open_clip
+from mindone_coca.weights.parallel_names import derived_entry, without_derived
 from mindone_coca.weights.resize import resize_positions
 from mindone_coca.weights.save import save_weights
-from mindone_coca.weights.shapes import check_shapes, expected_shapes
+from mindone_coca.weights.shapes import check_shapes, expected_shapes, parameter_shapes
 from mindone_coca.weights.source import TORCH_SUFFIXES, open_weights
 
 _POSITIONS = "visual.positional_embedding"
 _TARGETS = (".ckpt", ".safetensors")
 _REVERSE_TARGETS = (*TORCH_SUFFIXES, ".safetensors")
+OPEN_CLIP_NAME, COCA_PYTORCH_NAME = "open_clip_pytorch_model.bin", "coca_pytorch.pt"  # in a folder
 _SPARE_DISK = 16 << 20  # for headers and the config beside the weights
+
+
+AnyConfig = ModelConfig | ParallelConfig
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Plan:
     source: Weights
     target: Path
     entries: dict[str, Entry]
-    config: ModelConfig
+    config: AnyConfig
     texts: dict[Path, str]
     metadata: dict[str, str]
     notes: list[str]
@@ -87,10 +93,10 @@ def target_file(target: Path, reverse: bool) -> Path:
         raise InputError(f"{target}: {target.suffix} is written {other} --reverse; here it can be {', '.join(allowed)}")
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: is a file of another kind; give a folder or a name ending in {', '.join(allowed)}")
-    return target / ("open_clip_pytorch_model.bin" if reverse else "coca_model.ckpt")
+    return target / (OPEN_CLIP_NAME if reverse else "coca_model.ckpt")
 
 
-def _source_config(options: Options, weights: Weights, entries: dict[str, Entry]) -> tuple[ModelConfig, str]:
+def _source_config(options: Options, weights: Weights, entries: dict[str, Entry]) -> tuple[AnyConfig, str]:
     if options.config is not None:
         return load_model_config(options.config), f"config {options.config}"
     beside = config_beside(weights.path)
@@ -162,11 +168,11 @@ def _result_dtype(entry: Entry, name: str, dtype: str | None, path: Path) -> str
     return dtype or entry.dtype
 
 
-def _config_texts(target: Path, config: ModelConfig, notes: list[str], reverse: bool) -> dict[Path, str]:
+def _config_texts(target: Path, config: AnyConfig, notes: list[str], reverse: bool) -> dict[Path, str]:
     config = dataclasses.replace(config, checkpoint=None)  # it named the source's place
     comment = "".join(f"# {note}\n" for note in notes)
     texts = {target.with_suffix(".yaml"): comment + yaml.safe_dump(config.to_dict(), sort_keys=False)}
-    if reverse:
+    if reverse and isinstance(config, ModelConfig):
         plain, whole = open_clip_json(config)
         texts[target.with_suffix(".json")] = plain
         # Makes the folder one that open_clip.create_model("local-dir:FOLDER") takes.
@@ -174,7 +180,7 @@ def _config_texts(target: Path, config: ModelConfig, notes: list[str], reverse: 
     return texts
 
 
-def _holds(file: Path, config: ModelConfig) -> bool:
+def _holds(file: Path, config: AnyConfig) -> bool:
     """Whether a config file is there already and says the same, so that it can stay."""
     try:
         return file.is_file() and load_model_config(file) == dataclasses.replace(config, checkpoint=None)
@@ -195,18 +201,26 @@ def plan_conversion(options: Options) -> Plan:
     source = open_weights(options.source, ema=options.ema)
     path = source.path
     entries = dict(source.entries)
-    if naming(entries, str(path)) == "mindspore":
+    names = naming(entries, str(path))
+    if names == "coca_pytorch":
+        entries = without_derived(entries, path)
+    elif names == "mindspore":
         entries = {to_open_clip(name) or name: entry for name, entry in entries.items()}
     config, origin = _source_config(options, source, entries)
     notes = [f"converted from {path.name}", *source.notes, origin]
     metadata = {"format": "pt" if options.reverse else "ms", "source": path.name}
+    if isinstance(config, ParallelConfig):
+        if options.patch_grid or options.image_size:
+            raise InputError(f"{path}: a coca-pytorch model; only open_clip's position embeddings can be resized")
+        if options.reverse and target.name == OPEN_CLIP_NAME:
+            target = target.with_name(COCA_PYTORCH_NAME)
     size = _new_image_size(options, config)
     if size is not None:
         entries, config, note = _resized(entries, config, size, path)
         notes.append(note)
         metadata["positions"] = note
-    expected = expected_shapes(config)
-    check_shapes(expected, {name: entry.shape for name, entry in entries.items()}, path)
+    parameters = parameter_shapes(config)
+    check_shapes(parameters, {name: entry.shape for name, entry in entries.items()}, path)
 
     texts = _config_texts(target, config, notes, options.reverse)
     texts = {file: text for file, text in texts.items() if not _holds(file, config)}
@@ -214,10 +228,11 @@ def plan_conversion(options: Options) -> Plan:
     if existing and not options.force:
         raise InputError(f"{existing[0]}: exists already; pass --force to overwrite it")
     plan = Plan(source, target, {}, config, texts, metadata, notes)
-    for name, shape in expected.items():
-        dtype = _result_dtype(entries[name], name, options.dtype, path)
+    for name, shape in (expected_shapes(config) if options.reverse else parameters).items():
+        entry = entries[name] if name in parameters else derived_entry(name, shape, entries)
+        dtype = _result_dtype(entry, name, options.dtype, path)
         written = name if options.reverse else to_mindspore(name)
-        plan.entries[written] = _converted(plan, name, entries[name], shape, dtype, options.allow_nan)
+        plan.entries[written] = _converted(plan, name, entry, shape, dtype, options.allow_nan)
     _check_disk(plan)
     return plan
 

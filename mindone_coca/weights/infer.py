@@ -9,7 +9,10 @@ from pathlib import Path
 
 from mindone_coca.config import CONFIG_DIR, ModelConfig, load_model_config
 from mindone_coca.errors import InputError
-from mindone_coca.weights.shapes import Shapes, check_shapes, expected_shapes, same_shape
+from mindone_coca.parallel_config import ParallelConfig
+from mindone_coca.weights.infer_parallel import UNKNOWABLE, parallel_data
+from mindone_coca.weights.parallel_names import TOKENS
+from mindone_coca.weights.shapes import Shapes, check_shapes, parameter_shapes, same_shape
 from mindone_coca.weights.source import INDEX_SUFFIX
 
 Shape = tuple[int, ...]
@@ -114,12 +117,12 @@ def _decoder(shapes: Mapping[str, Shape], text: dict) -> dict:
 
 
 @cache
-def _published() -> list[tuple[str, ModelConfig, Shapes]]:
+def _published() -> list[tuple[str, ModelConfig | ParallelConfig, Shapes]]:
     configs = [(path.stem, load_model_config(path)) for path in sorted(CONFIG_DIR.glob("coca_*.yaml"))]
-    return [(name, config, expected_shapes(config)) for name, config in configs]
+    return [(name, config, parameter_shapes(config)) for name, config in configs]
 
 
-def _matching_published(shapes: Mapping[str, Shape]) -> tuple[str, ModelConfig] | None:
+def _matching_published(shapes: Mapping[str, Shape]) -> tuple[str, ModelConfig | ParallelConfig] | None:
     """A packaged config whose parameters have exactly these names and shapes."""
     for name, config, expected in _published():
         if expected.keys() == shapes.keys() and all(same_shape(n, shapes[n], expected[n]) for n in expected):
@@ -127,8 +130,24 @@ def _matching_published(shapes: Mapping[str, Shape]) -> tuple[str, ModelConfig] 
     return None
 
 
-def infer_config(shapes: Mapping[str, Shape], path: Path) -> tuple[ModelConfig, str]:
-    """Infer a model config from parameter shapes (open_clip names).
+def _open_clip_data(shapes: Mapping[str, Shape]) -> dict:
+    """A config of open_clip's CoCa as plain data. Raises KeyError for what is missing."""
+    embed_dim = shapes["visual.proj"][1]
+    text = _text(shapes)
+    data = {
+        "embed_dim": embed_dim,
+        "vision_cfg": _vision(shapes, embed_dim),
+        "text_cfg": text,
+        "multimodal_cfg": _decoder(shapes, text),
+        "nonscalar_logit_scale": shapes["logit_scale"] == (1,),
+    }
+    if "logit_bias" in shapes:
+        data["init_logit_bias"] = 0.0
+    return data
+
+
+def infer_config(shapes: Mapping[str, Shape], path: Path) -> tuple[ModelConfig | ParallelConfig, str]:
+    """Infer a model config from parameter shapes (open_clip's or coca-pytorch's names, without what is derived).
 
     Published configs are tried first, since they also say what no shape tells. The result's parameters have
     exactly the given names and shapes.
@@ -142,27 +161,19 @@ def infer_config(shapes: Mapping[str, Shape], path: Path) -> tuple[ModelConfig, 
     if published := _matching_published(shapes):
         name, config = published
         return config, f"the shapes are those of {name}"
+    parallel = TOKENS in shapes
     try:
-        embed_dim = shapes["visual.proj"][1]
-        text = _text(shapes)
-        data = {
-            "embed_dim": embed_dim,
-            "vision_cfg": _vision(shapes, embed_dim),
-            "text_cfg": text,
-            "multimodal_cfg": _decoder(shapes, text),
-            "nonscalar_logit_scale": shapes["logit_scale"] == (1,),
-        }
+        data = parallel_data(shapes, _vision) if parallel else _open_clip_data(shapes)
     except KeyError as error:
         raise InputError(f"{path}: not a whole CoCa checkpoint: {error.args[0]} is missing") from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (ValueError, IndexError, ZeroDivisionError):
         raise InputError(f"{path}: a parameter has the wrong number of dimensions for a CoCa model") from None
-    if "logit_bias" in shapes:
-        data["init_logit_bias"] = 0.0
-    config = ModelConfig.from_dict(data, f"{path}: inferred config")
-    check_shapes(expected_shapes(config), shapes, path)
-    return config, f"config inferred from shapes; assumed, because no shape tells: {_UNKNOWABLE}"
+    config = (ParallelConfig if parallel else ModelConfig).from_dict(data, f"{path}: inferred config")
+    check_shapes(parameter_shapes(config), shapes, path)
+    unknowable = UNKNOWABLE if parallel else _UNKNOWABLE
+    return config, f"config inferred from shapes; assumed, because no shape tells: {unknowable}"
 
 
 def open_clip_arguments(config: ModelConfig) -> dict:

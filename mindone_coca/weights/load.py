@@ -10,6 +10,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.weights.dtypes import DTYPES, WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.entry import Entry, Weights
 from mindone_coca.weights.names import naming, to_mindspore, to_open_clip
+from mindone_coca.weights.parallel_names import without_derived
 from mindone_coca.weights.shapes import check_shapes
 from mindone_coca.weights.source import open_weights
 
@@ -45,7 +46,7 @@ def load_weights(model: nn.Cell, path: str | Path, check_finite: bool = False) -
 
     Args:
         model: a CoCa cell; parameters that are no CoCa weights (caches) are left alone.
-        path: any kind that `open_weights` reads, in MindSpore's or open_clip's names.
+        path: any kind that `open_weights` reads, in MindSpore's, open_clip's or coca-pytorch's names.
         check_finite: refuse NaN and infinite values; reads all data at once. The converter has checked its output.
 
     Returns:
@@ -56,8 +57,9 @@ def load_weights(model: nn.Cell, path: str | Path, check_finite: bool = False) -
             names the first parameter with NaN or infinite values.
     """
     weights = open_weights(path)
-    if naming(weights, str(weights.path)) == "open_clip":
-        weights.entries = {to_mindspore(name) or name: entry for name, entry in weights.entries.items()}
+    if naming(weights, str(weights.path)) != "mindspore":
+        plain = without_derived(weights.entries, weights.path)
+        weights.entries = {to_mindspore(name) or name: entry for name, entry in plain.items()}
     parameters = {p.name: p for p in model.get_parameters() if to_open_clip(p.name)}
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
     check_shapes(shapes, {name: entry.shape for name, entry in weights.items()}, weights.path)

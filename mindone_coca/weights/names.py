@@ -1,4 +1,4 @@
-"""The name map between open_clip's state dict and this package's MindSpore parameters.
+"""The name map between open_clip's or coca-pytorch's state dict and this package's MindSpore parameters.
 
 Both sides nest the same modules; MindSpore's LayerNorm calls its weight and bias gamma and beta, and its
 Embedding calls the weight embedding_table. Shapes and layouts are the same on both sides. Every name is
@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 
 from mindone_coca.errors import InputError
+from mindone_coca.weights.parallel_names import PARALLEL_TABLE, TOKENS
 
 # (open_clip, MindSpore)
 _SINGLE = [
@@ -86,6 +87,14 @@ NAME_TABLE: list[tuple[str, str]] = _SINGLE + [
     for open_clip, mindspore in rows
 ]
 
+# open_clip's image tower as the encoder of coca-pytorch's model
+_ENCODER = [
+    (theirs.replace("visual.", "img_encoder.", 1), ours.replace("visual.", "visual.img_encoder.", 1))
+    for theirs, ours in NAME_TABLE
+    if theirs.startswith("visual.") and "attn_pool" not in theirs and "temporal" not in theirs
+]
+NAME_TABLE += PARALLEL_TABLE + _ENCODER
+
 _TO_MINDSPORE = dict(NAME_TABLE)
 _TO_OPEN_CLIP = {mindspore: open_clip for open_clip, mindspore in NAME_TABLE}
 _LAYER = re.compile(r"\.(0|[1-9][0-9]{0,3})\.")
@@ -93,35 +102,40 @@ _LAYER = re.compile(r"\.(0|[1-9][0-9]{0,3})\.")
 
 def _translate(name: str, table: dict[str, str]) -> str | None:
     layer = _LAYER.search(name)
-    if layer is None:
+    if name in table or layer is None:  # some parts that are no layers are numbered too
         return table.get(name)
     pattern = table.get(name[: layer.start()] + ".{i}." + name[layer.end() :])
     return pattern and pattern.replace("{i}", layer[1])
 
 
 def to_mindspore(name: str) -> str | None:
-    """MindSpore's name of an open_clip parameter; None for a name that is no CoCa parameter."""
+    """MindSpore's name of an open_clip (or coca-pytorch) parameter; None for a name that is no CoCa parameter."""
     return _translate(name, _TO_MINDSPORE)
 
 
 def to_open_clip(name: str) -> str | None:
-    """open_clip's name of a MindSpore parameter; None for a name that is no CoCa parameter."""
+    """open_clip's (or coca-pytorch's) name of a MindSpore parameter; None for one that is no CoCa parameter."""
     return _translate(name, _TO_OPEN_CLIP)
 
 
 def naming(names: Iterable[str], origin: str) -> str:
-    """Tell whose names a file uses, "open_clip" or "mindspore", by the token embedding every CoCa has.
+    """Tell whose names a file uses, "open_clip", "coca_pytorch" or "mindspore", by the token embedding every CoCa has.
 
     Raises:
-        InputError: neither or both are there; `origin` is the file named in the message.
+        InputError: none or several are there; `origin` is the file named in the message.
     """
     names = set(names)
-    torch_like = "text.token_embedding.weight" in names
-    mindspore_like = "text.token_embedding.embedding_table" in names
-    if torch_like == mindspore_like:
-        found = "both namings of" if torch_like else "no"
+    known = {
+        "text.token_embedding.weight": "open_clip",
+        TOKENS: "coca_pytorch",
+        "text.token_embedding.embedding_table": "mindspore",
+        _TO_MINDSPORE[TOKENS]: "mindspore",
+    }
+    found = [name for name in known if name in names]
+    if len(found) != 1:
+        wrong = "several namings of" if found else "no"
         raise InputError(
-            f"{origin}: not the weights of a CoCa model: it has {found} text.token_embedding "
+            f"{origin}: not the weights of a CoCa model: it has {wrong} text.token_embedding "
             f"(first of {len(names)} entries: {', '.join(sorted(names)[:3]) or 'none'})"
         )
-    return "open_clip" if torch_like else "mindspore"
+    return known[found[0]]

@@ -140,7 +140,9 @@ def read_torch(path: Path, select: Any) -> Weights:
     archive = TorchArchive(path)
     state, notes = select(archive.tree, path)
     entries = {name: archive.entry(name, tensor) for name, tensor in state.items()}
-    if sum(entry.nbytes for entry in entries.values()) > archive.file.size:
+    # tied weights are one tensor under two names
+    views = {(t.storage, t.offset, t.shape, t.strides): entries[name].nbytes for name, t in state.items()}
+    if sum(views.values()) > archive.file.size:
         raise InputError(f"{path}: refused: its tensors share data and together exceed the file")
     return Weights(path, "torch", entries, notes=notes, files=[archive.file])
 

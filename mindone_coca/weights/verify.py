@@ -1,5 +1,6 @@
 """Proof of a conversion: the result, loaded into MindSpore, against the source."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -7,22 +8,27 @@ from mindspore.nn.utils import no_init_parameters
 
 from mindone_coca.config import ModelConfig
 from mindone_coca.errors import InputError
+from mindone_coca.factory import build_model
 from mindone_coca.model.coca import CoCa
+from mindone_coca.model.parallel_coca import ParallelCoCa
+from mindone_coca.parallel_config import ParallelConfig
 from mindone_coca.weights.convert import Plan
 from mindone_coca.weights.dtypes import cast
 from mindone_coca.weights.infer import open_clip_arguments
 from mindone_coca.weights.load import load_weights, parameter_entries
 from mindone_coca.weights.names import to_mindspore, to_open_clip
+from mindone_coca.weights.parallel_names import is_derived
+from mindone_coca.weights.verify_parallel import coca_pytorch_outputs, our_outputs
 
 
 def _digest(array: np.ndarray) -> bytes:
     return hashlib.sha256(memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B")).digest()
 
 
-def _loaded(plan: Plan) -> CoCa:
+def _loaded(plan: Plan) -> CoCa | ParallelCoCa:
     """The written file in a float32 model."""
     with no_init_parameters():
-        model = CoCa(**open_clip_arguments(plan.config))
+        model = build_model(dataclasses.replace(plan.config, cast_dtype=None))
     load_weights(model, plan.target)
     return model
 
@@ -42,12 +48,13 @@ def verify_tensors(plan: Plan) -> str:
     model = _loaded(plan)
     loaded = parameter_entries(model)
     different = []
-    for name, entry in plan.entries.items():
+    written = {name: entry for name, entry in plan.entries.items() if not is_derived(name, entry.shape)}
+    for name, entry in written.items():
         ours = loaded[to_mindspore(name) or name]
         source = cast(entry.read(), entry.dtype, ours.dtype)
         if source.shape != ours.shape or _digest(source) != _digest(ours.read()):
             different.append(name)
-    if different or len(loaded) != len(plan.entries):
+    if different or len(loaded) != len(written):
         raise InputError(f"{plan.target}: {len(different)} tensors differ from {plan.source.path}: {different[:3]}")
     source = plan.source
     rows = [
@@ -55,18 +62,17 @@ def verify_tensors(plan: Plan) -> str:
         ("entries", f"{len(source)}", f"{len(loaded)}"),
         ("parameters", f"{sum(np.prod(e.shape, dtype=int) for e in source.values()):,}", f"{plan.parameters:,}"),
         ("bytes of weights", f"{sum(e.nbytes for e in source.values()):,}", f"{plan.nbytes:,}"),
-        ("equal checksums", "", f"{len(loaded)} of {len(plan.entries)}"),
+        ("equal checksums", "", f"{len(loaded)} of {len(written)}"),
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     return "\n".join(f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}" for a, b, c in rows)
 
 
-def _inputs(config: ModelConfig) -> tuple[np.ndarray, np.ndarray]:
+def _inputs(config: ModelConfig | ParallelConfig) -> tuple[np.ndarray, np.ndarray]:
     """One fixed image (1, 3, H, W) and one full-length text (1, context) without padding."""
     rng = np.random.default_rng(0)
-    image = rng.standard_normal((1, 3, *config.vision_cfg.image_hw), dtype=np.float32)
-    length = min(config.text_cfg.context_length, config.multimodal_cfg.context_length)
-    return image, rng.integers(1, config.text_cfg.vocab_size, (1, length), dtype=np.int32)
+    image = rng.standard_normal((1, 3, *config.image_hw), dtype=np.float32)
+    return image, rng.integers(1, config.vocab_size, (1, config.context_length), dtype=np.int32)
 
 
 def _torch_outputs(plan: Plan, image: np.ndarray, text: np.ndarray) -> dict[str, np.ndarray]:
@@ -94,20 +100,25 @@ def _torch_outputs(plan: Plan, image: np.ndarray, text: np.ndarray) -> dict[str,
 
 
 def verify_forward(plan: Plan) -> str:
-    """Run one fixed image and text through open_clip on the source's weights and MindSpore on the written file.
+    """Run one fixed image and text through the original on the source's weights and MindSpore on the written file.
+
+    The original is open_clip, or coca-pytorch with vit-pytorch.
 
     Returns:
         One line with the largest relative difference (max|a - b| / max|b|) of each output.
 
     Raises:
-        InputError: torch or open_clip is missing, or the file does not load.
+        InputError: torch or the original is missing, or the file does not load.
     """
     image, text = _inputs(plan.config)
-    theirs = _torch_outputs(plan, image, text)
-    model = _loaded(plan)
-    out = model(image, text)
+    if isinstance(plan.config, ParallelConfig):
+        theirs, ours = coca_pytorch_outputs(plan, image, text), our_outputs(_loaded(plan), image, text)
+    else:
+        theirs, out = _torch_outputs(plan, image, text), _loaded(plan)(image, text)
+        ours = {name: out[name].asnumpy() for name in theirs}
+    original = "coca-pytorch" if isinstance(plan.config, ParallelConfig) else "open_clip"
     parts = []
     for name, want in theirs.items():
-        got = out[name].asnumpy()
+        got = ours[name]
         parts.append(f"{name} {np.abs(got - want.reshape(got.shape)).max() / np.abs(want).max():.1e}")
-    return "largest relative difference from open_clip: " + ", ".join(parts)
+    return f"largest relative difference from {original}: " + ", ".join(parts)

@@ -22,12 +22,11 @@ from tests.training.runs import train
 from tools.make_digits import NAMES, write_digits
 
 pytestmark = pytest.mark.slow
-RECIPE = (CONFIG_DIR / "train_digits.yaml").read_text()
 
 
-def recipe(folder: Path) -> Path:
+def recipe(folder: Path, name: str = "train_digits") -> Path:
     path = folder / "train.yaml"
-    path.write_text(RECIPE.replace("data/digits", str(folder / "digits")))
+    path.write_text((CONFIG_DIR / f"{name}.yaml").read_text().replace("data/digits", str(folder / "digits")))
     return path
 
 
@@ -35,13 +34,14 @@ def load(run: Path):
     config, weights = find_config_and_weights(run / "final.yaml", None)
     model = create_model(config, weights)
     preprocess = config.preprocess
-    return model, create_transforms(config.vision_cfg.image_hw, preprocess.mean, preprocess.std)
+    return model, create_transforms(config.image_hw, preprocess.mean, preprocess.std)
 
 
-def test_digits_from_scratch(tmp_path):
+@pytest.mark.parametrize("name", ["train_digits", "train_digits_parallel"])
+def test_digits_from_scratch(name, tmp_path):
     write_digits(tmp_path / "digits")
     start = time.monotonic()
-    train(recipe(tmp_path), f"output.dir={tmp_path / 'run'}")
+    train(recipe(tmp_path, name), f"output.dir={tmp_path / 'run'}")
     minutes = (time.monotonic() - start) / 60
     model, transform = load(tmp_path / "run")
     tokenizer = Tokenizer()

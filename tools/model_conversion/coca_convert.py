@@ -1,8 +1,9 @@
 #!/usr/bin/env python
-"""Convert CoCa weights between open_clip (PyTorch) and MindSpore, checked entry by entry.
+"""Convert CoCa weights between open_clip or coca-pytorch (PyTorch) and MindSpore, checked entry by entry.
 
 python tools/model_conversion/coca_convert.py --source open_clip_pytorch_model.bin
 python tools/model_conversion/coca_convert.py --source models/coca_model.ckpt --reverse --target open_clip/
+python tools/model_conversion/coca_convert.py --source coca_pytorch.pt --config configs/coca_paper_base.yaml
 """
 
 import argparse
@@ -41,10 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--target", type=Path, default=Path("models"),
         help="weights file to write, or a folder for coca_model.ckpt, with --reverse open_clip_pytorch_model.bin "
+        "or coca_pytorch.pt "
         "(default: models/)",
     )  # fmt: skip
     parser.add_argument(
-        "--reverse", action="store_true", help="write open_clip's names and formats (.bin, .safetensors)"
+        "--reverse", action="store_true", help="write the original's names and formats (.bin, .pt, .safetensors)"
     )
     parser.add_argument("--config", help="model config to check against (default: beside the source, else inferred)")
     parser.add_argument("--dtype", choices=WEIGHT_DTYPES, help="cast the weights (default: keep their type)")
@@ -59,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--verify", nargs="?", const="tensors", choices=["tensors", "forward"],
         help="load the result into MindSpore and compare checksums with the source; `forward` also compares "
-        "outputs with open_clip's",
+        "outputs with the original's",
     )  # fmt: skip
     parser.add_argument("--dry_run", action="store_true", help="check and print what would be written, write nothing")
     parser.add_argument("--list", action="store_true", help="print names, shapes and types of the source and exit")

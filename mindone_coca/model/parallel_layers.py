@@ -1,0 +1,159 @@
+"""The pieces of coca-pytorch's CoCa: bias-free layers, rotary positions, multi-query attention, parallel blocks.
+
+PaLM's block (arXiv 2204.02311, section 2): attention and feedforward read the same normed input and are added together;
+all heads share one key and one value. As in `layers.py` weights are (out, in), and norms, softmax, scores and rotations
+are computed in float32.
+"""
+
+import math
+
+import mindspore as ms
+import numpy as np
+from mindspore import Parameter, Tensor, nn, ops
+from mindspore.common.initializer import HeUniform
+
+from mindone_coca.model.layers import MASKED, LayerNorm, new_parameter
+
+
+class Projection(nn.Cell):
+    """y = x W^T with W of shape (out, in); fresh weights follow torch.nn.Linear."""
+
+    def __init__(self, in_features: int, out_features: int, dtype: ms.Type) -> None:
+        super().__init__()
+        self.weight = new_parameter(HeUniform(math.sqrt(5)), (out_features, in_features), dtype, "weight")
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.dense(x, self.weight.astype(x.dtype))
+
+
+class GainNorm(LayerNorm):
+    """Layer normalisation with a learned gain; beta is a buffer of the original, 0 and never trained.
+
+    Source: coca_pytorch.LayerNorm.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.beta.requires_grad = False
+
+
+def swiglu(x: Tensor) -> Tensor:
+    """(..., 2 F) -> (..., F): the first half gated by the SiLU of the second (arXiv 2002.05202)."""
+    width = x.shape[-1] // 2
+    gate = x[..., width:]
+    return x[..., :width] * (gate * ops.sigmoid(gate))
+
+
+@ops.constexpr
+def future_mask(length: int) -> Tensor:
+    """Additive (1, length, 1, length) mask over queries and keys that hides every later key."""
+    return Tensor(np.triu(np.full((length, length), MASKED, np.float32), 1)[None, :, None])
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions (arXiv 2104.09864) by halves: channel i is paired with channel i + d / 2 of x (..., d)."""
+    half = x.shape[-1] // 2
+    y = x.astype(ms.float32)
+    turned = ops.concat((-y[..., half:], y[..., :half]), -1)
+    return (y * cos + turned * sin).astype(x.dtype)
+
+
+def multi_query_attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of several heads to one key and value: query (B, Q, H, d), key and value (B, K, d) -> (B, Q, H d).
+
+    Args:
+        mask: added to the float32 scores, broadcast to (B, Q, H, K); MASKED hides a key.
+    """
+    batch, count, heads, width = query.shape
+    query = (query * width**-0.5).reshape(batch, count * heads, width)  # heads are but more queries
+    scores = ops.BatchMatMul(transpose_b=True)(query, key).astype(ms.float32)  # (B, Q H, K)
+    if mask is not None:
+        scores = (scores.reshape(batch, count, heads, -1) + mask).reshape(scores.shape)
+    attended = ops.BatchMatMul()(ops.softmax(scores, -1).astype(value.dtype), value)  # (B, Q H, d)
+    return attended.reshape(batch, count, heads * width)
+
+
+class ParallelBlock(nn.Cell):
+    """Causal self-attention and SwiGLU feedforward side by side, with the residual.
+
+    Source: coca_pytorch.ParallelTransformerBlock within Residual.
+    """
+
+    def __init__(self, dim: int, dim_head: int, heads: int, ff_mult: int, dtype: ms.Type) -> None:
+        super().__init__()
+        self.heads, self.dim_head = heads, dim_head
+        inner, hidden = heads * dim_head, dim * ff_mult
+        self.norm = GainNorm(dim)
+        # a buffer of the original, so it is converted with the weights; it is never trained
+        frequencies = 1 / 10000 ** (np.arange(0, dim_head, 2, dtype=np.float32) / dim_head)
+        self.inv_freq = Parameter(Tensor(frequencies.astype(np.float32)), name="inv_freq", requires_grad=False)
+        self.fused_attn_ff_proj = Projection(dim, inner + 2 * dim_head + 2 * hidden, dtype)
+        self.attn_out = Projection(inner, dim, dtype)
+        self.ff_out = Projection(hidden, dim, dtype)
+
+    def project(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x (B, T, D) at positions (T,) -> query (B, T, H, d), key and value (B, T, d), gated feedforward (B, T, F)."""
+        batch, count, _ = x.shape
+        fused = self.fused_attn_ff_proj(self.norm(x))
+        keys = self.heads * self.dim_head  # where the key starts
+        values, hidden = keys + self.dim_head, keys + 2 * self.dim_head
+        angles = positions.astype(ms.float32)[:, None] * self.inv_freq  # (T, d / 2)
+        angles = ops.concat((angles, angles), -1)
+        cos, sin = ops.cos(angles), ops.sin(angles)  # (T, d)
+        query = fused[..., :keys].reshape(batch, count, self.heads, self.dim_head)
+        query = rotate(query, cos[:, None], sin[:, None])
+        key = rotate(fused[..., keys:values], cos, sin)
+        return query, key, fused[..., values:hidden], swiglu(fused[..., hidden:])
+
+    def add_branches(self, x: Tensor, attended: Tensor, gated: Tensor) -> Tensor:
+        """Finish the block: x (B, T, D), its heads' output (B, T, H d) and feedforward (B, T, F) -> (B, T, D)."""
+        return x + (self.attn_out(attended) + self.ff_out(gated))
+
+    def construct(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (B, T, D), additive mask (B or 1, T, 1, T) -> (B, T, D)."""
+        query, key, value, gated = self.project(x, ops.arange(0, x.shape[1], 1))
+        return self.add_branches(x, multi_query_attend(query, key, value, mask), gated)
+
+
+class CrossAttention(nn.Cell):
+    """Multi-query attention from x to a context of another kind. Source: coca_pytorch.CrossAttention.
+
+    Args:
+        ff_mult: width of a feedforward beside the attention, in multiples of dim; None has none.
+        norm_context: normalise the context.
+    """
+
+    def __init__(
+        self, dim: int, context_dim: int, dim_head: int, heads: int, dtype: ms.Type, ff_mult: int | None = None,
+        norm_context: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.heads, self.dim_head = heads, dim_head
+        self.norm = GainNorm(dim)
+        self.context_norm = GainNorm(context_dim) if norm_context else nn.Identity()
+        self.to_q = Projection(dim, heads * dim_head, dtype)
+        self.to_kv = Projection(context_dim, 2 * dim_head, dtype)
+        self.to_out = Projection(heads * dim_head, dim, dtype)
+        self.has_ff = ff_mult is not None
+        if self.has_ff:
+            self.ff_in = Projection(dim, 2 * ff_mult * dim, dtype)
+            self.ff_out = Projection(ff_mult * dim, dim, dtype)
+
+    def key_value(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Context (B, K, C) -> key and value, each (B, K, d)."""
+        both = self.to_kv(self.context_norm(context))
+        return both[..., : self.dim_head], both[..., self.dim_head :]
+
+    def attend(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """x (R, Q, D), with R / B rows for each of the keys and values (B, K, d) -> (R, Q, D), without the residual."""
+        rows, count, _ = x.shape
+        images = key.shape[0]
+        x = self.norm(x)
+        query = self.to_q(x).reshape(images, rows // images * count, self.heads, self.dim_head)
+        out = self.to_out(multi_query_attend(query, key, value).reshape(rows, count, -1))
+        return out + self.ff_out(swiglu(self.ff_in(x))) if self.has_ff else out
+
+    def construct(self, x: Tensor, context: Tensor) -> Tensor:
+        """x (B, Q, D), context (B, K, C) -> (B, Q, D), without the residual."""
+        key, value = self.key_value(context)
+        return self.attend(x, key, value)
