@@ -11,6 +11,7 @@ import yaml
 from mindone_coca.config import load_model_config
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model
+from mindone_coca.training.losses import caption_labels
 from mindone_coca.training.optim import AdamW, freeze_unreached, layer_multiplier, tower_layers
 from mindone_coca.training.parallel import Ranks
 from mindone_coca.training.progress import read_metrics
@@ -42,8 +43,9 @@ def our_gradients(model, inputs) -> tuple[float, dict[str, np.ndarray]]:
     function = ms.value_and_grad(
         Loss(model, LossConfig(1.0, 1.0), Ranks()), None, ms.ParameterTuple(parameters), has_aux=True
     )
-    text = ms.Tensor(inputs.text.astype(np.int32))
-    (_, contrastive, caption, _), grads = function(ms.Tensor(inputs.images), text, ms.Tensor(1.0, ms.float32))
+    text = inputs.text.astype(np.int32)
+    arrays = (ms.Tensor(inputs.images), ms.Tensor(text), ms.Tensor(caption_labels(text)), ms.Tensor(1.0, ms.float32))
+    (_, contrastive, caption, _), grads = function(*arrays)
     loss = float(contrastive.asnumpy() + caption.asnumpy())
     return loss, {p.name: g.asnumpy() for p, g in zip(parameters, grads)}
 
