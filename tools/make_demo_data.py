@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mindone_coca.cli import run_cli
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 
@@ -140,15 +141,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=count, default=os.cpu_count(), help="processes (default: one for each core)")
     options = parser.parse_args(arguments)
-    try:
+
+    def run() -> None:
         if options.demo_video:
             print(write_demo_video(options.demo_video, options.seed))
         else:
             write_data(options.target, options.train, options.held_out, options.videos, options.seed, options.workers)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_cli(run)
 
 
 if __name__ == "__main__":
