@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mindone_coca.files import atomic_path
-from mindone_coca.outputs.schema import Provenance, Records, clock, plain
+from mindone_coca.outputs.schema import Provenance, Records, plain
 
 
 def write_html(path: Path, records: Records, provenance: Provenance) -> None:
@@ -47,14 +47,14 @@ def write_html(path: Path, records: Records, provenance: Provenance) -> None:
 
 def _card(path: str, segment: dict[str, Any]) -> str:
     images = "".join(
-        f'<img alt="frame at {clock(time)}" title="{clock(time)}" loading="lazy" '
+        f'<img alt="frame at {_clock(time)}" title="{_clock(time)}" loading="lazy" '
         f'src="data:image/jpeg;base64,{thumbnail}">'
         for time, thumbnail in zip(segment["times"], segment.get("thumbnails", ()))
     )
     others = "".join(
         f"<li>{_text(other['caption'])} ({other['score']:.2f})</li>" for other in segment.get("alternatives", ())
     )
-    stretch = f"<b>{clock(segment['start'])} – {clock(segment['end'])}</b>" if segment["end"] > segment["start"] else ""
+    stretch = f"<b>{_clock(segment['start'])} – {_clock(segment['end'])}</b>" if segment["end"] else ""
     return (
         f'<article><div class="frames">{images}</div><div class="words">'
         f'<p class="caption">{_text(segment["caption"])}</p>'
@@ -62,6 +62,13 @@ def _card(path: str, segment: dict[str, Any]) -> str:
         + f'<p class="path">{_text(path)}</p>'
         f'<p class="facts">{stretch}<span>score {segment["score"]:.2f}</span></p></div></article>\n'
     )
+
+
+def _clock(seconds: float) -> str:
+    """H:MM:SS.s or M:SS.s"""
+    hours, rest = divmod(round(seconds * 10), 36000)
+    minutes = f"{rest // 600:02}" if hours else f"{rest // 600}"
+    return f"{hours}:" * bool(hours) + f"{minutes}:{rest % 600 // 10:02}.{rest % 10}"
 
 
 def _text(text: str) -> str:
