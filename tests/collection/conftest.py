@@ -2,16 +2,37 @@ import mindspore as ms
 import pytest
 import yaml
 
-from mindone_coca import create_model
+from mindone_coca import captioner, create_model
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
-from tests.models import make_config
 
-# a window of few tokens and few layers: quick to compile
-CONFIG = make_config(
-    text={"vocab_size": 49408, "context_length": 16, "layers": 1},
-    multimodal={"context_length": 16, "vocab_size": 49408, "layers": 1},
-)
+# few tokens and few layers: quick to compile
+CONFIG = {
+    "embed_dim": 32,
+    "vision_cfg": {
+        "image_size": 32, "patch_size": 8, "layers": 1, "width": 48, "head_width": 16,
+        "attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 9,
+    },
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 1, "embed_cls": True},
+    "multimodal_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 1},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_captioner():
+    """Runs in this process share a model for the same arguments: it compiles its graphs once."""
+    built = {}
+
+    def get(config, weights, *arguments, **options):
+        key = (str(weights), arguments, tuple(options.items()))
+        if key not in built:
+            built[key] = build(config, weights, *arguments, **options)
+        return built[key]
+
+    build = captioner.VideoCaptioner
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(captioner, "VideoCaptioner", get)
+        yield
 
 
 @pytest.fixture(scope="session")

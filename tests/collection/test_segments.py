@@ -26,8 +26,8 @@ def brute_force(path, seconds: float) -> list[tuple[float, float, int]]:
 
 
 @pytest.mark.parametrize("seeking", [True, False])
-@pytest.mark.parametrize("seconds", [0.5, 1.7, 4])
-@pytest.mark.parametrize("clip", REAL_CLIPS, ids=lambda clip: clip.stem)
+@pytest.mark.parametrize("seconds", [0.5, 1.7])
+@pytest.mark.parametrize("clip", REAL_CLIPS[::2], ids=lambda clip: clip.stem)
 def test_equal_segments(clip, seconds, seeking, monkeypatch):
     if not seeking:
         monkeypatch.setattr(VideoFile, "_packet_index", None)
