@@ -7,6 +7,8 @@ import os
 from collections import deque
 from collections.abc import Iterator
 
+from av.video.reformatter import VideoReformatter
+
 from .video import Shot, end_time, open_video, read_shot, video_frame
 from .video_file import DecodedFrame, VideoFile
 
@@ -58,12 +60,13 @@ def _scenes(video: VideoFile, threshold: float) -> Iterator[Shot]:
     detector = AdaptiveDetector(
         adaptive_threshold=threshold, min_scene_len=round(SHORTEST_SCENE * _MICROSECONDS), window_width=_DETECTOR_WINDOW
     )
+    shrink = VideoReformatter()
     undecided: deque[DecodedFrame] = deque()
     scene = _Middle()
     last_times: deque[float] = deque(maxlen=2)
     for frame in video.frames():
         last_times.append(frame.time)
-        small = frame.picture.reformat(*_DETECTOR_SIZE, format="bgr24").to_ndarray()
+        small = shrink.reformat(frame.picture, *_DETECTOR_SIZE, "bgr24", interpolation="AREA", threads=1).to_ndarray()
         cuts = detector.process_frame(FrameTimecode(round(frame.time * _MICROSECONDS), fps=float(_MICROSECONDS)), small)
         undecided.append(frame)
         if len(undecided) > _DETECTOR_WINDOW:
