@@ -15,10 +15,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mindone_coca.cli import Parser, run_cli
 from mindone_coca.errors import InputError
 from mindone_coca.outputs.schema import FORMATS
+
+if TYPE_CHECKING:
+    from mindone_coca.collection.inputs import Inputs
+    from mindone_coca.config import ModelConfig
 
 
 def build_parser() -> Parser:
@@ -105,34 +110,27 @@ def generation_options(arguments: argparse.Namespace) -> dict:
     return options
 
 
-def check_usage(arguments: argparse.Namespace) -> None:
-    """Refuse options that do not go together. Raises InputError."""
-
-    def require(holds: bool, message: str) -> None:
-        if not holds:
-            raise InputError(message)
-
+def check_usage(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
     to_folder = arguments.output_dir is not None
     if arguments.query is not None:
-        require(arguments.video_path is None, "--query: searches --output_dir; leave out --video_path")
-        require(to_folder, "--query: give the folder to search with --output_dir")
-        require(arguments.top >= 1, f"--top: must be at least 1, got {arguments.top}")
+        if arguments.video_path is not None or not to_folder:
+            parser.error("--query searches a folder of results: give that with --output_dir, and no --video_path")
+        if arguments.top < 1:
+            parser.error(f"--top: must be at least 1, got {arguments.top}")
         return
-    require(arguments.video_path is not None, "--video_path: give files to caption; see --help")
-    require(to_folder or not arguments.output_format, "--output_format: give a folder for the files with --output_dir")
-    require(to_folder or not arguments.save_features, "--save_features: give a folder for them with --output_dir")
-    require(
-        arguments.segment_seconds is None or arguments.frame_type == "segments",
-        "--segment_seconds: goes with --frame_type segments",
-    )
-    require(
-        arguments.num_workers is None or arguments.num_workers >= 1,
-        f"--num_workers: must be at least 1, got {arguments.num_workers}",
-    )
+    if arguments.video_path is None:
+        parser.error("--video_path: give files to caption")
+    for name in ("output_format", "save_features", "shard"):
+        if getattr(arguments, name) and not to_folder:
+            parser.error(f"--{name}: give a folder for the files with --output_dir")
+    if arguments.segment_seconds is not None and arguments.frame_type != "segments":
+        parser.error("--segment_seconds: goes with --frame_type segments")
+    if arguments.num_workers is not None and arguments.num_workers < 1:
+        parser.error(f"--num_workers: must be at least 1, got {arguments.num_workers}")
 
 
 def run(arguments: argparse.Namespace) -> int | None:
-    check_usage(arguments)
     # heavy imports only once the usage is right
     from mindone_coca import device
     from mindone_coca.factory import find_config_and_weights
@@ -151,7 +149,7 @@ def run(arguments: argparse.Namespace) -> int | None:
     return caption_collection(arguments, inputs, config, weights)
 
 
-def caption_one(arguments: argparse.Namespace, config, weights: Path) -> None:
+def caption_one(arguments: argparse.Namespace, config: "ModelConfig", weights: Path) -> None:
     from mindone_coca.captioner import VideoCaptioner
     from mindone_coca.data.video import read_frames
 
@@ -162,7 +160,7 @@ def caption_one(arguments: argparse.Namespace, config, weights: Path) -> None:
         print(" ".join(caption.split()))
 
 
-def caption_collection(arguments: argparse.Namespace, inputs, config, weights: Path) -> int:
+def caption_collection(arguments: argparse.Namespace, inputs: "Inputs", config: "ModelConfig", weights: Path) -> int:
     from mindone_coca.captioner import VideoCaptioner
     from mindone_coca.collection.options import CaptionOptions
     from mindone_coca.collection.plan import Shard
@@ -171,7 +169,7 @@ def caption_collection(arguments: argparse.Namespace, inputs, config, weights: P
 
     shard = Shard.parse(arguments.shard) if arguments.shard else Shard.from_msrun()
     if shard.count > 1 and arguments.output_dir is None:
-        raise InputError("--shard: the parts meet in a folder; give one with --output_dir")
+        raise InputError("several processes: their parts meet in a folder; give one with --output_dir")
     if inputs.single:
         open_video(inputs.paths[0])  # a wrong name should not cost the time to load a model
     names = ("frame_type", "num_frames", "fusion", "segment_seconds", "scene_threshold", "merge_similarity", "prompt")
@@ -190,7 +188,7 @@ def caption_collection(arguments: argparse.Namespace, inputs, config, weights: P
     return 2 if code and inputs.single else code
 
 
-def search(arguments: argparse.Namespace, config, weights: Path) -> None:
+def search(arguments: argparse.Namespace, config: "ModelConfig", weights: Path) -> None:
     from mindone_coca.captioner import VideoCaptioner
     from mindone_coca.collection.captioning import encode_texts
     from mindone_coca.collection.run import model_name
@@ -203,7 +201,9 @@ def search(arguments: argparse.Namespace, config, weights: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    check_usage(parser, arguments)
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         return 0  # msrun's scheduler connects processes, but these need no connection
     return run_cli(lambda: run(arguments))
