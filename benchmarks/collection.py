@@ -167,15 +167,17 @@ class Benchmark:
             "scenes": ["--merge_similarity", "0.5"],  # few captions: it is the reading that is looked at
         }.items():
             peaks = []
-            for path in (minute, hour):
+            for target, path in (("first", minute), ("minute", minute), ("hour", hour)):
                 arguments = [*self.model_arguments, "--video_path", str(path), "--frame_type", "segments", *options,
-                             "--seq_len", "8", "--output_dir", str(self.folder / f"{path.stem} {what}"),
+                             "--seq_len", "8", "--output_dir", str(self.folder / f"{target} {what}"),
                              "--output_format", "all"]  # fmt: skip
                 source = PEAK.format(root=str(ROOT), arguments=arguments)
                 begin = time.perf_counter()
                 done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
                 if done.returncode:
                     raise SystemExit(done.stderr)
+                if target == "first":  # it compiles, the others find its graphs
+                    continue
                 seconds = time.perf_counter() - begin
                 peaks.append(float(done.stdout.splitlines()[-1]))
                 captions = len(done.stdout.splitlines()) - 1

@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,13 @@ def _card(path: str, segment: dict[str, Any]) -> str:
         f'src="data:image/jpeg;base64,{thumbnail}">'
         for time, thumbnail in zip(segment["times"], segment.get("thumbnails", ()))
     )
+    columns = math.ceil(math.sqrt(len(segment["times"])))
     others = "".join(
         f"<li>{_text(other['caption'])} ({other['score']:.2f})</li>" for other in segment.get("alternatives", ())
     )
     stretch = f"<b>{_clock(segment['start'])} – {_clock(segment['end'])}</b>" if segment["end"] else ""
     return (
-        f'<article><div class="frames">{images}</div><div class="words">'
+        f'<article><div class="frames" style="--columns: {columns}">{images}</div><div class="words">'
         f'<p class="caption">{_text(segment["caption"])}</p>'
         + (f'<ul class="more">{others}</ul>' if others else "")
         + f'<p class="path">{_text(path)}</p>'
