@@ -1,39 +1,63 @@
-"""Caption a video or an image.
+"""Caption videos and images: one file, or a whole collection.
 
 python inference.py -c configs/coca_vit-l-14.yaml --video_path VIDEO
 python inference.py --model_path models/ --video_path VIDEO --frame_type multi_frames --fusion pool
+python inference.py --model_path models/ --video_path FOLDER --frame_type segments --output_dir OUT --output_format all
+python inference.py --model_path models/ --output_dir OUT --query "a dog on a beach"
 
-Standard output carries the caption alone, one line; messages go to standard error. Exit code 0: done; 2: bad usage,
-config, checkpoint or input, told in one line.
+Standard output carries results only: for one file the caption, one line; for several "path<TAB>caption". Messages go to
+standard error. Exit code 0: done; 1: some of several files failed, each named; 2: bad usage, config, checkpoint or the
+only input, told in one line.
 """
 
 import argparse
 import os
 import sys
-import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+from mindone_coca.cli import Parser, run_cli
 from mindone_coca.errors import InputError
+from mindone_coca.outputs.schema import FORMATS
 
-
-class Parser(argparse.ArgumentParser):
-    """Tells a usage error in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}; see --help\n")
+if TYPE_CHECKING:
+    from mindone_coca.collection.inputs import Inputs
+    from mindone_coca.config import ModelConfig
 
 
 def build_parser() -> Parser:
-    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("-c", "--config", help="model config, YAML or JSON; may be left out if one lies beside the weights")
     add("--model_path", help="weights file or folder (default: the config's checkpoint, else models/coca_model.*)")
-    add("--video_path", required=True, help="video or image file")
-    add("--frame_type", default="middle", choices=("middle", "multi_frames", "mutil_frames"))
+    add("--video_path", nargs="+", metavar="PATH",
+        help="video or image files, folders (with all in them), patterns such as 'a/**/*.mp4', text lists of files "
+        "(.txt), or - for a list on standard input")  # fmt: skip
+    add("--frame_type", default="middle", choices=("middle", "multi_frames", "mutil_frames", "segments"),
+        help="what a caption is made from: the middle frame (default), several frames, or a frame for each segment "
+        "of the video")  # fmt: skip
     add("--num_frames", type=int, default=16, help="frames that multi_frames takes, first to last (default 16)")
     add("--fusion", default="mean", choices=("mean", "pool"), help="how multi_frames become one (default mean)")
+    add("--segment_seconds", type=float, help="length of segments (default: from one scene change to the next)")
+    add("--scene_threshold", type=float, default=3.0,
+        help="how much a frame must stand out to begin a scene; lower finds more (default 3)")  # fmt: skip
+    add("--merge_similarity", type=float, default=0.95,
+        help="segments whose images have this cosine similarity with the one before become part of it (default 0.95; "
+        "1 merges none)")  # fmt: skip
     add("--prompt", help="text that the caption continues")
+
+    group = parser.add_argument_group("collections")
+    add = group.add_argument
+    add("--output_dir", type=Path, help="folder for results; a run that was stopped goes on there")
+    add("--output_format", nargs="+", choices=(*FORMATS, "all"), metavar="FORMAT",
+        help=f"files to write in --output_dir: {', '.join(FORMATS)} or all (default json)")  # fmt: skip
+    add("--save_features", action="store_true", help="also write image and text features, for --query and other tools")
+    add("--shard", metavar="I/N", help="do part I (from 0) of N; under msrun each process does its part by itself")
+    add("--retry_failed", action="store_true", help="read files again that failed in an earlier run")
+    add("--num_workers", type=int, help="reading threads (default: half the cores, at most 8)")
+    add("--query", metavar="TEXT", help="print the moments in --output_dir (made with --save_features) that fit best")
+    add("--top", type=int, default=10, help="how many moments --query prints (default 10)")
 
     group = parser.add_argument_group("generation (open_clip's arguments and defaults, then ours)")
     add = group.add_argument
@@ -54,6 +78,7 @@ def build_parser() -> Parser:
     add("--diversity_penalty", type=float, default=0.0, help="between beam groups, which are alike without it")
     add("--normalize_scores", action="store_true", help="textbook beam search: add log-probabilities, not logits")
     add("--length_penalty", type=float, default=1.0)
+    add("--num_return_sequences", type=int, default=1, help="captions of each image, best first (default 1)")
     add("--seed", type=int, help="makes sampling reproducible")
 
     group = parser.add_argument_group("device")
@@ -70,7 +95,7 @@ def build_parser() -> Parser:
 GENERATION = (
     "generation_type", "seq_len", "max_seq_len", "min_seq_len", "temperature", "top_p", "top_k", "repetition_penalty",
     "fixed_output_length", "pad_token_id", "eos_token_id", "sot_token_id", "diversity_penalty", "normalize_scores",
-    "length_penalty", "seed",
+    "length_penalty", "num_return_sequences", "seed",
 )  # fmt: skip
 
 
@@ -85,34 +110,103 @@ def generation_options(arguments: argparse.Namespace) -> dict:
     return options
 
 
-def run(arguments: argparse.Namespace) -> None:
-    os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only, unless the user wants more
+def check_usage(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
+    to_folder = arguments.output_dir is not None
+    if arguments.query is not None:
+        if arguments.video_path is not None or not to_folder:
+            parser.error("--query searches a folder of results: give that with --output_dir, and no --video_path")
+        if arguments.top < 1:
+            parser.error(f"--top: must be at least 1, got {arguments.top}")
+        return
+    if arguments.video_path is None:
+        parser.error("--video_path: give files to caption")
+    for name in ("output_format", "save_features", "shard"):
+        if getattr(arguments, name) and not to_folder:
+            parser.error(f"--{name}: give a folder for the files with --output_dir")
+    if arguments.segment_seconds is not None and arguments.frame_type != "segments":
+        parser.error("--segment_seconds: goes with --frame_type segments")
+    if arguments.num_workers is not None and arguments.num_workers < 1:
+        parser.error(f"--num_workers: must be at least 1, got {arguments.num_workers}")
+
+
+def run(arguments: argparse.Namespace) -> int | None:
     # heavy imports only once the usage is right
     from mindone_coca import device
-    from mindone_coca.captioner import VideoCaptioner
-    from mindone_coca.data.video import read_frames
     from mindone_coca.factory import find_config_and_weights
 
     device.configure(
         arguments.device_target, arguments.device_id, arguments.mode, arguments.jit_level, arguments.max_device_memory
     )
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
+    if arguments.query is not None:
+        return search(arguments, config, weights)
+    from mindone_coca.collection.inputs import list_inputs
+
+    inputs = list_inputs(arguments.video_path)
+    if inputs.single and arguments.output_dir is None and arguments.frame_type != "segments":
+        return caption_one(arguments, config, weights)
+    return caption_collection(arguments, inputs, config, weights)
+
+
+def caption_one(arguments: argparse.Namespace, config: "ModelConfig", weights: Path) -> None:
+    from mindone_coca.captioner import VideoCaptioner
+    from mindone_coca.data.video import read_frames
+
     # the file first: a wrong name should not cost the time to load a model
-    frames = read_frames(arguments.video_path, arguments.frame_type, arguments.num_frames)
+    frames = read_frames(arguments.video_path[0], arguments.frame_type, arguments.num_frames)
     captioner = VideoCaptioner(config, weights, arguments.dtype, arguments.num_frames, arguments.fusion)
-    caption = captioner.caption_frames(frames, arguments.prompt, **generation_options(arguments))
-    print(" ".join(caption.split()))
+    for caption in captioner.captions_of_frames(frames, arguments.prompt, **generation_options(arguments)):
+        print(" ".join(caption.split()))
+
+
+def caption_collection(arguments: argparse.Namespace, inputs: "Inputs", config: "ModelConfig", weights: Path) -> int:
+    from mindone_coca.captioner import VideoCaptioner
+    from mindone_coca.collection.options import CaptionOptions
+    from mindone_coca.collection.plan import Shard
+    from mindone_coca.collection.run import CollectionRun, Output
+    from mindone_coca.data.video import open_video
+
+    shard = Shard.parse(arguments.shard) if arguments.shard else Shard.from_msrun()
+    if shard.count > 1 and arguments.output_dir is None:
+        raise InputError("several processes: their parts meet in a folder; give one with --output_dir")
+    if inputs.single:
+        open_video(inputs.paths[0])  # a wrong name should not cost the time to load a model
+    names = ("frame_type", "num_frames", "fusion", "segment_seconds", "scene_threshold", "merge_similarity", "prompt")
+    options = CaptionOptions(
+        **{name: getattr(arguments, name) for name in names}, generation=generation_options(arguments)
+    )
+    formats = arguments.output_format or ["json"]
+    code = CollectionRun(
+        inputs.paths, options,
+        Output(arguments.output_dir, FORMATS if "all" in formats else formats, arguments.save_features, inputs.single),
+        config, weights,
+        lambda: VideoCaptioner(config, weights, arguments.dtype, arguments.num_frames, arguments.fusion),
+        arguments.dtype, shard, arguments.num_workers or min(8, max(1, (os.cpu_count() or 1) // 2)),
+        arguments.retry_failed,
+    ).run()  # fmt: skip
+    return 2 if code and inputs.single else code
+
+
+def search(arguments: argparse.Namespace, config: "ModelConfig", weights: Path) -> None:
+    from mindone_coca.captioner import VideoCaptioner
+    from mindone_coca.collection.captioning import encode_texts
+    from mindone_coca.collection.run import model_name
+    from mindone_coca.collection.search import best_moments, features_folder
+
+    folder = features_folder(arguments.output_dir, model_name(config, weights))
+    query = encode_texts(VideoCaptioner(config, weights, arguments.dtype), [arguments.query])[0]
+    for moment in best_moments(folder, query, arguments.top):
+        print(moment.line())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = build_parser().parse_args(argv)
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    try:
-        run(arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    check_usage(parser, arguments)
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        return 0  # msrun's scheduler connects processes, but these need no connection
+    return run_cli(lambda: run(arguments))
 
 
 if __name__ == "__main__":

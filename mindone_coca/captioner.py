@@ -1,10 +1,11 @@
 """Videos and images in, captions out."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mindone_coca.config import ModelConfig, load_model_config
 from mindone_coca.data.tokenizer import Tokenizer
@@ -15,7 +16,14 @@ from mindone_coca.factory import create_model, find_weights
 from mindone_coca.model.frames import FrameEncoder
 from mindone_coca.parallel_config import ParallelConfig
 
-FRAME_TYPES = ("middle", "multi_frames", "mutil_frames")  # the last is the older port's spelling of the second
+
+def make_transform(config: ModelConfig | ParallelConfig) -> Callable[[Image.Image], np.ndarray]:
+    """The image transform of a model: PIL image -> (3, H, W) float32."""
+    preprocess = config.preprocess
+    return create_transforms(
+        config.image_hw, preprocess.mean, preprocess.std, preprocess.interpolation, preprocess.resize_mode,
+        preprocess.fill_color,
+    )  # fmt: skip
 
 
 class VideoCaptioner:
@@ -51,11 +59,7 @@ class VideoCaptioner:
         self.num_frames = num_frames
         self.model = create_model(self.config, find_weights(model_path), dtype)
         self.encoder = FrameEncoder(self.model, fusion)
-        preprocess = self.config.preprocess
-        self.transform = create_transforms(
-            self.config.image_hw, preprocess.mean, preprocess.std, preprocess.interpolation,
-            preprocess.resize_mode, preprocess.fill_color,
-        )  # fmt: skip
+        self.transform = make_transform(self.config)
 
     def __call__(
         self, video_path: str | os.PathLike, frame_type: str = "middle", prompt: str | None = None, **generation: Any
@@ -69,16 +73,18 @@ class VideoCaptioner:
         Raises:
             InputError: an unreadable file, naming it, or arguments that do not go together.
         """
-        if frame_type not in FRAME_TYPES:
-            raise InputError(f"frame_type: must be one of {', '.join(FRAME_TYPES)}, got {frame_type!r}")
         return self.caption_frames(read_frames(video_path, frame_type, self.num_frames), prompt, **generation)
 
     def caption_frames(self, frames: list[VideoFrame], prompt: str | None = None, **generation: Any) -> str:
         """One caption for all the frames."""
+        return self.captions_of_frames(frames, prompt, **generation)[0]
+
+    def captions_of_frames(self, frames: list[VideoFrame], prompt: str | None = None, **generation: Any) -> list[str]:
+        """As many captions for all the frames as `num_return_sequences` asks for, best first."""
         images = np.stack([self.transform(frame.image) for frame in frames])  # (F, 3, H, W)
         _, tokens = self.encoder(images)
         ids = self.model.generate(None, self.prompt_ids(prompt), image_embs=tokens, **generation)
-        return self.tokenizer.decode(ids.asnumpy().reshape(-1), skip_special_tokens=True)
+        return [self.tokenizer.decode(row, skip_special_tokens=True) for row in ids.asnumpy()]
 
     def prompt_ids(self, prompt: str | None) -> np.ndarray | None:
         """The start token and the prompt's tokens, (1, P)."""

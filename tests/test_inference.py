@@ -176,7 +176,11 @@ MISTAKES = {
     "text named mp4": (["--video_path", "text.mp4"], "text.mp4"),
     "truncated video": (["--video_path", "cut.mp4"], "cut.mp4"),
     "zero bytes": (["--video_path", "empty.mp4"], "empty.mp4"),
-    "folder as video": (["--video_path", "."], "."),
+    "folder without videos": (["--video_path", "configs"], "configs: no video or image there"),
+    "pattern without files": (["--video_path", "*.mkv"], "*.mkv: no video or image there"),
+    "segments of a truncated video": (["--video_path", "cut.mp4", "--frame_type", "segments"], "cut.mp4"),
+    "similarity": (["--merge_similarity", "2", "--frame_type", "segments"], "merge_similarity: must be from -1 to 1"),
+    "shard": (["--shard", "2/2", "--output_dir", "out"], "--shard 2/2: write i/n"),
     "missing checkpoint": (["--model_path", "no.ckpt"], "no.ckpt"),
     "missing config": (["-c", "no.yaml"], "no.yaml"),
     "checkpoint of another config": (["-c", "other.yaml"], "coca_model.ckpt"),
@@ -225,7 +229,13 @@ def test_a_mistake_gives_one_clear_line(mistakes_folder, monkeypatch, capfd, mis
     assert message in lines[0]
 
 
-@pytest.mark.parametrize("arguments", [[], ["--video_path"], ["--video_path", "x", "--top_k", "many"], ["--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments", [
+        [], ["--video_path"], ["--video_path", "x", "--top_k", "many"], ["--nonsense"], ["--query", "a dog"],
+        ["--video_path", "x", "--shard", "0/2"],
+        ["--video_path", "x", "--segment_seconds", "5"], ["--video_path", "x", "--output_format", "json"],
+    ],
+)  # fmt: skip
 def test_bad_usage_exits_with_2_in_one_line(capsys, arguments):
     with pytest.raises(SystemExit) as exit_info:
         inference.main(arguments)

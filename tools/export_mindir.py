@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindone_coca.cli import run_cli
 from mindone_coca.config import DTYPES, CLIPTextCfg, PreprocessCfg
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model, find_config_and_weights
@@ -184,17 +185,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add("--cache_length", type=positive, default=32, help="tokens a caption may have (default 32)")
     add("--dtype", choices=DTYPES, default="float32", help="of weights and activations (default float32)")
     options = parser.parse_args(arguments)
-    try:
+
+    def run() -> None:
         if options.target.exists():
             raise InputError(f"{options.target}: exists already; remove it or choose another --target")
         config, weights = find_config_and_weights(options.config, options.model_path)
         model = create_model(config, weights, options.dtype)
         shape = options.batch_size, options.beams, options.cache_length
         export_model(model, config.preprocess, options.target, *shape)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_cli(run)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mindone_coca.cli import run_cli
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 
@@ -143,7 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=count, default=os.cpu_count(), help="processes (default: one for each core)")
     options = parser.parse_args(arguments)
-    try:
+
+    def run() -> None:
         if options.demo_video:
             print(write_demo_video(options.demo_video, options.seed))
         else:
@@ -151,10 +153,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.target, options.train, options.single, options.held_out, options.videos, options.seed,
                 options.workers,
             )  # fmt: skip
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_cli(run)
 
 
 if __name__ == "__main__":

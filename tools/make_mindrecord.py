@@ -15,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mindone_coca.cli import run_cli
 from mindone_coca.data.mindrecord import write_mindrecord
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.data.sources import open_sources
@@ -36,18 +37,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(arguments))
     path, target, shards = options.pop("source"), options.pop("target"), options.pop("shards")
     settings = {"path": path, **{key: value for key, value in options.items() if value is not None}}
-    try:
+
+    def run() -> int:
         if not 1 <= shards <= 1000:
             raise InputError(f"--shards {shards}: MindRecord takes 1 to 1000 files")
         [source], _ = open_sources(settings, DataConfig(train=path), "make_mindrecord")
         written, bad = write_mindrecord(source, target, shards)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for sample in bad:
-        print(f"error: {sample.name} is left out: {sample.reason}", file=sys.stderr)
-    print(f"{target}: {written} samples written", file=sys.stderr)
-    return 1 if bad else 0
+        for sample in bad:
+            print(f"error: {sample.name} is left out: {sample.reason}", file=sys.stderr)
+        print(f"{target}: {written} samples written", file=sys.stderr)
+        return 1 if bad else 0
+
+    return run_cli(run)
 
 
 if __name__ == "__main__":

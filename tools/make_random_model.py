@@ -18,7 +18,7 @@ except ModuleNotFoundError:  # run from a checkout that is not installed
 import mindspore as ms
 
 from mindone_coca import create_model
-from mindone_coca.errors import InputError
+from mindone_coca.cli import run_cli
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
 
@@ -29,14 +29,13 @@ def main() -> int:
     parser.add_argument("--target", required=True, type=Path)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    try:
+
+    def run() -> None:
         ms.set_seed(arguments.seed)
         model = create_model(arguments.config)
         save_weights(arguments.target, parameter_entries(model), {"note": f"random weights, seed {arguments.seed}"})
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return run_cli(run)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Frames of videos and images, exact and upright."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +59,15 @@ class VideoInfo:
         return len(self.times)
 
 
+@dataclass(frozen=True)
+class Shot:
+    """A stretch of a video, in seconds, and the frames that stand for it. A still image lasts from 0 to 0."""
+
+    start: float
+    end: float
+    frames: list[VideoFrame]
+
+
 def read_frames(path: str | os.PathLike, frame_type: str = "middle", num_frames: int = 16) -> list[VideoFrame]:
     """Read the frames to caption.
 
@@ -68,6 +77,14 @@ def read_frames(path: str | os.PathLike, frame_type: str = "middle", num_frames:
     the middle one for `num_frames=1`. An image is a video of one frame, turned as its EXIF data says.
 
     Raises InputError for files that cannot be read as video or image (`VideoFile` says when) and for wrong arguments.
+    """
+    return read_shot(path, frame_type, num_frames).frames
+
+
+def read_shot(path: str | os.PathLike, frame_type: str = "middle", num_frames: int = 16) -> Shot:
+    """Read the frames to caption as `read_frames` does, with the times at which the video starts and ends.
+
+    Raises InputError as `read_frames` does.
     """
     if frame_type not in FRAME_TYPES:
         raise InputError(f"frame_type is {frame_type!r}; choose one of {', '.join(FRAME_TYPES)}")
@@ -79,9 +96,16 @@ def read_frames(path: str | os.PathLike, frame_type: str = "middle", num_frames:
     if image is not None:
         with image, _naming(path):
             chosen = set(_spread(getattr(image, "n_frames", 1) if _is_animation(image) else 1, wanted))
-            return [frame for frame in _image_frames(image) if frame.index in chosen]
+            frames, times = [], []
+            for frame in _image_frames(image):
+                times.append(frame.time)
+                if frame.index in chosen:
+                    frames.append(frame)
+        return Shot(times[0], end_time(times), frames)
     video = VideoFile(path)
-    return [_video_frame(video, frame) for frame in video.pick(lambda count: _spread(count, wanted))]
+    picked = video.pick(lambda count: _spread(count, wanted))
+    times = video.times()
+    return Shot(float(times[0]), end_time(times), [video_frame(video, frame) for frame in picked])
 
 
 def iter_frames(path: str | os.PathLike) -> Iterator[VideoFrame]:
@@ -97,7 +121,7 @@ def iter_frames(path: str | os.PathLike) -> Iterator[VideoFrame]:
         return
     video = VideoFile(path)
     for frame in video.frames():
-        yield _video_frame(video, frame)
+        yield video_frame(video, frame)
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
@@ -115,8 +139,22 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         video = VideoFile(path)
         times = video.times()
         height, width = video.rgb(next(video.frames())).shape[:2]
-    last_delay = times[-1] - times[-2] if len(times) > 1 else 0.0
-    return VideoInfo(width, height, times, float(times[-1] - times[0] + last_delay))
+    return VideoInfo(width, height, times, end_time(times) - float(times[0]))
+
+
+def end_time(times: Sequence[float] | np.ndarray) -> float:
+    """When the last of these frames ends: it is taken to last as long as the one before it, a single one no time."""
+    return float(times[-1] + (times[-1] - times[-2] if len(times) > 1 else 0.0))
+
+
+def open_video(path: str | os.PathLike) -> VideoFile | None:
+    """The video at `path`; None if it is a still image or an animation. Raises InputError as `read_frames` does."""
+    path = _existing_file(path)
+    image = _open_image(path)
+    if image is None:
+        return VideoFile(path)
+    image.close()
+    return None
 
 
 def _spread(count: int, wanted: int) -> list[int]:
@@ -140,7 +178,8 @@ def _existing_file(path: str | os.PathLike) -> Path:
     return path
 
 
-def _video_frame(video: VideoFile, frame: DecodedFrame) -> VideoFrame:
+def video_frame(video: VideoFile, frame: DecodedFrame) -> VideoFrame:
+    """A decoded frame, upright and in RGB."""
     return VideoFrame(Image.fromarray(video.rgb(frame)), frame.index, frame.time)
 
 

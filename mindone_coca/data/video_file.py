@@ -7,10 +7,12 @@ keyframe before each wanted frame. Every frame decoded on the way must carry the
 when one does not, or when the list cannot be exact, everything is decoded from the start instead.
 """
 
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from functools import cached_property
+from itertools import islice, pairwise
 from pathlib import Path
 
 import av
@@ -54,6 +56,7 @@ class VideoFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._converter = _RgbConverter(path)
+        self._decoded_times: np.ndarray | None = None  # known once all frames were decoded
         container, stream = self._open()
         with container:
             if "mp4" in container.format.name and stream.frames:  # one table for the whole file, not fragments
@@ -73,7 +76,7 @@ class VideoFile:
     def frames(self) -> Iterator[DecodedFrame]:
         """Decode all frames in order. Memory holds a few frames at a time, whatever the length of the file."""
         container, stream = self._open()
-        index, first_pts = -1, None
+        index, first_pts, times = -1, None, array("d")
         with container:
             packets = container.demux(stream)
             while True:
@@ -92,28 +95,63 @@ class VideoFile:
                     index += 1
                     if first_pts is None:
                         first_pts = picture.pts
-                    yield DecodedFrame(index, self._time(index, picture.pts, first_pts), picture)
+                    times.append(self._time(index, picture.pts, first_pts))
+                    yield DecodedFrame(index, times[-1], picture)
         if index < 0:
             raise InputError(f"{self.path}: holds no video frame that can be decoded")
+        self._decoded_times = np.array(times)
 
     def pick(self, choose: Callable[[int], Sequence[int]]) -> list[DecodedFrame]:
         """Return some frames in order: `choose` gets the number of frames and returns the wanted indices."""
-        packet_index = self._packet_index()
-        if packet_index is not None:
+        if self._packet_index is not None:
             try:
-                return self._seek_and_decode(packet_index, sorted(set(choose(len(packet_index.pts)))))
+                return list(self._seek_and_decode(sorted(set(choose(len(self._packet_index.pts))))))
             except _IndexMismatch:
-                pass  # the slow way below needs no index
-        wanted = set(choose(sum(1 for _ in self.frames())))
+                self._packet_index = None  # the slow way below needs no index
+        wanted = set(choose(len(self.times())))
         return [frame for frame in self.frames() if frame.index in wanted]
+
+    def every(self, seconds: float) -> Iterator[tuple[float, DecodedFrame]]:
+        """Divide the video into stretches of equal length, from its first frame on, and yield each one's start in
+        seconds with the first frame that it shows in its second half. One that shows none belongs to the one before.
+
+        Where the file allows it, only the frames from the last keyframe on are decoded. One frame is held at a time.
+        """
+        done = 0
+        if self._packet_index is not None:
+            times = self.times()
+            numbers, is_late = _stretches(times - times[0], seconds)
+            numbers, first = np.unique(numbers[is_late], return_index=True)
+            wanted = np.flatnonzero(is_late)[first].tolist()
+            starts = [float(times[0] + number * seconds) for number in numbers]
+            starts[:1] = times[:1].tolist()
+            try:
+                for start, frame in zip(starts, self._seek_and_decode(wanted)):
+                    yield start, frame
+                    done += 1
+                return
+            except _IndexMismatch:
+                self._packet_index = None
+        yield from islice(self._every_by_decoding(seconds), done, None)
+
+    def _every_by_decoding(self, seconds: float) -> Iterator[tuple[float, DecodedFrame]]:
+        start, last = None, -1
+        for frame in self.frames():
+            start = frame.time if start is None else start
+            number, is_late = _stretches(np.float64(frame.time - start), seconds)
+            if is_late and number > last:
+                yield start if last < 0 else float(start + number * seconds), frame
+                last = number
 
     def times(self) -> np.ndarray:
         """Return the time of every frame in seconds, float64, without keeping any frame."""
-        packet_index = self._packet_index()
-        if packet_index is None:
-            return np.array([frame.time for frame in self.frames()])
-        pts = packet_index.pts
-        return (pts - pts[0]) * float(self._time_base) + self._offset(int(pts[0]))
+        if self._packet_index is not None:
+            pts = self._packet_index.pts
+            return (pts - pts[0]) * float(self._time_base) + self._offset(int(pts[0]))
+        if self._decoded_times is None:
+            for _ in self.frames():
+                pass
+        return self._decoded_times
 
     def rgb(self, frame: DecodedFrame) -> np.ndarray:
         """Return the upright frame, (H, W, 3) uint8 RGB."""
@@ -142,6 +180,7 @@ class VideoFile:
         stream.thread_type = "AUTO" if verified else "SLICE"
         return container, stream
 
+    @cached_property
     def _packet_index(self) -> _PacketIndex | None:
         """List the packets' time stamps; None when they cannot tell exactly which frames will be decoded."""
         if self._constant_rate or self._is_vp8:  # VP8 stores hidden frames in packets of their own
@@ -175,8 +214,9 @@ class VideoFile:
         key_pts, key_dts = np.array(sorted(keys), dtype=np.int64).T
         return _PacketIndex(pts, key_pts, key_dts)
 
-    def _seek_and_decode(self, packet_index: _PacketIndex, wanted: list[int]) -> list[DecodedFrame]:
-        pts, picked = packet_index.pts, []
+    def _seek_and_decode(self, wanted: list[int]) -> Iterator[DecodedFrame]:
+        packet_index = self._packet_index
+        pts = packet_index.pts
         container, stream = self._open(verified=True)
         with container:
             pictures: Iterator[av.VideoFrame] = iter(())
@@ -195,8 +235,7 @@ class VideoFile:
                     if picture is None or picture.pts != pts[upcoming]:
                         raise _IndexMismatch
                     upcoming += 1
-                picked.append(DecodedFrame(target, self._time(target, picture.pts, int(pts[0])), picture))
-        return picked
+                yield DecodedFrame(target, self._time(target, picture.pts, int(pts[0])), picture)
 
     def _time(self, index: int, pts: int | None, first_pts: int | None) -> float:
         if self._constant_rate or pts is None or first_pts is None:
@@ -206,6 +245,12 @@ class VideoFile:
     def _offset(self, first_pts: int) -> float:
         """Seconds from the start of the file (its earliest stream) to the first frame."""
         return max(0.0, round(float(first_pts * self._time_base) - self._start, 6))
+
+
+def _stretches(times: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
+    """For times since the first frame: the number of the stretch each lies in, and whether in its second half."""
+    numbers = np.floor(times / seconds)
+    return numbers, times - numbers * seconds >= seconds / 2
 
 
 def _decode_from(

@@ -19,7 +19,7 @@ except ModuleNotFoundError:  # run from a checkout that is not installed
 
 from tqdm import tqdm
 
-from mindone_coca.errors import InputError
+from mindone_coca.cli import run_cli
 from mindone_coca.weights.convert import Options, Plan, plan_conversion, write
 from mindone_coca.weights.dtypes import WEIGHT_DTYPES
 from mindone_coca.weights.source import open_weights
@@ -116,13 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the converter. Returns the exit code: 0 done, 2 bad usage, input or target (told in one line)."""
     arguments = build_parser().parse_args(argv)
     try:
-        if arguments.list:
-            list_entries(arguments.source, arguments.ema)
-        else:
-            convert(arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return run_cli(lambda: list_entries(arguments.source, arguments.ema) if arguments.list else convert(arguments))
     except BrokenPipeError:  # e.g. `--list | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

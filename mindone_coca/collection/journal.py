@@ -1,0 +1,158 @@
+"""Results on disk while they come: one JSON line for each file, in `journal/I-of-N.jsonl` under the output folder.
+
+The first line of a journal is its header: the settings that the results depend on. Lines are appended and flushed to
+disk before work goes on; a line that a crash cut off is taken away when the journal is opened again. A file counts as
+done if any journal of the folder has it; where several have, any of them will do, since they are equal. The final files
+are written from the journals.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mindone_coca.collection.plan import Shard
+from mindone_coca.errors import InputError
+
+Record = dict[str, Any]
+FORMAT = 1
+KEPT = ("thumbnails", "features")  # settings that say what records hold beside their results
+
+
+def encode_line(record: Mapping) -> bytes:
+    """One JSON line. Bytes of a file name that are no UTF-8 (lone surrogates in Python) become JSON escapes."""
+    return json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def scan(path: Path) -> Iterator[tuple[int, int, Record]]:
+    """The lines of a journal, header first, up to the first one that is not whole: start, end, record."""
+    start = 0
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                record = json.loads(line) if line.endswith(b"\n") else None
+            except ValueError:
+                record = None
+            if not isinstance(record, dict):
+                return
+            yield start, start + len(line), record
+            start += len(line)
+
+
+class Journal:
+    """One process's journal, opened for appending and locked against others.
+
+    Raises InputError when another process has it open.
+    """
+
+    def __init__(self, folder: Path, shard: Shard) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"{shard.index}-of-{shard.count}.jsonl"
+        self._file = open(self.path, "ab")  # noqa: SIM115 open as long as the journal
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise InputError(f"{self.path}: another process is writing it; wait, or give another --shard") from None
+        end = max((end for _, end, _ in scan(self.path)), default=0)
+        if end < self._file.tell():
+            self._file.truncate(end)
+        self._is_new = end == 0
+
+    def begin(self, settings: Mapping) -> None:
+        """Write the header, if there is none yet."""
+        if self._is_new:
+            self.append([{"journal": FORMAT, "settings": dict(settings)}])
+            self._is_new = False
+
+    def append(self, records: Iterable[Mapping]) -> None:
+        """Add lines and wait until they are on the disk."""
+        self._file.write(b"".join(map(encode_line, records)))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Results:
+    """What all journals of a folder hold; records stay on disk until they are asked for.
+
+    Args:
+        settings: this run's; they must be those of every journal, `KEPT` ones excepted: what an earlier run keeps in
+            its records, later ones keep too, and cannot add.
+    Raises:
+        InputError: journals of other settings, naming one that differs.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping) -> None:
+        self.folder = folder
+        self.settings = dict(settings)
+        self._places: dict[str, tuple[Path, int]] = {}
+        self._sizes: dict[str, tuple[int, bool]] = {}
+        # where a file has changed and was done again, the newest record counts
+        for path in sorted(folder.glob("*-of-*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
+            for place, _, record in scan(path):
+                if place == 0:
+                    self._check(path, record)
+                else:
+                    self._places[record["path"]] = path, place
+                    self._sizes[record["path"]] = record["size"], record["error"] is not None
+
+    def _check(self, path: Path, header: Record) -> None:
+        found = header.get("settings", {})
+        for name in sorted({*self.settings, *found}):
+            before, now = found.get(name), self.settings.get(name)
+            if name in KEPT and (before or not now):
+                self.settings[name] = before
+            elif before != now:
+                raise InputError(
+                    f"{path}: was begun with {name} {json.dumps(before)}, now it is {json.dumps(now)}; give another "
+                    "--output_dir, or remove this one"
+                )
+
+    def is_done(self, path: str, retry_failed: bool = False) -> bool:
+        """Whether a file needs no work: it was captioned, or failed, and has the same size still."""
+        if path not in self._sizes:
+            return False
+        size, failed = self._sizes[path]
+        return size == file_size(path) and not (failed and retry_failed)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._places
+
+    def failed(self, path: str) -> bool:
+        return self._sizes[path][1]
+
+    def records(self, paths: Iterable[str]) -> Iterator[Record]:
+        """The records of these paths, in their order."""
+        files: dict[Path, Any] = {}
+        try:
+            for path in paths:
+                journal, place = self._places[path]
+                if journal not in files:
+                    files[journal] = open(journal, "rb")  # noqa: SIM115 closed below
+                files[journal].seek(place)
+                yield json.loads(files[journal].readline())
+        finally:
+            for file in files.values():
+                file.close()
+
+
+def file_size(path: str) -> int:
+    """Bytes of a file; -1 when there is none."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Wait until no other process is within, for the same folder."""
+    with open(folder / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,48 @@
+"""The order of work. It depends on the set of inputs alone, so that results do, too.
+
+In floating point, an image's numbers depend on the size of its batch in the last digits (not on its place in it, nor on
+its neighbours). So batches are formed within groups of inputs that are the same in every run: a run that is killed and
+started again, one of several shards, and a run over the same files in another order all see the same batches.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mindone_coca.errors import InputError
+
+GROUP_SIZE = 8  # files whose frames share batches
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part `index` (from 0) of `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """From "i/n". Raises InputError."""
+        match = re.fullmatch(r"(\d+)/(\d+)", text.strip())
+        if not match or int(match[1]) >= int(match[2]):
+            raise InputError(f"--shard {text}: write i/n with i from 0 to n - 1, such as 0/2 and 1/2")
+        return cls(int(match[1]), int(match[2]))
+
+    @classmethod
+    def from_msrun(cls) -> "Shard":
+        """The part of this process under msrun; the whole without msrun. Raises InputError where it is not told."""
+        count = int(os.environ.get("RANK_SIZE") or 1)
+        if count == 1:
+            return cls()
+        if "RANK_ID" not in os.environ:  # msrun over several machines leaves it open unless told --node_rank
+            raise InputError("RANK_ID is not set; start msrun with --node_rank, or give --shard i/n")
+        return cls(int(os.environ["RANK_ID"]), count)
+
+
+def work_groups(paths: Sequence[str], size: int, shard: Shard) -> list[list[str]]:
+    """Groups of up to `size` paths, in the order of paths; every shard.count-th of them, from number shard.index."""
+    ordered = sorted(paths)
+    groups = [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    return groups[shard.index :: shard.count]

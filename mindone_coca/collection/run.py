@@ -1,0 +1,226 @@
+"""Caption a collection: plan, read ahead, caption, keep a journal, and write the files once all is done."""
+
+import dataclasses
+import hashlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from mindone_coca import __version__
+from mindone_coca.captioner import VideoCaptioner, make_transform
+from mindone_coca.collection.captioning import PassageCaptioner
+from mindone_coca.collection.journal import Journal, Record, Results, exclusive, file_size
+from mindone_coca.collection.options import CaptionOptions
+from mindone_coca.collection.plan import GROUP_SIZE, Shard, work_groups
+from mindone_coca.collection.reading import Passage, PassageReader, ReadAhead, ReadingFailed
+from mindone_coca.config import ModelConfig
+from mindone_coca.outputs.features import require_pyarrow
+from mindone_coca.outputs.schema import Provenance
+from mindone_coca.outputs.tables import lines
+from mindone_coca.outputs.writers import write_outputs
+
+_FINGERPRINT_PARTS, _FINGERPRINT_BYTES = 64, 1 << 16
+
+
+@dataclass(frozen=True)
+class Output:
+    """What becomes of the captions: files in `folder`, or lines on standard output where that is None.
+
+    `single`: there is one file, whose captions are also printed where there is a folder, and without its path.
+    """
+
+    folder: Path | None = None
+    formats: Sequence[str] = ()
+    features: bool = False
+    single: bool = False
+
+
+class CollectionRun:
+    """One process's run over a collection.
+
+    Args:
+        paths: all files, of all shards.
+        config, weights: of the model that `make_captioner` builds, which happens only if there is work to do.
+        workers: reading threads.
+        retry_failed: read files again that failed in an earlier run.
+    Raises:
+        InputError: an output folder of another run.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        options: CaptionOptions,
+        output: Output,
+        config: ModelConfig,
+        weights: Path,
+        make_captioner: Callable[[], VideoCaptioner],
+        dtype: str = "float32",
+        shard: Shard = Shard(),  # noqa: B008 immutable
+        workers: int = 2,
+        retry_failed: bool = False,
+    ) -> None:
+        self._paths, self._options, self._output, self._shard = paths, options, output, shard
+        self._make_captioner, self._workers, self._retry_failed = make_captioner, workers, retry_failed
+        self._transform = make_transform(config)
+        if output.features:
+            require_pyarrow()
+        self._settings = {
+            "model": model_name(config, weights), "dtype": dtype, "version": __version__, **options.as_dict(),
+            "thumbnails": "html" in output.formats, "features": output.features,
+        }  # fmt: skip
+        self._groups = work_groups(paths, 1 if options.in_segments else GROUP_SIZE, shard)
+
+    def run(self) -> int:
+        """Do what is not done yet. Returns the exit code: 1 if files failed, now or before, else 0."""
+        if self._output.folder is None:
+            printer = _Printer(self._paths, not self._output.single, self._options.in_segments)
+            return 1 if self._caption(self._groups, printer.add) else 0
+        folder = self._output.folder / "journal"
+        journal = Journal(folder, self._shard)
+        try:
+            results = Results(folder, self._settings)
+            self._settings = results.settings
+            mine = [path for group in self._groups for path in group]
+            todo = {path for path in mine if not results.is_done(path, self._retry_failed)}
+            earlier = [path for path in mine if path not in todo and results.failed(path)]
+            for record in results.records(earlier):
+                _say(f"error: {record['error']} (found in an earlier run)")
+            if len(todo) < len(mine):
+                _say(f"{len(mine) - len(todo)} of {len(mine)} files were done before")
+            failed = len(earlier)
+            groups = [group for group in self._groups if not todo.isdisjoint(group)]
+            if groups:
+                journal.begin(self._settings)
+                failed += self._caption(
+                    groups, lambda records: journal.append(r for r in records if r["path"] in todo), todo
+                )
+        finally:
+            journal.close()
+        self._write(folder)
+        if self._output.single:
+            printer = _Printer(self._paths, False, self._options.in_segments)
+            printer.add(list(Results(folder, self._settings).records(self._paths)))
+        return 1 if failed else 0
+
+    def _caption(
+        self, groups: list[list[str]], keep: Callable[[list[Record]], None], todo: set[str] | None = None
+    ) -> int:
+        """Caption groups of files. A group is done again as a whole, so that its batches are those of any other run.
+
+        Returns the number of files in `todo` (None: all) that failed.
+        """
+        captioner = PassageCaptioner(self._make_captioner(), self._options, self._settings["features"])
+        read = PassageReader(self._options, self._transform, self._settings["thumbnails"])
+        total = len(todo) if todo is not None else sum(map(len, groups))
+        counts = {"files": 0, "captions": 0, "failed": 0}
+        begin = time.perf_counter()
+        interval = 0.2 if sys.stderr.isatty() else 60
+        with (
+            ReadAhead(read, self._workers, self._options.frames_each) as reader,
+            tqdm(total=total, unit="file", desc="captioning", mininterval=interval, delay=interval) as bar,
+        ):
+            files = reader.files(path for group in groups for path in group)
+            for group in groups:
+                records = self._caption_group(group, files, captioner)
+                keep(records)
+                for record in records:
+                    if todo is not None and record["path"] not in todo:
+                        continue
+                    counts["files"] += 1
+                    counts["captions"] += len(record["segments"])
+                    counts["failed"] += record["error"] is not None
+                    if record["error"] is not None:
+                        tqdm.write(f"error: {record['error']}", file=sys.stderr)
+                    bar.update()
+        seconds = time.perf_counter() - begin
+        idle = 1 - captioner.seconds_busy / seconds
+        _say(
+            f"{counts['files']} files, {counts['captions']} captions, {counts['failed']} failed; {seconds:.1f} s, "
+            f"{counts['files'] / seconds:.2f} files/s; device idle {100 * idle:.0f} %, "
+            f"waiting for frames {100 * reader.seconds_waited / seconds:.0f} %"
+        )
+        return counts["failed"]
+
+    def _caption_group(
+        self, group: list[str], files: Iterator[tuple[str, Iterator[Passage]]], captioner: PassageCaptioner
+    ) -> list[Record]:
+        records: dict[str, Record] = {}
+
+        def passages() -> Iterator[Passage]:
+            for _ in group:
+                path, items = next(files)
+                record = {"path": path, "size": file_size(path), "error": None, "duration": None, "segments": []}
+                records[path] = record
+                try:
+                    yield from items
+                except ReadingFailed as error:
+                    record["error"] = str(error)
+
+        for done in captioner(passages()):
+            records[done.passage.path]["segments"].append(done.segment)
+        for record in records.values():
+            if record["error"] is not None:
+                record["segments"] = []  # of what came before the damage
+            else:
+                record["duration"] = round(record["segments"][-1]["end"] - record["segments"][0]["start"], 6)
+        return list(records.values())
+
+    def _write(self, folder: Path) -> None:
+        """Write the output files, if no shard has work left. Whoever is last does it."""
+        with exclusive(folder):
+            results = Results(folder, self._settings)
+            missing = sum(path not in results for path in self._paths)
+            if missing:
+                _say(f"{missing} files of other shards are not done; the last shard writes the output files")
+                return
+            kept = ("model", "version", "thumbnails", "features")
+            options = {name: value for name, value in self._settings.items() if name not in kept}
+            provenance = Provenance(self._settings["model"], options, __version__)
+            written = write_outputs(
+                self._output.folder, self._output.formats, self._output.features,
+                lambda: results.records(self._paths), self._paths, provenance,
+            )  # fmt: skip
+        _say(f"wrote {', '.join(map(str, written))}")
+
+
+class _Printer:
+    """Prints captions in the order of the inputs, whatever the order in which they come."""
+
+    def __init__(self, paths: Sequence[str], with_path: bool, with_times: bool) -> None:
+        self._paths, self._parts = iter(paths), {"with_path": with_path, "with_times": with_times}
+        self._next = next(self._paths, None)
+        self._waiting: dict[str, Record] = {}
+
+    def add(self, records: list[Record]) -> None:
+        self._waiting |= {record["path"]: record for record in records}
+        while self._next in self._waiting:
+            for line in lines(self._waiting.pop(self._next), **self._parts):
+                tqdm.write(line, file=sys.stdout)
+            self._next = next(self._paths, None)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def model_name(config: ModelConfig, weights: Path) -> str:
+    """The weights' file name and a fingerprint of config and weights: of 64 parts of the file, 64 KiB each."""
+    digest = hashlib.sha256(repr(_plain(dataclasses.asdict(config))).encode())
+    size = weights.stat().st_size
+    digest.update(str(size).encode())
+    with open(weights, "rb") as file:
+        for part in range(_FINGERPRINT_PARTS):
+            file.seek(part * max(size - _FINGERPRINT_BYTES, 0) // (_FINGERPRINT_PARTS - 1))
+            digest.update(file.read(_FINGERPRINT_BYTES))
+    return f"{weights.name} {digest.hexdigest()[:16]}"
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    """Without the path of the weights, which does not change them."""
+    return {name: value for name, value in config.items() if name != "checkpoint"}

@@ -1,0 +1,78 @@
+"""Image and text features in the folders that clip-retrieval writes and embedding-reader and autofaiss read.
+
+    img_emb/img_emb_0.npy        (N, D) float32, unit length, a row for each caption
+    text_emb/text_emb_0.npy      (N, D), of the captions
+    metadata/metadata_0.parquet  image_path, caption, score, start, end, times
+
+Numbers are padded with zeros where there are more than ten parts. `model.json`, written last, names the model.
+"""
+
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mindone_coca.errors import InputError
+from mindone_coca.files import atomic_path
+from mindone_coca.outputs.schema import Provenance, Records, plain
+
+PART_ROWS = 16384
+COLUMNS = ("image_path", "caption", "score", "start", "end", "times")
+
+
+def require_pyarrow() -> Any:
+    """The parquet module. Raises InputError where it is not installed."""
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise InputError("--save_features and --query need pyarrow for NumPy 1: pip install 'pyarrow<22'") from error
+    return parquet
+
+
+def write_features(folder: Path, records: Records, provenance: Provenance, part_rows: int = PART_ROWS) -> None:
+    """Write the features of all captions, in place of what is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    total = sum(len(record["segments"]) for record in records())
+    digits = len(str(max(total - 1, 0) // part_rows))
+    part, number, width = _Part(), 0, 0
+    for record in records():
+        for segment in record["segments"]:
+            part.add(record["path"], segment)
+            width = part.images[0].size
+            if len(part.images) == part_rows:
+                part.write(folder, f"{number:0{digits}}")
+                part, number = _Part(), number + 1
+    if part.images:
+        part.write(folder, f"{number:0{digits}}")
+    with atomic_path(folder / "model.json") as partial:
+        partial.write_text(json.dumps({"rows": total, "width": width, **provenance.as_dict()}, indent=1) + "\n")
+
+
+class _Part:
+    def __init__(self) -> None:
+        self.images: list[np.ndarray] = []
+        self.texts: list[np.ndarray] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, path: str, segment: dict[str, Any]) -> None:
+        self.images.append(_unpack(segment["image_feature"]))
+        self.texts.append(_unpack(segment["text_feature"]))
+        row = {name: segment[name] for name in COLUMNS if name in segment}
+        self.rows.append({"image_path": plain(path), **row})
+
+    def write(self, folder: Path, number: str) -> None:
+        import pyarrow
+
+        for name, features in (("img_emb", self.images), ("text_emb", self.texts)):
+            with atomic_path(folder / name / f"{name}_{number}.npy") as partial:
+                np.save(partial, np.stack(features))
+        table = pyarrow.table({name: [row[name] for row in self.rows] for name in COLUMNS})
+        with atomic_path(folder / "metadata" / f"metadata_{number}.parquet") as partial:
+            require_pyarrow().write_table(table, partial)
+
+
+def _unpack(text: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f4")

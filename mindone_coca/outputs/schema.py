@@ -1,0 +1,51 @@
+"""The one schema behind all output files.
+
+A record is what is known of one input file: `path`, `size` (bytes), `error` (None, or why it could not be read),
+`duration` (seconds; 0 for a still image, None with an error) and `segments`. A segment is one caption: `start` and
+`end` (seconds), `times` (of the frames used), `caption`, `score` (mean log-probability of its tokens), `alternatives`
+if asked for (captions and scores, best first), and what was kept for other files: `thumbnails` (a JPEG in base64 of
+each frame), `image_feature` and `text_feature` (float32 in base64).
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Record = dict[str, Any]
+Records = Callable[[], Iterable[Record]]  # each call reads them again, so that they need not fit into memory
+FORMATS = ("txt", "json", "jsonl", "csv", "srt", "vtt", "html")  # names of output files' formats
+COLUMNS = ("path", "duration", "start", "end", "times", "caption", "score", "alternatives", "error")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made the captions: the weights, the options and the version of this package."""
+
+    model: str
+    options: dict[str, Any]
+    version: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"model": self.model, "options": self.options, "version": self.version}
+
+
+def rows(record: Record) -> Iterator[dict[str, Any]]:
+    """The rows of one file: one for each caption, or one that tells the error. All have all `COLUMNS`."""
+    common = dict.fromkeys(COLUMNS) | {name: record[name] for name in ("path", "duration", "error")}
+    if record["error"] is not None:
+        yield common
+    for segment in record["segments"]:
+        yield common | {"alternatives": []} | {name: segment[name] for name in COLUMNS if name in segment}
+
+
+def plain(path: str) -> str:
+    """A path as valid text: bytes that are no UTF-8 (surrogates in Python) and control characters become escapes."""
+    text = path.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def clock(seconds: float, point: str = ".") -> str:
+    """HH:MM:SS.mmm"""
+    milliseconds = round(seconds * 1000)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{milliseconds // 1000:02}{point}{milliseconds % 1000:03}"
