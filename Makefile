@@ -5,10 +5,13 @@ RUN = $(VENV)/bin/python
 
 .PHONY: demo train-demo test test-slow lint clean
 
+# a small model with random weights: a trained one for the demo does not ship yet
 demo: $(VENV)/.installed
-	$(RUN) inference.py -c configs/coca_tiny.yaml --video_path assets/demo.mp4
+	$(RUN) tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/demo/coca_model.safetensors
+	@echo "The model is drawn at random, so its caption is words without meaning. For real captions see README.md."
+	$(RUN) inference.py -c configs/coca_tiny.yaml --model_path outputs/demo/coca_model.safetensors --video_path assets/demo.mp4
 
-# the demo model's training, from nothing: half an hour on two cores
+# the demo model's training, from nothing, and its figures
 train-demo: $(VENV)/.installed
 	test -d data/demo || $(RUN) tools/make_demo_data.py --target data/demo
 	$(RUN) train.py -c configs/train_demo.yaml

@@ -19,6 +19,7 @@ import demo_figures
 from demo_scenes import describe
 from make_demo_data import demo_scene
 
+shipped = pytest.mark.skipif(not demo_figures.WEIGHTS.exists(), reason="the trained demo model does not ship yet")
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -33,10 +34,12 @@ def test_words_are_compared_place_by_place():
     assert demo_figures.words_right("two green stars", "two green stars") == (2, 2)
 
 
+@shipped
 def test_the_bundled_video(captioner):
     assert captioner(REPOSITORY / "assets" / "demo.mp4") == describe(demo_scene())
 
 
+@shipped
 def test_unseen_scenes_and_videos(captioner):
     """The short form of tools/demo_figures.py; a hundred pictures leave the shares some room."""
     for pictures in (demo_figures.scenes(100), demo_figures.middle_frames(20)):
@@ -45,6 +48,7 @@ def test_unseen_scenes_and_videos(captioner):
         assert figures.exact >= 0.85 and figures.words >= 0.95 and figures.recall_at_1 >= 0.85
 
 
+@shipped
 @pytest.mark.slow
 def test_unseen_scenes_and_videos_in_full(captioner):
     for pictures in (demo_figures.scenes(1000), demo_figures.middle_frames(100)):
@@ -53,6 +57,7 @@ def test_unseen_scenes_and_videos_in_full(captioner):
         assert figures.exact >= 0.9 and figures.words >= 0.97 and figures.recall_at_1 >= 0.9
 
 
+@shipped
 def test_open_clip_gives_the_same_captions(captioner, tmp_path):
     target = tmp_path / "open_clip_pytorch_model.bin"
     arguments = ["--source", str(demo_figures.WEIGHTS), "--reverse", "--target", str(target), "--dtype", "float32"]
