@@ -145,7 +145,8 @@ class AdamW(nn.Cell):
             for p in self.parameters
         ]
         self.groups = tuple(dict.fromkeys(groups))  # (factor of the learning rate, weight decay), each once
-        self.group_of = tuple(self.groups.index(group) for group in groups)
+        numbers = {group: number for number, group in enumerate(self.groups)}
+        self.group_of = tuple(numbers[group] for group in groups)
         # 1 - beta^t after t updates
         self.correction1 = Parameter(Tensor(0.0, ms.float32), name="optimiser.correction1", requires_grad=False)
         self.correction2 = Parameter(Tensor(0.0, ms.float32), name="optimiser.correction2", requires_grad=False)

@@ -98,6 +98,7 @@ def beam_search_by_hand(picture: np.ndarray, beams: int, length: int) -> np.ndar
     return ids[0].numpy()
 
 
+@pytest.mark.slow
 def test_beam_search_runs_on_the_same_engine():
     _, model = pair()
     pictures = images(3, 11)

@@ -122,6 +122,7 @@ def test_any_cell_is_an_image_encoder():
     assert relative_difference(model(inputs.text, inputs.images), want) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_our_vision_transformer_is_an_image_encoder():
     cfg = CLIPVisionCfg(image_size=16, patch_size=8, layers=1, width=32, head_width=16)
     vision = VisionTransformer(cfg, 32)
