@@ -150,14 +150,14 @@ def run(arguments: argparse.Namespace) -> int | None:
 
 
 def caption_one(arguments: argparse.Namespace, config: "ModelConfig", weights: Path) -> None:
-    from mindone_coca.captioner import VideoCaptioner
+    from mindone_coca.captioner import VideoCaptioner, one_line
     from mindone_coca.data.video import read_frames
 
     # the file first: a wrong name should not cost the time to load a model
     frames = read_frames(arguments.video_path[0], arguments.frame_type, arguments.num_frames)
     captioner = VideoCaptioner(config, weights, arguments.dtype, arguments.num_frames, arguments.fusion)
     for caption in captioner.captions_of_frames(frames, arguments.prompt, **generation_options(arguments)):
-        print(" ".join(caption.split()))
+        print(one_line(caption))
 
 
 def caption_collection(arguments: argparse.Namespace, inputs: "Inputs", config: "ModelConfig", weights: Path) -> int:

@@ -12,8 +12,9 @@ import time
 
 import numpy as np
 
-from mindone_coca.config import CONFIG_DIR, read_mapping
+from mindone_coca.config import CONFIG_DIR
 from mindone_coca.training.settings import LossConfig, OptimConfig
+from mindone_coca.typed_mapping import read_mapping
 
 SMALL = {
     "embed_dim": 256,

@@ -26,6 +26,10 @@ def make_transform(config: ModelConfig | ParallelConfig) -> Callable[[Image.Imag
     )  # fmt: skip
 
 
+def one_line(caption: str) -> str:
+    return " ".join(caption.split())
+
+
 class VideoCaptioner:
     """Captions one video or image at a time.
 

@@ -1,30 +1,25 @@
-"""Typed, validated settings for YAML and JSON files: the one place that knows every key of a model config.
+"""The one place that knows every key of a model config, and refuses by name what cannot be built.
 
 The three tower configs carry open_clip 3.3.0's field names and defaults (`open_clip.model.CLIPVisionCfg`,
 `CLIPTextCfg`, `open_clip.coca_model.MultimodalCfg`), so its JSON files are read as they are.
 """
 
 import dataclasses
-import difflib
-import json
 import math
 import os
-import types
 import typing
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
-
-import yaml
+from typing import Any
 
 from mindone_coca.errors import InputError
+from mindone_coca.typed_mapping import from_dict, nearest, read_mapping, show, value_differs
 
 if typing.TYPE_CHECKING:
     from mindone_coca.parallel_config import ParallelConfig
 
-ConfigType = TypeVar("ConfigType")
 _INSTALLED = Path(__file__).parent / "configs"
 CONFIG_DIR = (
     _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "configs"
@@ -32,105 +27,28 @@ CONFIG_DIR = (
 DTYPES = ("float32", "float16", "bfloat16")
 
 
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """`; did you mean 'x'?` when a known name is close, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+class PatchGrid:
+    """Sizes of an image encoder with square or oblong images and patches, in pixels: (height, width)."""
 
+    image_size: int | tuple[int, int]
+    patch_size: int | tuple[int, int]
 
-def read_mapping(path: str | os.PathLike) -> dict:
-    """Read a YAML or JSON file that holds a mapping. Raises InputError naming the file."""
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such config file; give the path of a YAML or JSON file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a config ({error}); give a YAML or JSON text file") from None
-    try:
-        data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (yaml.YAMLError, json.JSONDecodeError) as error:
-        where = " ".join(str(error).split())
-        raise InputError(f"{path}: not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {where}") from None
-    if not isinstance(data, dict):
-        raise InputError(f"{path}: holds no key: value pairs; a config is a mapping")
-    return data
+    @property
+    def image_hw(self) -> tuple[int, int]:
+        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
 
+    @property
+    def patch_hw(self) -> tuple[int, int]:
+        return self.patch_size if isinstance(self.patch_size, tuple) else (self.patch_size, self.patch_size)
 
-def from_dict(cls: type[ConfigType], data: Mapping[str, Any], where: str) -> ConfigType:
-    """Build the dataclass `cls` from a mapping, refusing unknown keys, missing keys and wrong types by name.
-
-    Args:
-        where: named at the head of every message: a file, then a dotted key (`train.yaml: optim`).
-    """
-    if not isinstance(data, Mapping):
-        raise InputError(f"{where}: must be a mapping of keys to values, got {_show(data)}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    hints = typing.get_type_hints(cls)
-    for key in data:
-        if key not in fields:
-            raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), fields) or '; remove it'}")
-    for name, spec in fields.items():
-        required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
-        if required and name not in data:
-            raise InputError(f"{where}: the key {name!r} is missing; add it")
-    values = {key: _convert(hints[key], value, f"{where}: {key}") for key, value in data.items()}
-    return cls(**values)
-
-
-def _show(value: Any) -> str:
-    return f"{type(value).__name__} {value!r}"
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """Check `value` against a type hint; nested dataclasses are built, ints are taken for floats."""
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        errors = []
-        for option in typing.get_args(hint):
-            try:
-                return _convert(option, value, where)
-            except InputError as error:
-                errors.append((dataclasses.is_dataclass(option) and isinstance(value, Mapping), error))
-        nested = [error for is_nested, error in errors if is_nested]
-        raise nested[0] if nested else InputError(f"{where}: must be {_hint_name(hint)}, got {_show(value)}")
-    if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else from_dict(hint, value, where)
-    if origin is typing.Literal:
-        options = typing.get_args(hint)
-        if value in options and not (isinstance(value, bool) and True not in options and False not in options):
-            return value
-        hinted = nearest(value, [o for o in options if isinstance(o, str)]) if isinstance(value, str) else ""
-        raise InputError(f"{where}: must be one of {', '.join(map(str, options))}, got {_show(value)}{hinted}")
-    if origin in (list, tuple) and isinstance(value, (list, tuple)):
-        args = typing.get_args(hint)
-        if origin is list or (len(args) == 2 and args[1] is ...):
-            args = (args[0],) * len(value)
-        if len(args) == len(value):
-            return origin(_convert(arg, item, f"{where}[{i}]") for i, (arg, item) in enumerate(zip(args, value)))
-    if origin is dict and isinstance(value, Mapping):
-        return dict(value)
-    if hint is Any or (hint is types.NoneType and value is None):
-        return value
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if hint in (int, str, bool, dict) and type(value) is hint:
-        return value
-    raise InputError(f"{where}: must be {_hint_name(hint)}, got {_show(value)}")
-
-
-def _hint_name(hint: Any) -> str:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return " or ".join(_hint_name(option) for option in typing.get_args(hint))
-    if typing.get_origin(hint) is typing.Literal:
-        return " or ".join(map(str, typing.get_args(hint)))
-    if hint is types.NoneType:
-        return "null"
-    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        (image_h, image_w), (patch_h, patch_w) = self.image_hw, self.patch_hw
+        return image_h // patch_h, image_w // patch_w
 
 
 @dataclass
-class CLIPVisionCfg:
+class CLIPVisionCfg(PatchGrid):
     """Image tower. Source: open_clip.model.CLIPVisionCfg; fields it has for other models are refused when set."""
 
     layers: int = 12
@@ -169,19 +87,6 @@ class CLIPVisionCfg:
     @property
     def heads(self) -> int:
         return self.width // self.head_width
-
-    @property
-    def image_hw(self) -> tuple[int, int]:
-        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
-
-    @property
-    def patch_hw(self) -> tuple[int, int]:
-        return self.patch_size if isinstance(self.patch_size, tuple) else (self.patch_size, self.patch_size)
-
-    @property
-    def grid_hw(self) -> tuple[int, int]:
-        (image_h, image_w), (patch_h, patch_w) = self.image_hw, self.patch_hw
-        return image_h // patch_h, image_w // patch_w
 
 
 @dataclass
@@ -247,6 +152,23 @@ class PreprocessCfg:
     fill_color: int = 0
 
 
+def with_image_size(data: dict, encoder: Any) -> dict:
+    """A model config's plain data with preprocessing to its image encoder's size, unless it names another."""
+    preprocess = data.get("preprocess") or {}
+    if isinstance(encoder, Mapping) and isinstance(preprocess, Mapping) and "size" not in preprocess:
+        return data | {"preprocess": {"size": encoder.get("image_size", CLIPVisionCfg.image_size), **preprocess}}
+    return data
+
+
+def plain_part(part: Any, keep: Collection[str] = ()) -> dict:
+    """A part of a config as plain data: fields away from their defaults, and those in `keep`; lists for tuples."""
+    return {
+        f.name: list(value) if isinstance(value := getattr(part, f.name), tuple) else value
+        for f in dataclasses.fields(part)
+        if f.name in keep or value_differs(part, f)
+    }
+
+
 @dataclass
 class ModelConfig:
     """A whole CoCa: the constructor's arguments, and optionally its checkpoint and preprocessing."""
@@ -273,16 +195,13 @@ class ModelConfig:
         if "model_cfg" in data:
             inner, preprocess = data.pop("model_cfg"), data.pop("preprocess_cfg", None)
             if not isinstance(inner, Mapping):
-                raise InputError(f"{where}: model_cfg: must be a mapping of keys to values, got {_show(inner)}")
+                raise InputError(f"{where}: model_cfg: must be a mapping of keys to values, got {show(inner)}")
             if data:
                 raise InputError(f"{where}: unknown key {next(iter(data))!r} beside 'model_cfg'; remove it")
             data = dict(inner)
             if preprocess:
                 data["preprocess"] = preprocess
-        vision, preprocess = data.get("vision_cfg"), data.get("preprocess") or {}
-        if isinstance(vision, Mapping) and isinstance(preprocess, Mapping) and "size" not in preprocess:
-            data["preprocess"] = {"size": vision.get("image_size", CLIPVisionCfg.image_size), **preprocess}
-        config = from_dict(cls, data, where)
+        config = from_dict(cls, with_image_size(data, data.get("vision_cfg")), where)
         check_model_config(config, where)
         return config
 
@@ -309,12 +228,7 @@ class ModelConfig:
         written = {"embed_dim": self.embed_dim}
         keep = {"layers", "width", "heads", "patch_size", "image_size", "context_length", "vocab_size"}
         for name in ("vision_cfg", "text_cfg", "multimodal_cfg", "preprocess"):
-            part = getattr(self, name)
-            written[name] = {
-                f.name: list(value) if isinstance(value := getattr(part, f.name), tuple) else value
-                for f in dataclasses.fields(part)
-                if f.name in keep or value_differs(part, f)
-            }
+            written[name] = plain_part(getattr(self, name), keep)
         for f in dataclasses.fields(self):
             if f.name not in written and f.name not in ("checkpoint", "custom_text") and value_differs(self, f):
                 written[f.name] = getattr(self, f.name)
@@ -322,12 +236,6 @@ class ModelConfig:
         if self.checkpoint:
             written["checkpoint"] = self.checkpoint
         return written
-
-
-def value_differs(instance: Any, spec: dataclasses.Field) -> bool:
-    """Whether a dataclass field was set to something else than its default."""
-    default = spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
-    return getattr(instance, spec.name) != default
 
 
 def find_config(config: str | os.PathLike) -> Path:
@@ -366,7 +274,7 @@ def load_model_config(
     config = dict(config)
     family = config.pop("family", "coca")
     if family != "coca":
-        raise InputError(f"{where}: family: must be coca or {FAMILY}, got {_show(family)}")
+        raise InputError(f"{where}: family: must be coca or {FAMILY}, got {show(family)}")
     return ModelConfig.from_dict(config, where)
 
 

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mindone_coca.config import CLIPVisionCfg, PreprocessCfg, check_tower, from_dict, value_differs
+from mindone_coca.config import CLIPVisionCfg, PatchGrid, PreprocessCfg, check_tower, plain_part, with_image_size
 from mindone_coca.errors import InputError
+from mindone_coca.typed_mapping import from_dict, value_differs
 
 FAMILY = "parallel_coca"
 
 
 @dataclass
-class ViTCfg:
+class ViTCfg(PatchGrid):
     """An image encoder of vit-pytorch; its constructors' arguments."""
 
     type: typing.Literal["simple_vit", "vit"]
@@ -27,19 +28,6 @@ class ViTCfg:
     pool: typing.Literal["cls", "mean"] = "cls"  # of `vit`: with a class token, or without
     num_classes: int = 0  # of a classifier that is kept with the weights and not used
     extractor: bool = True  # within vit_pytorch.extractor.Extractor, which shows in the weights' names
-
-    @property
-    def image_hw(self) -> tuple[int, int]:
-        return self.image_size if isinstance(self.image_size, tuple) else (self.image_size, self.image_size)
-
-    @property
-    def patch_hw(self) -> tuple[int, int]:
-        return self.patch_size if isinstance(self.patch_size, tuple) else (self.patch_size, self.patch_size)
-
-    @property
-    def grid_hw(self) -> tuple[int, int]:
-        (image_h, image_w), (patch_h, patch_w) = self.image_hw, self.patch_hw
-        return image_h // patch_h, image_w // patch_w
 
     @property
     def class_tokens(self) -> int:
@@ -80,12 +68,8 @@ class ParallelConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "model config") -> "ParallelConfig":
-        data = dict(data)
         encoder = data.get("img_encoder") or data.get("vision_cfg")
-        preprocess = data.get("preprocess") or {}
-        if isinstance(encoder, Mapping) and isinstance(preprocess, Mapping) and "size" not in preprocess:
-            data["preprocess"] = {"size": encoder.get("image_size", CLIPVisionCfg.image_size), **preprocess}
-        config = from_dict(cls, data, where)
+        config = from_dict(cls, with_image_size(dict(data), encoder), where)
         check_parallel_config(config, where)
         return config
 
@@ -95,8 +79,7 @@ class ParallelConfig:
         for spec in dataclasses.fields(self):
             value = getattr(self, spec.name)
             if dataclasses.is_dataclass(value):
-                part = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if value_differs(value, f)}
-                written[spec.name] = {k: list(v) if isinstance(v, tuple) else v for k, v in part.items()}
+                written[spec.name] = plain_part(value)
             elif value_differs(self, spec):
                 written[spec.name] = value
         return written

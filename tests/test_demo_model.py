@@ -40,21 +40,16 @@ def test_the_bundled_video(captioner):
 
 
 @shipped
-def test_unseen_scenes_and_videos(captioner):
-    """The short form of tools/demo_figures.py; a hundred pictures leave the shares some room."""
-    for pictures in (demo_figures.scenes(100), demo_figures.middle_frames(20)):
+@pytest.mark.parametrize(
+    ("scenes", "videos", "exact", "words", "recall"),
+    [(100, 20, 0.85, 0.95, 0.85), pytest.param(1000, 100, 0.9, 0.97, 0.9, marks=pytest.mark.slow)],
+)
+def test_unseen_scenes_and_videos(captioner, scenes, videos, exact, words, recall):
+    """As tools/demo_figures.py; in the short form a hundred pictures leave the shares some room."""
+    for pictures in (demo_figures.scenes(scenes), demo_figures.middle_frames(videos)):
         figures = demo_figures.measure(captioner, *pictures)
         print(figures)
-        assert figures.exact >= 0.85 and figures.words >= 0.95 and figures.recall_at_1 >= 0.85
-
-
-@shipped
-@pytest.mark.slow
-def test_unseen_scenes_and_videos_in_full(captioner):
-    for pictures in (demo_figures.scenes(1000), demo_figures.middle_frames(100)):
-        figures = demo_figures.measure(captioner, *pictures)
-        print(figures)
-        assert figures.exact >= 0.9 and figures.words >= 0.97 and figures.recall_at_1 >= 0.9
+        assert figures.exact >= exact and figures.words >= words and figures.recall_at_1 >= recall
 
 
 @shipped

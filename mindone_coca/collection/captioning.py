@@ -11,10 +11,10 @@ from typing import Any
 import mindspore as ms
 import numpy as np
 
-from mindone_coca.captioner import VideoCaptioner
+from mindone_coca.captioner import VideoCaptioner, one_line
 from mindone_coca.collection.options import CaptionOptions
 from mindone_coca.collection.reading import Passage
-from mindone_coca.generation.engine import ENCODE_BATCHES
+from mindone_coca.generation.engine import ENCODE_BATCHES, few_sizes
 
 BATCH = ENCODE_BATCHES[0]
 SCORE_DECIMALS = 4
@@ -101,9 +101,8 @@ class PassageCaptioner:
             pixels.extend(passage.pixels)
             while len(pixels) >= BATCH:
                 yield from run(BATCH)
-        for size in ENCODE_BATCHES:
-            while len(pixels) >= size:
-                yield from run(size)
+        for part in few_sizes(len(pixels)):
+            yield from run(part.stop - part.start)
 
     def _run_tower(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         begin = time.perf_counter()
@@ -171,16 +170,7 @@ def merge_similar(encoded: Iterable[EncodedPassage], threshold: float) -> Iterat
 def encode_texts(captioner: VideoCaptioner, texts: list[str]) -> np.ndarray:
     """Text features (N, D), of unit length, in batches of few sizes."""
     ids = captioner.tokenizer(texts, captioner.model.text.context_length)
-    features, start = [], 0
-    while start < len(texts):
-        size = next(n for n in ENCODE_BATCHES if n <= len(texts) - start)
-        features.append(captioner.model.encode_text(ids[start : start + size]).asnumpy())
-        start += size
-    return np.concatenate(features)
-
-
-def one_line(text: str) -> str:
-    return " ".join(text.split())
+    return np.concatenate([captioner.model.encode_text(ids[part]).asnumpy() for part in few_sizes(len(texts))])
 
 
 def pack(feature: np.ndarray) -> str:

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ..config import from_dict, value_differs
 from ..errors import InputError
+from ..typed_mapping import from_dict, value_differs
 from .labels import ClassFolders, Labelled, read_label_names
 from .lists import read_coco, read_jsonl, read_table
 from .mindrecord import MindRecord

@@ -5,6 +5,7 @@ both decoders for a fixed number of positions; it travels through the graphs as 
 and compiles once for each (rows, cache length). A caption needs no class token, so none is computed here.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import mindspore as ms
@@ -194,6 +195,15 @@ class TokenStep(nn.Cell):
         return self.decoder.logits(x), unimodal, multimodal
 
 
+def few_sizes(count: int) -> Iterator[slice]:
+    """Slices over `count` items whose lengths are among ENCODE_BATCHES, longest first: few graphs to compile."""
+    start = 0
+    while start < count:
+        size = next(n for n in ENCODE_BATCHES if n <= count - start)
+        yield slice(start, start + size)
+        start += size
+
+
 def round_up(count: int, sizes: list[int]) -> int:
     return next(size for size in sizes if size >= count)
 
@@ -229,11 +239,7 @@ class DecodeEngine:
 
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> tokens (B, K, D), in batches of few sizes."""
-        encoded, start, count = [], 0, images.shape[0]
-        while start < count:
-            size = next(n for n in ENCODE_BATCHES if n <= count - start)
-            encoded.append(graph_cache.call(self.model.visual, images[start : start + size])[1])
-            start += size
+        encoded = [graph_cache.call(self.model.visual, images[part])[1] for part in few_sizes(images.shape[0])]
         return encoded[0] if len(encoded) == 1 else ops.concat(encoded, 0)
 
     def score_cell(self, cell_type: type[nn.Cell], *arguments: Any) -> nn.Cell:

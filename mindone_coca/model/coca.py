@@ -10,7 +10,7 @@ from mindspore import Tensor, ops
 from mindspore.common.initializer import Constant
 
 from mindone_coca import device
-from mindone_coca.config import CLIPTextCfg, CLIPVisionCfg, ModelConfig, MultimodalCfg, check_model_config, from_dict
+from mindone_coca.config import CLIPTextCfg, CLIPVisionCfg, ModelConfig, MultimodalCfg, check_model_config
 from mindone_coca.errors import InputError
 from mindone_coca.graph_cache import model_tag, tag_cell
 from mindone_coca.model.encoding import ImageTextModel, as_tensor, normalize
@@ -18,6 +18,7 @@ from mindone_coca.model.layers import new_parameter
 from mindone_coca.model.multimodal import MultimodalTransformer
 from mindone_coca.model.text import TextTransformer
 from mindone_coca.model.vision import VisionTransformer
+from mindone_coca.typed_mapping import from_dict
 
 
 class CoCa(ImageTextModel):

@@ -9,9 +9,10 @@ from typing import Literal
 
 import yaml
 
-from mindone_coca.config import find_config, from_dict, read_mapping
+from mindone_coca.config import find_config
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
+from mindone_coca.typed_mapping import from_dict, read_mapping
 
 
 @dataclass

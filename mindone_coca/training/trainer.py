@@ -14,10 +14,11 @@ from mindspore import Tensor
 from mindspore.profiler import profile, tensorboard_trace_handler
 
 from mindone_coca import device
+from mindone_coca.captioner import make_transform
 from mindone_coca.config import load_model_config
 from mindone_coca.data.loader import Batch, TrainingData, open_data
 from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_train_transforms, create_transforms
+from mindone_coca.data.transforms import create_train_transforms
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model
 from mindone_coca.files import atomic_path
@@ -107,14 +108,11 @@ class Trainer:
             self.model_config.temporal_frames = data.num_frames
 
     def _open_data(self, training: bool) -> TrainingData:
-        preprocess, size = self.model_config.preprocess, self.model_config.image_hw
         if training:
-            transform = create_train_transforms(size, preprocess.mean, preprocess.std)
+            preprocess = self.model_config.preprocess
+            transform = create_train_transforms(self.model_config.image_hw, preprocess.mean, preprocess.std)
         else:
-            transform = create_transforms(
-                size, preprocess.mean, preprocess.std, preprocess.interpolation, preprocess.resize_mode,
-                preprocess.fill_color,
-            )  # fmt: skip
+            transform = make_transform(self.model_config)
         return open_data(
             self.config.data, self.tokenizer, transform, batch_size=self.config.train.batch_size,
             context_length=self.model_config.training_length, seed=self.config.train.seed, training=training,

@@ -5,17 +5,10 @@ import yaml
 from mindone_coca import captioner, create_model
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
+from tests.models import make_config
 
-# few tokens and few layers: quick to compile
-CONFIG = {
-    "embed_dim": 32,
-    "vision_cfg": {
-        "image_size": 32, "patch_size": 8, "layers": 1, "width": 48, "head_width": 16,
-        "attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 9,
-    },
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 1, "embed_cls": True},
-    "multimodal_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 1},
-}  # fmt: skip
+# few layers: quick to compile
+CONFIG = make_config(vision={"layers": 1}, text={"layers": 1, "vocab_size": 49408}, multimodal={"layers": 1})
 
 
 @pytest.fixture(scope="session", autouse=True)
