@@ -1,8 +1,7 @@
-"""From a sample of a source to arrays: decoding, the random draws, and what happens to samples that cannot be read."""
+"""From a sample of a source to arrays: decoding, and the random draws of captions, frames and crops."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -11,32 +10,66 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from .batches import Reading
 from .samples import VIDEO_SUFFIXES, BadSample, Sample, Source
 from .video import read_frames
 from .video_file import VideoFile
 
 FRAME_TYPES = ("middle", "random", "multi_frames")
-MAX_BAD_RUN = 100  # so many unreadable samples in a row are no accident
 
 
-@dataclass(frozen=True)
-class Reading:
-    """One sample as the model takes it, and those before it that could not be read."""
+class FrameReader:
+    """Files of images and videos to frames, and these through the transform.
 
-    images: np.ndarray  # (3, S, S) or (F, 3, S, S) float32
-    text: np.ndarray  # (T,) int32
-    name: str
-    caption: str
-    bad: list[tuple[str, str]]  # name and reason of each sample that was passed over
-    stuck: bool = False  # none could be read, and all is blank
+    Args:
+        transform: `transform(image, seed)` -> (3, S, S) float32 when training, else `transform(image)`.
+        frame_type: "middle" or "random" take one frame of a video; "multi_frames" takes `num_frames`, and that many
+            times the same image where there is no video.
+    """
+
+    def __init__(self, transform: Callable[..., np.ndarray], *, training: bool, frame_type: str, num_frames: int):
+        if frame_type not in FRAME_TYPES:
+            raise InputError(f"frame_type: {frame_type!r} is none of {', '.join(FRAME_TYPES)}")
+        if num_frames < 1:
+            raise InputError(f"num_frames: {num_frames} must be at least 1")
+        self._transform, self._training = transform, training
+        self._frame_type = frame_type
+        self.count = num_frames if frame_type == "multi_frames" else 1  # frames of each sample
+
+    def read(self, sample: Sample, draws: np.random.Generator, crop_seed: tuple[int, ...]) -> list[np.ndarray]:
+        """The frames of one sample, each (3, S, S) float32, which all share one crop. Raises BadSample."""
+        try:
+            arrays = self._pixels(self._frames(sample, draws), crop_seed)
+        except (OSError, ValueError) as error:  # an image of a mode or size that Pillow cannot convert or resize
+            raise BadSample(sample.name, str(error)) from error
+        return arrays * self.count if len(arrays) == 1 else arrays
+
+    def image_shape(self) -> tuple[int, int, int]:
+        """(3, S, S)."""
+        return self._pixels([Image.new("RGB", (8, 8))], (0,))[0].shape
+
+    def _frames(self, sample: Sample, draws: np.random.Generator) -> list[Image.Image | np.ndarray]:
+        if sample.suffix not in VIDEO_SUFFIXES:
+            return [decode_image(sample)]
+        try:
+            with _file_of(sample) as path:
+                if self._frame_type == "random":
+                    video, position = VideoFile(path), draws.random()
+                    return [video.rgb(frame) for frame in video.pick(lambda count: [int(position * count)])]
+                frames = [frame.image for frame in read_frames(path, self._frame_type, self.count)]
+        except (OSError, InputError) as error:
+            raise BadSample(sample.name, str(error)) from error
+        # A video with fewer frames than wanted gives each of them several times in a row.
+        return [frames[number * len(frames) // self.count] for number in range(self.count)]
+
+    def _pixels(self, frames: list[Image.Image | np.ndarray], crop_seed: tuple[int, ...]) -> list[np.ndarray]:
+        if self._training:
+            return [self._transform(frame, crop_seed) for frame in frames]
+        return [self._transform(frame) for frame in frames]
 
 
 class SampleReader:
-    """Turns (source, index) into arrays. Every draw depends on (seed, epoch, slot) only, never on what came before.
-
-    A sample that cannot be read is replaced by the next one of its source: so a batch keeps its shape, and the
-    same seed gives the same batches wherever the run starts and however many processes read.
-    """
+    """Images or videos with captions, as batches.Reader wants them. The seed decides on captions, frames and crops."""
 
     def __init__(
         self,
@@ -50,67 +83,27 @@ class SampleReader:
         frame_type: str,
         num_frames: int,
     ):
-        if frame_type not in FRAME_TYPES:
-            raise InputError(f"frame_type: {frame_type!r} is none of {', '.join(FRAME_TYPES)}")
-        if num_frames < 1:
-            raise InputError(f"num_frames: {num_frames} must be at least 1")
-        self._sources, self._tokenizer, self._transform = sources, tokenizer, transform
-        self._context_length, self._seed, self._training = context_length, seed, training
-        self._frame_type, self._num_frames = frame_type, num_frames
+        self._sources, self._tokenizer, self._seed, self._training = sources, tokenizer, seed, training
+        self._frames = FrameReader(transform, training=training, frame_type=frame_type, num_frames=num_frames)
+        self._stacked = num_frames if frame_type == "multi_frames" else None
+        self.lengths, self.text_length = [len(source) for source in sources], context_length
 
     def image_shape(self) -> tuple[int, ...]:
-        """The shape of one sample's images."""
-        return self._pixels([Image.new("RGB", (8, 8))], (0,)).shape
+        """(3, S, S), or (F, 3, S, S) for multi_frames."""
+        shape = self._frames.image_shape()
+        return (self._stacked, *shape) if self._stacked else shape
 
     def read(self, source: int, index: int, epoch: int, slot: int) -> Reading:
-        """Read sample `index` of source number `source` for its slot in the epoch."""
-        bad = []
-        samples = self._sources[source]
-        for step in range(min(len(samples), MAX_BAD_RUN)):
-            try:
-                return self._read(samples[(index + step) % len(samples)], epoch, slot, bad)
-            except BadSample as error:
-                bad.append((error.name, error.reason))
-        blank = np.zeros(self._context_length, np.int32)
-        return Reading(np.zeros(self.image_shape(), np.float32), blank, "", "", bad, stuck=True)
-
-    def _read(self, sample: Sample, epoch: int, slot: int, bad: list[tuple[str, str]]) -> Reading:
+        """Read sample `index` of source number `source` for its slot in the epoch. Raises BadSample."""
+        sample = self._sources[source][index]
         if not sample.captions:
             raise BadSample(sample.name, "it has no caption")
         draws = np.random.default_rng((self._seed, 2, epoch, slot))
         caption = sample.captions[draws.integers(len(sample.captions)) if self._training else 0]
-        try:
-            images = self._pixels(self._frames(sample, draws), (self._seed, 3, epoch, slot))
-        except (OSError, ValueError) as error:  # an image of a mode or size that Pillow cannot convert or resize
-            raise BadSample(sample.name, str(error)) from error
-        text = self._tokenizer([caption], context_length=self._context_length)[0]
-        return Reading(images, text, sample.name, caption, bad)
-
-    def _frames(self, sample: Sample, draws: np.random.Generator) -> list[Image.Image | np.ndarray]:
-        if sample.suffix not in VIDEO_SUFFIXES:
-            return [decode_image(sample)]
-        try:
-            with _file_of(sample) as path:
-                if self._frame_type == "random":
-                    video, position = VideoFile(path), draws.random()
-                    return [video.rgb(frame) for frame in video.pick(lambda count: [int(position * count)])]
-                frames = [frame.image for frame in read_frames(path, self._frame_type, self._num_frames)]
-        except (OSError, InputError) as error:
-            raise BadSample(sample.name, str(error)) from error
-        if self._frame_type == "middle":
-            return frames
-        # A video with fewer frames than wanted gives each of them several times in a row.
-        return [frames[number * len(frames) // self._num_frames] for number in range(self._num_frames)]
-
-    def _pixels(self, frames: list[Image.Image | np.ndarray], crop_seed: tuple[int, ...]) -> np.ndarray:
-        """(3, S, S), or (F, 3, S, S) for multi_frames, of which a single image fills all. All frames share one crop."""
-        if self._training:
-            arrays = [self._transform(frame, crop_seed) for frame in frames]
-        else:
-            arrays = [self._transform(frame) for frame in frames]
-        if self._frame_type != "multi_frames":
-            return arrays[0]
-        return np.stack(arrays * self._num_frames if len(arrays) == 1 else arrays)
+        frames = self._frames.read(sample, draws, (self._seed, 3, epoch, slot))
+        text = self._tokenizer([caption], context_length=self.text_length)[0]
+        images = np.stack(frames) if self._stacked else frames[0]
+        return Reading(images, text, {"name": sample.name, "caption": caption})
 
 
 def decode_image(sample: Sample) -> Image.Image:

@@ -74,6 +74,10 @@ class PackedRows:
     def __getitem__(self, index: int) -> Any:
         return json.loads(self._block[self._ends[index] : self._ends[index + 1]])
 
+    def head(self, count: int) -> list[Any]:
+        """The first rows, `count` at most."""
+        return [self[index] for index in range(min(count, len(self)))]
+
 
 def existing_file(path: str | Path) -> Path:
     """`path` with ~ expanded; InputError when there is no such file."""

@@ -1,6 +1,7 @@
 """From settings to sources: which reader takes which format."""
 
 import dataclasses
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,27 @@ def open_sources(value: Any, data: DataConfig, where: str) -> tuple[list[Source]
 
     Raises InputError naming the file or the setting, and the mend.
     """
+    configs = source_configs(value, where)
+    for place, config in configs.items():
+        _check_settings(config, place)
+    return [open_source(config, data) for config in configs.values()], [config.weight for config in configs.values()]
+
+
+def source_configs(value: Any, where: str) -> dict[str, SourceConfig]:
+    """The sources in the setting `where`, each under its own place in it. Raises InputError for what is no source."""
     values = value if isinstance(value, list) else [value]
     if not values:
         raise InputError(f"{where}: the list is empty; give at least one source")
-    configs = []
-    for number, item in enumerate(values):
-        place = f"{where}[{number}]" if isinstance(value, list) else where
-        configs.append(from_dict(SourceConfig, {"path": item} if isinstance(item, str) else item, place))
-        _check_settings(configs[-1], place)
-    return [open_source(config, data) for config in configs], [config.weight for config in configs]
+    places = [f"{where}[{number}]" for number in range(len(values))] if isinstance(value, list) else [where]
+    return {
+        place: from_dict(SourceConfig, {"path": item} if isinstance(item, str) else item, place)
+        for place, item in zip(places, values, strict=True)
+    }
 
 
 def open_source(config: SourceConfig, data: DataConfig) -> Source:
     """Open one source; keys that it leaves open are those of `data` for lists, and the format's own for others."""
-    kind = _format(config)
+    kind = source_format(config)
     setting = "label_key" if config.label_key else "caption_key"
     text_key = config.label_key or config.caption_key
     names = {}
@@ -78,7 +86,8 @@ def open_source(config: SourceConfig, data: DataConfig) -> Source:
     return Labelled(source, config.label_template, config.label_prefix, names)
 
 
-def _format(config: SourceConfig) -> str:
+def source_format(config: SourceConfig) -> str:
+    """The format that a source's settings, its suffix or its folder say. Raises InputError when nothing says it."""
     path = Path(config.path).expanduser()
     if config.format:
         return config.format
@@ -94,16 +103,22 @@ def _format(config: SourceConfig) -> str:
 
 
 def _is_labelled(config: SourceConfig) -> bool:
-    return config.label_key is not None or _format(config) == "folder"
+    return config.label_key is not None or source_format(config) == "folder"
 
 
 def _check_settings(config: SourceConfig, where: str) -> None:
-    """Refuse settings that the source's format would pass over."""
-    kind = _format(config)
-    known = _SETTINGS[kind] | {"path", "format", "weight"} | (_LABEL_SETTINGS if _is_labelled(config) else set())
-    for field in dataclasses.fields(SourceConfig):
-        if field.name not in known and value_differs(config, field):
-            mend = "set label_key too" if field.name in _LABEL_SETTINGS else "remove it"
-            raise InputError(f"{where}: {field.name} says nothing about this {kind} source; {mend}")
+    kind, labelled = source_format(config), _is_labelled(config)
+    known = _SETTINGS[kind] | (_LABEL_SETTINGS if labelled else set())
+    refuse_settings(config, known, where, f"this {kind} source", {} if labelled else _LABEL_SETTINGS)
     if config.label_key and config.caption_key:
         raise InputError(f"{where}: a source has a caption_key or a label_key, not both")
+
+
+def refuse_settings(
+    config: SourceConfig, known: Container[str], where: str, what: str, need_label: Container[str] = ()
+) -> None:
+    """Refuse settings beside `known` that the reader of `what` passes over, for `need_label` with another mend."""
+    for field in dataclasses.fields(SourceConfig):
+        if field.name not in known and field.name not in ("path", "format", "weight") and value_differs(config, field):
+            mend = "set label_key too" if field.name in need_label else "remove it"
+            raise InputError(f"{where}: {field.name} says nothing about {what}; {mend}")

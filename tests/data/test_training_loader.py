@@ -13,7 +13,6 @@ import psutil
 import pytest
 from PIL import Image
 
-from mindone_coca.data import loader
 from mindone_coca.data.loader import TrainingData, open_data
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.data.tokenizer import Tokenizer
@@ -61,14 +60,14 @@ def test_shapes_types_and_contents(source):
 
 @pytest.mark.parametrize("num_workers", [1, 3])
 def test_workers_change_nothing(source, num_workers, monkeypatch):
-    monkeypatch.setattr(loader, "CHUNK_BYTES", 3 * 4 * 3 * 16 * 16)  # pieces of 3 and 1
+    monkeypatch.setattr("mindone_coca.data.batches.CHUNK_BYTES", 3 * 4 * 3 * 16 * 16)  # pieces of 3 and 1
     assert_same(list(make([source], num_workers=num_workers).epoch(1)), list(make([source]).epoch(1)))
 
 
 def test_threads_where_shared_memory_is_small(source, monkeypatch, caplog):
     expected = list(make([source], num_workers=2).epoch(0))
     assert not caplog.records
-    monkeypatch.setattr(loader, "CHUNKS_AHEAD", 10**12)
+    monkeypatch.setattr("mindone_coca.data.batches.CHUNKS_AHEAD", 10**12)
     assert_same(list(make([source], num_workers=2).epoch(0)), expected)
     assert "using threads" in caplog.text
 

@@ -1,0 +1,145 @@
+"""The lists of the downstream tasks: rows of pictures or a video, a sentence where the task has one, and a label."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .labels import ClassFolders, read_label_names
+from .lists import file_sample, jsonl_rows, require_files, table_rows
+from .samples import PackedRows, Sample, existing_file, existing_folder
+from .settings import DataConfig, SourceConfig
+from .sources import refuse_settings, source_format
+
+PackedRow = tuple[list[str], str, str, list[str]]  # paths, sentence, label, all answers
+
+
+@dataclass(frozen=True)
+class TaskSample:
+    """What a task asks, and the answer."""
+
+    pictures: list[Sample]  # one image or video; two images for nlvr2
+    sentence: str  # question or statement; empty where the task has none
+    label: str
+    answers: list[str]  # all that were given to a question, commonest first; else the label alone
+
+
+class TaskRows:
+    """The samples of one list or folder, as rows in one block of memory."""
+
+    def __init__(self, rows: Iterable[PackedRow], root: Path, list_file: Path):
+        self.list_file, self._root = list_file, root
+        self.label_counts: Counter[str] = Counter()  # how often each label occurs
+        self._rows = PackedRows(self._counted(rows))
+        require_files((paths[0] for paths, *_ in self._rows.head(10)), root, list_file)
+
+    def _counted(self, rows: Iterable[PackedRow]) -> Iterator[PackedRow]:
+        for row in rows:
+            self.label_counts[row[2]] += 1
+            yield row
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> TaskSample:
+        paths, sentence, label, answers = self._rows[index]
+        return TaskSample([file_sample(self._root, path, []) for path in paths], sentence, label, answers)
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Names of a list's columns, each with the setting that asks for it."""
+
+    pictures: dict[str, str]
+    sentence: tuple[str, str] | None
+    label: tuple[str, str]
+
+    @classmethod
+    def of(cls, task: str, config: SourceConfig, data: DataConfig) -> "_Columns":
+        sentence = {"vqa": "question", "entailment": "sentence", "nlvr2": "sentence"}.get(task)
+        label = "answer" if task == "vqa" else "label"
+        pictures = {config.image_key or data.image_key: "image_key"}
+        if task == "nlvr2":
+            pictures = {"left": "task nlvr2", "right": "task nlvr2"}
+        return cls(
+            pictures,
+            (config.caption_key or sentence, "caption_key" if config.caption_key else f"task {task}")
+            if sentence
+            else None,
+            (config.label_key or label, "label_key" if config.label_key else f"task {task}"),
+        )
+
+
+def open_task_rows(config: SourceConfig, data: DataConfig, task: str, where: str) -> TaskRows:
+    """Open one source of a task; `where` names its setting. Raises InputError naming file or setting, and the mend."""
+    kind = source_format(config)
+    folders = task in ("classification", "video_classification")
+    if kind not in ("csv", "tsv", "jsonl") and not (kind == "folder" and folders):
+        known = "csv, tsv, jsonl" + (" or a folder of classes" if folders else "")
+        raise InputError(f"{where}: {config.path}: a {kind} source has no rows for task {task}; give {known}")
+    refuse_settings(config, _known_settings(kind, task), where, f"this {kind} source of task {task}")
+    names = read_label_names(config.label_names) if config.label_names else {}
+    if kind == "folder":
+        root = existing_folder(config.path)
+        return TaskRows(_folder_rows(ClassFolders(root), names), root, root)
+    path = existing_file(config.path)
+    root = Path(config.image_root).expanduser() if config.image_root else path.parent
+    columns = _Columns.of(task, config, data)
+    needed = columns.pictures | dict([columns.sentence] if columns.sentence else [])
+    several = kind == "jsonl" and task == "vqa" and not config.label_key  # then `answers` may stand for `answer`
+    if not several:
+        needed |= dict([columns.label])
+    rows = jsonl_rows(path, needed) if kind == "jsonl" else table_rows(path, needed, config.separator or data.separator)
+    return TaskRows((_packed(*row, columns, names, several) for row in rows), root, path)
+
+
+def _known_settings(kind: str, task: str) -> set[str]:
+    known = {"label_names"}
+    if kind != "folder":
+        known |= {"image_root", "label_key"}
+        known |= set() if task == "nlvr2" else {"image_key"}
+        known |= {"caption_key"} if task in ("vqa", "entailment", "nlvr2") else set()
+        known |= set() if kind == "jsonl" else {"separator"}
+    return known
+
+
+def _folder_rows(folders: ClassFolders, names: Mapping[str, str]) -> Iterator[PackedRow]:
+    for index in range(len(folders)):
+        sample = folders[index]
+        [folder] = sample.captions
+        label = names.get(folder, folder.replace("_", " "))
+        yield [str(sample.content)], "", label, [label]
+
+
+def _packed(where: str, row: dict[str, Any], columns: _Columns, names: Mapping[str, str], several: bool) -> PackedRow:
+    """A list's row as TaskRows keeps it."""
+    paths = [_text(row, column, where) for column in columns.pictures]
+    sentence = _text(row, columns.sentence[0], where) if columns.sentence else ""
+    column = "answers" if several and "answers" in row else columns.label[0]
+    if isinstance(row.get(column), list):
+        if not several:
+            raise InputError(f"{where}: {column} is a list; a row has one label")
+        answers = _commonest_first(row[column])
+        if not answers:
+            raise InputError(f"{where} has no {column}")
+    elif several and column not in row:
+        raise InputError(f"{where} has neither answer nor answers, of which task vqa needs one")
+    else:
+        answers = [_text(row, column, where)]
+    answers = [names.get(answer, answer) for answer in answers]
+    return paths, sentence, answers[0], answers
+
+
+def _text(row: dict[str, Any], column: str, where: str) -> str:
+    text = "" if row[column] is None else str(row[column]).strip()
+    if not text:
+        raise InputError(f"{where} has no {column}")
+    return text
+
+
+def _commonest_first(answers: Sequence[Any]) -> list[str]:
+    """All answers, those given most often first; VQA-v2's annotations have each under the key `answer`."""
+    texts = [str(item.get("answer", "") if isinstance(item, dict) else item).strip() for item in answers]
+    return [text for text, count in Counter(filter(None, texts)).most_common() for _ in range(count)]
