@@ -48,9 +48,7 @@ class Predictor:
         return total / self.views
 
 
-def predict_all(
-    predictor: Predictor, data: TaskData, batch_size: int
-) -> Iterator[tuple[TaskBatch, np.ndarray]]:
+def predict_all(predictor: Predictor, data: TaskData, batch_size: int) -> Iterator[tuple[TaskBatch, np.ndarray]]:
     """The batches of the data in order, each with its probabilities (B, C). Close it when it is left early."""
     with closing(data.epoch(0)) as batches:
         for batch in batches:

@@ -60,7 +60,9 @@ class TaskCfg:
             raise InputError(f"task_cfg: heads {self.heads}, queries {self.queries}, num_frames {self.num_frames}: "
                              "all must be above 0")  # fmt: skip
         if len(self.labels) < 2:
-            raise InputError(f"task_cfg: labels: {len(self.labels)} classes cannot be told apart; at least 2 are needed")
+            raise InputError(
+                f"task_cfg: labels: {len(self.labels)} classes cannot be told apart; at least 2 are needed"
+            )
 
     @property
     def reads_text(self) -> bool:
@@ -92,7 +94,9 @@ def check_task(config: "TrainConfig", where: str) -> None:
     if data.fusion != "mean":
         refuse("data.fusion", f"says nothing about task {task}, whose pooler reads all images; remove it")
     if task != "video_classification" and data.frame_type == "multi_frames":
-        refuse("data.frame_type", f"task {task} reads one frame; use middle or random, or set task to video_classification")
+        refuse(
+            "data.frame_type", f"task {task} reads one frame; use middle or random, or set task to video_classification"
+        )
     for name, needed in (("answers", "vqa"), ("views", "video_classification")):
         if name in changed and task != needed:
             refuse(f"head.{name}", f"says something about task {needed} only, not {task}; remove it")
