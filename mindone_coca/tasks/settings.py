@@ -100,6 +100,8 @@ def check_task(config: "TrainConfig", where: str) -> None:
     for name, needed in (("answers", "vqa"), ("views", "video_classification")):
         if name in changed and task != needed:
             refuse(f"head.{name}", f"says something about task {needed} only, not {task}; remove it")
+    if head.views > 1 and data.frame_type != "multi_frames":
+        refuse("head.views", "several clips need data.frame_type: multi_frames")
     for name in ("queries", "heads", "answers", "views", "encoder_lr"):
         value = getattr(head, name)
         if value is not None and value <= 0:

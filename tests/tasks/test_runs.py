@@ -1,0 +1,157 @@
+"""Whole runs of tasks: what is trained and what is not, the cache of features, resuming, and what comes out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from mindspore import Tensor
+from PIL import Image
+
+from mindone_coca.errors import InputError
+from mindone_coca.factory import create_model, find_config_and_weights
+from mindone_coca.tasks.evaluate import evaluate_task
+from mindone_coca.tasks.load import load_task_model
+from mindone_coca.training.progress import read_metrics
+from tests.tasks.runs import VAL, open_run, values_of, write_data
+from tests.training.runs import read_weights
+
+FROZEN = {"augment": False, "label_smoothing": 0.1}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("tasks")
+    write_data(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def frozen(folder) -> dict[str, np.ndarray]:
+    """CoCa's weights before a run with a frozen model, whose results are in `folder / "frozen"`."""
+    trainer = open_run(folder, "frozen", head=FROZEN)
+    before = values_of(trainer.job.classifier.get_parameters())
+    trainer.run()
+    return before
+
+
+def assert_same(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        np.testing.assert_array_equal(value, theirs[name], name)
+
+
+def test_a_frozen_model_stays_bit_for_bit(folder, frozen):
+    after = read_weights(folder / "frozen" / "final.safetensors")
+    assert after.keys() == frozen.keys()
+    for name, value in after.items():
+        assert np.array_equal(value, frozen[name]) != name.startswith("head."), name
+    records = read_metrics(folder / "frozen" / "metrics.jsonl")
+    losses = [record["loss"] for record in records if record["kind"] == "train"]
+    assert len(losses) == 12 and losses[-1] < losses[0]
+    page = (folder / "frozen" / "validation" / "step_00000012.html").read_text()
+    assert page.count("<figure>") == 4
+
+
+def test_exported_models_predict_and_caption(folder, frozen):
+    run = folder / "frozen"
+    assert yaml.safe_load((run / "final.yaml").read_text())["task_cfg"] == {
+        "task": "classification", "labels": ["left", "right"], "heads": 2, "queries": 1, "num_frames": 1,
+    }  # fmt: skip
+    metrics = evaluate_task(
+        "classification", run / "final.yaml", str(folder / "val.csv"), run / "report", batch_size=4, num_workers=0
+    )
+    validation = read_metrics(run / "metrics.jsonl")[-1]
+    assert metrics["samples"] == VAL and metrics["accuracy"] == pytest.approx(validation["accuracy"], abs=1e-6)
+    # the loss in validation is smoothed as in training
+    assert metrics["loss"] != pytest.approx(validation["loss"], abs=1e-4)
+    report = json.loads((run / "report" / "metrics.json").read_text())
+    assert report["task"] == "classification" and report["metrics"]["accuracy"] == metrics["accuracy"]
+    assert len((run / "report" / "predictions.csv").read_text().splitlines()) == VAL + 1
+    assert {"examples.html", "confusion.png"} <= {path.name for path in (run / "report").iterdir()}
+    # the CoCa in it is a CoCa as any other
+    model = create_model(*find_config_and_weights(run / "final.yaml", None))
+    ours = values_of(model.get_parameters())
+    assert_same(ours, {name: frozen[name] for name in ours})
+
+
+def run_cached(folder: Path, name: str, encodes: bool = True) -> dict[str, np.ndarray]:
+    trainer = open_run(folder, name, head={**FROZEN, "cache": str(folder / "cache")})
+    if not encodes:
+        trainer.job.predictor.features = None  # calling it fails
+    trainer.run()
+    return read_weights(folder / name / "final.safetensors")
+
+
+def test_cached_features_give_the_same_training(folder, frozen):
+    uncached = read_weights(folder / "frozen" / "final.safetensors")
+    assert_same(run_cached(folder, "cached"), uncached)
+    files = sorted((folder / "cache").rglob("*.npy"))
+    assert len(list((folder / "cache").iterdir())) == 1
+    assert_same(run_cached(folder, "again", encodes=False), uncached)
+    assert sorted((folder / "cache").rglob("*.npy")) == files
+    assert (
+        read_metrics(folder / "again" / "metrics.jsonl")[-1]["accuracy"]
+        == (read_metrics(folder / "frozen" / "metrics.jsonl")[-1]["accuracy"])
+    )
+
+
+def test_nothing_stale_comes_from_the_cache(folder, frozen):
+    run_cached(folder, "before")
+    trainer = open_run(folder, "weights", head={**FROZEN, "cache": str(folder / "cache")}, train={"seed": 1})
+    assert not trainer.job.predictor.cache.rows  # of other weights
+    trainer = open_run(folder, "data", head={**FROZEN, "cache": str(folder / "cache")}, train={"batch_size": 24})
+    known = len(trainer.job.predictor.cache.rows)
+    [batch] = trainer.job.data.epoch(0)
+    trainer.job._inputs(batch)
+    assert len(trainer.job.predictor.cache.rows) == known >= 24
+    picture = folder / "train_3.png"
+    content = picture.read_bytes()
+    try:
+        Image.new("RGB", (16, 16), (1, 2, 3)).save(picture)
+        [batch] = trainer.job.data.epoch(0)
+        features, text, _ = trainer.job._inputs(batch)
+        assert len(trainer.job.predictor.cache.rows) == known + 1
+        fresh = trainer.job.predictor.features(Tensor(batch.images), Tensor(text))
+        changed = batch.names.index(str(picture))
+        np.testing.assert_array_equal(features.asnumpy()[changed], fresh.asnumpy()[changed])
+    finally:
+        picture.write_bytes(content)
+
+
+def test_finetuning_resumes_bit_for_bit(folder):
+    sections = {
+        "head": {"encoder_lr": 1e-3}, "optim": {"layer_decay": 0.9, "weight_decay": 0.1},
+        "output": {"save_every": 3},
+    }  # fmt: skip
+    train = {"accumulate_steps": 2, "ema_decay": 0.9, "grad_clip_norm": 1.0}
+    whole = open_run(folder, "whole", "entailment", train={**train, "max_steps": 5}, **sections)
+    before = values_of(whole.job.classifier.get_parameters())
+    trained = {p.name for p in whole.optimiser.parameters}
+    whole.run()
+    open_run(folder, "parts", "entailment", train={**train, "max_steps": 3}, **sections).run()
+    open_run(folder, "parts", "entailment", train={**train, "max_steps": 5}, **sections).run()
+    name = "checkpoints/step_00000005.safetensors"
+    states = [read_weights(folder / run / name) for run in ("whole", "parts")]
+    assert_same(*states)
+    assert_same(*(read_weights(folder / run / "final.safetensors") for run in ("whole", "parts")))
+    for name, value in before.items():
+        assert np.array_equal(states[0][name], value) != (name in trained), name
+    assert {"text_decoder.text_projection", "logit_scale", "visual.proj"}.isdisjoint(trained)
+    # Adam's first updates are as large as the learning rate, the one of CoCa a tenth of the head's
+    moved = {name: np.abs(states[0][name] - before[name]).max() for name in trained}
+    assert 2e-2 < moved["head.classifier.weight"] < 6e-2 and 1e-4 < moved["text.positional_embedding"] < 6e-3
+    assert load_task_model(folder / "whole" / "final.yaml")[1].cfg.labels == ["no", "yes"]
+
+
+def test_evaluation_of_another_task_is_refused(folder, frozen):
+    final = folder / "frozen" / "final.yaml"
+    with pytest.raises(InputError, match="trained for task classification, not vqa"):
+        evaluate_task("vqa", final, str(folder / "val.csv"))
+    with pytest.raises(InputError, match="views: 3 clips need a model of videos"):
+        evaluate_task("classification", final, str(folder / "val.csv"), views=3)
+    with pytest.raises(InputError, match="no model trained for a task"):
+        evaluate_task("vqa", folder / "tiny.yaml", str(folder / "val.csv"))
+    with pytest.raises(InputError, match="the label 'no' is none of the 2 classes"):
+        evaluate_task("classification", final, str(folder / "val_said.csv"))
