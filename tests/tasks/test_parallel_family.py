@@ -11,8 +11,7 @@ from mindone_coca.tasks.step import TaskLoss
 from mindone_coca.training.optim import freeze_matching
 from mindone_coca.training.parallel import Ranks
 from tests.models import relative_difference
-from tests.parallel_models import from_reference, random_reference
-from tests.training.test_parallel_coca import SMALL
+from tests.parallel_models import SMALL, from_reference, random_reference
 
 
 @pytest.mark.parametrize("task", ["classification", "nlvr2"])
