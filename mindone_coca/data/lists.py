@@ -11,9 +11,9 @@ from .samples import PackedRows, Sample, as_captions, require_key
 
 
 class FileList:
-    """Samples whose images are files: rows of (path relative to `root` or absolute, captions)."""
+    """Samples whose images are files: rows of (path relative to `root` or absolute, captions[, image id])."""
 
-    def __init__(self, rows: Iterable[tuple[str, list[str]]], root: Path, list_file: Path):
+    def __init__(self, rows: Iterable[tuple], root: Path, list_file: Path):
         self._rows, self._root = PackedRows(rows), root
         if not len(self._rows):
             raise InputError(f"{list_file}: no samples in it")
@@ -28,8 +28,8 @@ class FileList:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Sample:
-        path, captions = self._rows[index]
-        return Sample(str(self._root / path), captions, self._root / path)
+        path, captions, *image_id = self._rows[index]
+        return Sample(str(self._root / path), captions, self._root / path, *image_id)
 
 
 def read_table(
@@ -95,7 +95,8 @@ def read_coco(path: Path, root: Path) -> FileList:
         for note in content["annotations"]:
             captions.setdefault(note["image_id"], []).extend(as_captions(note["caption"]))
         # An image without captions (the test lists have such) is no sample.
-        rows = [(image["file_name"], captions[image["id"]]) for image in content["images"] if image["id"] in captions]
+        images = [(image["file_name"], image["id"]) for image in content["images"]]
+        rows = [(name, captions[number], number) for name, number in images if number in captions]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a COCO captions file ({type(error).__name__}: {error})") from error
     return FileList(rows, root, path)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..typed_mapping import from_dict, value_differs
-from .labels import ClassFolders, Labelled, read_label_names
+from .labels import ClassFolders, Labelled, folder_names, read_label_names
 from .lists import read_coco, read_jsonl, read_table
 from .mindrecord import MindRecord
 from .samples import Source, existing_file, existing_folder
@@ -38,47 +38,56 @@ def open_sources(value: Any, data: DataConfig, where: str) -> tuple[list[Source]
     configs = []
     for number, item in enumerate(values):
         place = f"{where}[{number}]" if isinstance(value, list) else where
-        configs.append(from_dict(SourceConfig, {"path": item} if isinstance(item, str) else item, place))
-        _check_settings(configs[-1], place)
+        configs.append(source_config(item, place))
     return [open_source(config, data) for config in configs], [config.weight for config in configs]
+
+
+def source_config(value: Any, where: str) -> SourceConfig:
+    """One source's settings from a path or a mapping. Raises InputError naming the setting."""
+    config = from_dict(SourceConfig, {"path": value} if isinstance(value, str) else value, where)
+    _check_settings(config, where)
+    return config
 
 
 def open_source(config: SourceConfig, data: DataConfig) -> Source:
     """Open one source; keys that it leaves open are those of `data` for lists, and the format's own for others."""
-    kind = _format(config)
-    setting = "label_key" if config.label_key else "caption_key"
-    text_key = config.label_key or config.caption_key
-    names = {}
-    if kind == "folder":
-        source = ClassFolders(existing_folder(config.path))
-        names = {label: label.replace("_", " ") for label in source.classes}
-    elif kind == "webdataset":
-        source = TarShards(
-            find_files(config.path, "*.tar"),
-            text_key or "txt",
-            Path(config.index_dir).expanduser() if config.index_dir else None,
-        )
-    elif kind == "mindrecord":
-        files = [file for file in find_files(config.path, "*.mindrecord*") if file.suffix != ".db"]
-        source = MindRecord(files, config.image_key or "image", text_key or "captions")
-    else:
-        path = existing_file(config.path)
-        root = Path(config.image_root).expanduser() if config.image_root else path.parent
-        image_key, text_key = config.image_key or data.image_key, text_key or data.caption_key
-        if kind == "coco":
-            source = read_coco(path, root)
-        elif kind == "jsonl":
-            source = read_jsonl(path, image_key, text_key, root, setting)
-        else:
-            source = read_table(path, image_key, text_key, config.separator or data.separator, root, setting)
+    source = open_unlabelled(config, data)
     if not _is_labelled(config):
         return source
+    names = folder_names(source.classes) if isinstance(source, ClassFolders) else {}
     if config.label_names:
         names |= read_label_names(config.label_names)
     return Labelled(source, config.label_template, config.label_prefix, names)
 
 
-def _format(config: SourceConfig) -> str:
+def open_unlabelled(config: SourceConfig, data: DataConfig) -> Source:
+    """As `open_source`, but labels stay what they are in the file, or the folders' names."""
+    kind = source_format(config)
+    setting = "label_key" if config.label_key else "caption_key"
+    text_key = config.label_key or config.caption_key
+    if kind == "folder":
+        return ClassFolders(existing_folder(config.path))
+    if kind == "webdataset":
+        return TarShards(
+            find_files(config.path, "*.tar"),
+            text_key or "txt",
+            Path(config.index_dir).expanduser() if config.index_dir else None,
+        )
+    if kind == "mindrecord":
+        files = [file for file in find_files(config.path, "*.mindrecord*") if file.suffix != ".db"]
+        return MindRecord(files, config.image_key or "image", text_key or "captions")
+    path = existing_file(config.path)
+    root = Path(config.image_root).expanduser() if config.image_root else path.parent
+    image_key, text_key = config.image_key or data.image_key, text_key or data.caption_key
+    if kind == "coco":
+        return read_coco(path, root)
+    if kind == "jsonl":
+        return read_jsonl(path, image_key, text_key, root, setting)
+    return read_table(path, image_key, text_key, config.separator or data.separator, root, setting)
+
+
+def source_format(config: SourceConfig) -> str:
+    """The format that a source's settings name, or else its path. Raises InputError."""
     path = Path(config.path).expanduser()
     if config.format:
         return config.format
@@ -94,12 +103,12 @@ def _format(config: SourceConfig) -> str:
 
 
 def _is_labelled(config: SourceConfig) -> bool:
-    return config.label_key is not None or _format(config) == "folder"
+    return config.label_key is not None or source_format(config) == "folder"
 
 
 def _check_settings(config: SourceConfig, where: str) -> None:
     """Refuse settings that the source's format would pass over."""
-    kind = _format(config)
+    kind = source_format(config)
     known = _SETTINGS[kind] | {"path", "format", "weight"} | (_LABEL_SETTINGS if _is_labelled(config) else set())
     for field in dataclasses.fields(SourceConfig):
         if field.name not in known and value_differs(config, field):
