@@ -15,9 +15,18 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mindone_coca.cli import Parser, run_cli
+from mindone_coca.cli import (
+    Parser,
+    add_device_options,
+    add_generation_options,
+    add_model_options,
+    configure_device,
+    default_workers,
+    generation_options,
+    run_cli,
+)
 from mindone_coca.errors import InputError
 from mindone_coca.outputs.schema import FORMATS
 
@@ -29,8 +38,7 @@ if TYPE_CHECKING:
 def build_parser() -> Parser:
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("-c", "--config", help="model config, YAML or JSON; may be left out if one lies beside the weights")
-    add("--model_path", help="weights file or folder (default: the config's checkpoint, else models/coca_model.*)")
+    add_model_options(parser)
     add("--video_path", nargs="+", metavar="PATH",
         help="video or image files, folders (with all in them), patterns such as 'a/**/*.mp4', text lists of files "
         "(.txt), or - for a list on standard input")  # fmt: skip
@@ -59,55 +67,14 @@ def build_parser() -> Parser:
     add("--query", metavar="TEXT", help="print the moments in --output_dir (made with --save_features) that fit best")
     add("--top", type=int, default=10, help="how many moments --query prints (default 10)")
 
-    group = parser.add_argument_group("generation (open_clip's arguments and defaults, then ours)")
-    add = group.add_argument
-    add("--generation_type", default="beam_search", choices=("beam_search", "top_k", "top_p"))
-    add("--seq_len", type=int, default=30, help="longest caption in tokens, start and end included (default 30)")
-    add("--max_seq_len", type=int, default=77, help="sampling sees the last tokens only (default 77)")
-    add("--min_seq_len", type=int, default=5, help="no end before this many tokens (default 5)")
-    add("--temperature", type=float, default=1.0)
-    add("--top_p", type=float, default=0.1)
-    add("--top_k", type=int, default=1, help="1 is greedy (default 1)")
-    add("--num_beams", type=int, help="default 6, in 3 groups")
-    add("--num_beam_groups", type=int, help="default 3; 1 when only --num_beams is given")
-    add("--repetition_penalty", type=float, default=1.0)
-    add("--fixed_output_length", action="store_true", help="pad to seq_len (the text is the same)")
-    add("--pad_token_id", type=int)
-    add("--eos_token_id", type=int)
-    add("--sot_token_id", type=int)
-    add("--diversity_penalty", type=float, default=0.0, help="between beam groups, which are alike without it")
-    add("--normalize_scores", action="store_true", help="textbook beam search: add log-probabilities, not logits")
-    add("--length_penalty", type=float, default=1.0)
+    add = add_generation_options(parser).add_argument
     add("--num_return_sequences", type=int, default=1, help="captions of each image, best first (default 1)")
-    add("--seed", type=int, help="makes sampling reproducible")
-
-    group = parser.add_argument_group("device")
-    add = group.add_argument
-    add("--device_target", default="auto", choices=("auto", "CPU", "GPU", "Ascend"))
-    add("--device_id", type=int)
-    add("--mode", default="graph", choices=("graph", "pynative"))
-    add("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
-    add("--jit_level", choices=("O0", "O1", "O2"))
-    add("--max_device_memory", help="such as 30GB")
+    add_device_options(parser)
     return parser
 
 
-GENERATION = (
-    "generation_type", "seq_len", "max_seq_len", "min_seq_len", "temperature", "top_p", "top_k", "repetition_penalty",
-    "fixed_output_length", "pad_token_id", "eos_token_id", "sot_token_id", "diversity_penalty", "normalize_scores",
-    "length_penalty", "num_return_sequences", "seed",
-)  # fmt: skip
-
-
-def generation_options(arguments: argparse.Namespace) -> dict:
-    options = {name: getattr(arguments, name) for name in GENERATION}
-    beams, groups = arguments.num_beams, arguments.num_beam_groups
-    if beams is not None:
-        options["num_beams"] = beams
-        options["num_beam_groups"] = 1 if groups is None else groups
-    elif groups is not None:
-        options["num_beam_groups"] = groups
-    return options
+def all_generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {**generation_options(arguments), "num_return_sequences": arguments.num_return_sequences}
 
 
 def check_usage(parser: Parser, arguments: argparse.Namespace) -> None:
@@ -132,12 +99,9 @@ def check_usage(parser: Parser, arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> int | None:
     # heavy imports only once the usage is right
-    from mindone_coca import device
     from mindone_coca.factory import find_config_and_weights
 
-    device.configure(
-        arguments.device_target, arguments.device_id, arguments.mode, arguments.jit_level, arguments.max_device_memory
-    )
+    configure_device(arguments)
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
     if arguments.query is not None:
         return search(arguments, config, weights)
@@ -156,7 +120,7 @@ def caption_one(arguments: argparse.Namespace, config: "ModelConfig", weights: P
     # the file first: a wrong name should not cost the time to load a model
     frames = read_frames(arguments.video_path[0], arguments.frame_type, arguments.num_frames)
     captioner = VideoCaptioner(config, weights, arguments.dtype, arguments.num_frames, arguments.fusion)
-    for caption in captioner.captions_of_frames(frames, arguments.prompt, **generation_options(arguments)):
+    for caption in captioner.captions_of_frames(frames, arguments.prompt, **all_generation_options(arguments)):
         print(one_line(caption))
 
 
@@ -174,7 +138,7 @@ def caption_collection(arguments: argparse.Namespace, inputs: "Inputs", config: 
         open_video(inputs.paths[0])  # a wrong name should not cost the time to load a model
     names = ("frame_type", "num_frames", "fusion", "segment_seconds", "scene_threshold", "merge_similarity", "prompt")
     options = CaptionOptions(
-        **{name: getattr(arguments, name) for name in names}, generation=generation_options(arguments)
+        **{name: getattr(arguments, name) for name in names}, generation=all_generation_options(arguments)
     )
     formats = arguments.output_format or ["json"]
     code = CollectionRun(
@@ -182,7 +146,7 @@ def caption_collection(arguments: argparse.Namespace, inputs: "Inputs", config: 
         Output(arguments.output_dir, FORMATS if "all" in formats else formats, arguments.save_features, inputs.single),
         config, weights,
         lambda: VideoCaptioner(config, weights, arguments.dtype, arguments.num_frames, arguments.fusion),
-        arguments.dtype, shard, arguments.num_workers or min(8, max(1, (os.cpu_count() or 1) // 2)),
+        arguments.dtype, shard, arguments.num_workers or default_workers(),
         arguments.retry_failed,
     ).run()  # fmt: skip
     return 2 if code and inputs.single else code

@@ -78,13 +78,17 @@ class PassageCaptioner:
 
         How passages are batched depends on their number alone, so the same ones always give the same captions.
         """
-        encoded = self._encode_whole(passages) if self._options.fusion == "pool" else self._encode(passages)
+        encoded = self.encode(passages)
         if self._options.in_segments and self._options.merge_similarity < 1:
             encoded = merge_similar(encoded, self._options.merge_similarity)
         while batch := list(islice(encoded, BATCH)):
             yield from self._caption(batch)
 
-    def _encode(self, passages: Iterable[Passage]) -> Iterator[EncodedPassage]:
+    def encode(self, passages: Iterable[Passage]) -> Iterator[EncodedPassage]:
+        """Encode passages in order, each one's frames fused as the options say."""
+        return self._encode_whole(passages) if self._options.fusion == "pool" else self._encode_frames(passages)
+
+    def _encode_frames(self, passages: Iterable[Passage]) -> Iterator[EncodedPassage]:
         """Frames of several passages share batches."""
         open_fusions: deque[_Fusion] = deque()
         pixels: deque[np.ndarray] = deque()

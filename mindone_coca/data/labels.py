@@ -1,6 +1,7 @@
 """Class labels as captions: the paper (section 3.2) trains on labels and alt-text alike, both as text."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import InputError
@@ -43,6 +44,11 @@ def read_label_names(path: str) -> dict[str, str]:
     if not isinstance(names, dict):
         raise InputError(f"{file}: label_names wants a JSON object such as {{'n02123045': 'tabby cat'}}")
     return {str(label): str(name) for label, name in names.items()}
+
+
+def folder_names(classes: Iterable[str]) -> dict[str, str]:
+    """Names of classes by their folders' names."""
+    return {label: label.replace("_", " ") for label in classes}
 
 
 class ClassFolders:

@@ -13,23 +13,23 @@ ListRow = tuple[str, dict[str, Any]]  # where it stands, for messages, and its c
 
 
 class FileList:
-    """Samples whose images are files: rows of (path relative to `root` or absolute, captions)."""
+    """Samples whose images are files: rows of (path relative to `root` or absolute, captions[, image id])."""
 
-    def __init__(self, rows: Iterable[tuple[str, list[str]]], root: Path, list_file: Path):
+    def __init__(self, rows: Iterable[tuple], root: Path, list_file: Path):
         self._rows, self._root = PackedRows(rows), root
-        require_files((path for path, _ in self._rows.head(10)), root, list_file)
+        require_files((row[0] for row in self._rows.head(10)), root, list_file)
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Sample:
-        path, captions = self._rows[index]
-        return file_sample(self._root, path, captions)
+        path, captions, *image_id = self._rows[index]
+        return file_sample(self._root, path, captions, *image_id)
 
 
-def file_sample(root: Path, path: str, captions: list[str]) -> Sample:
+def file_sample(root: Path, path: str, captions: list[str], image_id: int | str | None = None) -> Sample:
     """The sample in a file, of which the path is absolute or starts at `root`."""
-    return Sample(str(root / path), captions, root / path)
+    return Sample(str(root / path), captions, root / path, image_id)
 
 
 def require_files(first_paths: Iterable[str], root: Path, list_file: Path) -> None:
@@ -112,7 +112,8 @@ def read_coco(path: Path, root: Path) -> FileList:
         for note in content["annotations"]:
             captions.setdefault(note["image_id"], []).extend(as_captions(note["caption"]))
         # An image without captions (the test lists have such) is no sample.
-        rows = [(image["file_name"], captions[image["id"]]) for image in content["images"] if image["id"] in captions]
+        images = [(image["file_name"], image["id"]) for image in content["images"]]
+        rows = [(name, captions[number], number) for name, number in images if number in captions]
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a COCO captions file ({type(error).__name__}: {error})") from error
     return FileList(rows, root, path)

@@ -52,7 +52,7 @@ class FrameReader:
         if sample.suffix not in VIDEO_SUFFIXES:
             return [decode_image(sample)]
         try:
-            with _file_of(sample) as path:
+            with file_of(sample) as path:
                 if self._frame_type == "random":
                     video, position = VideoFile(path), draws.random()
                     return [video.rgb(frame) for frame in video.pick(lambda count: [int(position * count)])]
@@ -117,7 +117,7 @@ def decode_image(sample: Sample) -> Image.Image:
 
 
 @contextmanager
-def _file_of(sample: Sample) -> Iterator[Path]:
+def file_of(sample: Sample) -> Iterator[Path]:
     """The sample as a file, a temporary one if it comes from an archive: videos are read by seeking in a file."""
     if isinstance(sample.content, Path):
         yield sample.content

@@ -27,6 +27,7 @@ class Sample:
     name: str  # file or archive member, for messages; the suffix tells images from videos
     captions: Sequence[str]  # one is drawn for each use
     content: Path | bytes  # the encoded file, or where it is
+    image_id: int | str | None = None  # in COCO's lists
 
     @property
     def suffix(self) -> str:

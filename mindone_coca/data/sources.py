@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..typed_mapping import from_dict, value_differs
-from .labels import ClassFolders, Labelled, read_label_names
+from .labels import ClassFolders, Labelled, folder_names, read_label_names
 from .lists import read_coco, read_jsonl, read_table
 from .mindrecord import MindRecord
 from .samples import Source, existing_file, existing_folder
@@ -45,49 +45,59 @@ def source_configs(value: Any, where: str) -> dict[str, SourceConfig]:
     if not values:
         raise InputError(f"{where}: the list is empty; give at least one source")
     places = [f"{where}[{number}]" for number in range(len(values))] if isinstance(value, list) else [where]
-    return {
-        place: from_dict(SourceConfig, {"path": item} if isinstance(item, str) else item, place)
-        for place, item in zip(places, values, strict=True)
-    }
+    return {place: _read_settings(item, place) for place, item in zip(places, values, strict=True)}
+
+
+def source_config(value: Any, where: str) -> SourceConfig:
+    """One source's settings from a path or a mapping. Raises InputError naming the setting."""
+    config = _read_settings(value, where)
+    _check_settings(config, where)
+    return config
+
+
+def _read_settings(value: Any, where: str) -> SourceConfig:
+    return from_dict(SourceConfig, {"path": value} if isinstance(value, str) else value, where)
 
 
 def open_source(config: SourceConfig, data: DataConfig) -> Source:
     """Open one source; keys that it leaves open are those of `data` for lists, and the format's own for others."""
-    kind = source_format(config)
-    setting = "label_key" if config.label_key else "caption_key"
-    text_key = config.label_key or config.caption_key
-    names = {}
-    if kind == "folder":
-        source = ClassFolders(existing_folder(config.path))
-        names = {label: label.replace("_", " ") for label in source.classes}
-    elif kind == "webdataset":
-        source = TarShards(
-            find_files(config.path, "*.tar"),
-            text_key or "txt",
-            Path(config.index_dir).expanduser() if config.index_dir else None,
-        )
-    elif kind == "mindrecord":
-        files = [file for file in find_files(config.path, "*.mindrecord*") if file.suffix != ".db"]
-        source = MindRecord(files, config.image_key or "image", text_key or "captions")
-    else:
-        path = existing_file(config.path)
-        root = Path(config.image_root).expanduser() if config.image_root else path.parent
-        image_key, text_key = config.image_key or data.image_key, text_key or data.caption_key
-        if kind == "coco":
-            source = read_coco(path, root)
-        elif kind == "jsonl":
-            source = read_jsonl(path, image_key, text_key, root, setting)
-        else:
-            source = read_table(path, image_key, text_key, config.separator or data.separator, root, setting)
+    source = open_unlabelled(config, data)
     if not _is_labelled(config):
         return source
+    names = folder_names(source.classes) if isinstance(source, ClassFolders) else {}
     if config.label_names:
         names |= read_label_names(config.label_names)
     return Labelled(source, config.label_template, config.label_prefix, names)
 
 
+def open_unlabelled(config: SourceConfig, data: DataConfig) -> Source:
+    """As `open_source`, but labels stay what they are in the file, or the folders' names."""
+    kind = source_format(config)
+    setting = "label_key" if config.label_key else "caption_key"
+    text_key = config.label_key or config.caption_key
+    if kind == "folder":
+        return ClassFolders(existing_folder(config.path))
+    if kind == "webdataset":
+        return TarShards(
+            find_files(config.path, "*.tar"),
+            text_key or "txt",
+            Path(config.index_dir).expanduser() if config.index_dir else None,
+        )
+    if kind == "mindrecord":
+        files = [file for file in find_files(config.path, "*.mindrecord*") if file.suffix != ".db"]
+        return MindRecord(files, config.image_key or "image", text_key or "captions")
+    path = existing_file(config.path)
+    root = Path(config.image_root).expanduser() if config.image_root else path.parent
+    image_key, text_key = config.image_key or data.image_key, text_key or data.caption_key
+    if kind == "coco":
+        return read_coco(path, root)
+    if kind == "jsonl":
+        return read_jsonl(path, image_key, text_key, root, setting)
+    return read_table(path, image_key, text_key, config.separator or data.separator, root, setting)
+
+
 def source_format(config: SourceConfig) -> str:
-    """The format that a source's settings, its suffix or its folder say. Raises InputError when nothing says it."""
+    """The format that a source's settings name, or else its path. Raises InputError."""
     path = Path(config.path).expanduser()
     if config.format:
         return config.format

@@ -1,0 +1,189 @@
+"""Measure what a CoCa can do.
+
+python evaluate.py zeroshot -c configs/coca_vit-l-14.yaml --data FOLDER_WITH_A_FOLDER_PER_CLASS
+python evaluate.py retrieval -c configs/coca_vit-l-14.yaml --data captions_val2014.json --image_root val2014
+python evaluate.py captioning -c configs/coca_vit-l-14.yaml --data captions.csv --output_dir OUT
+
+Standard output carries the metrics, a name and a value a line; --output_dir gets a report. Messages go to standard
+error. Exit code 0: done; 2: bad usage, config, checkpoint or data, told in one line.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindone_coca.cli import (
+    Parser,
+    add_device_options,
+    add_generation_options,
+    add_model_options,
+    configure_device,
+    default_workers,
+    generation_options,
+    run_cli,
+)
+from mindone_coca.errors import InputError
+
+if TYPE_CHECKING:
+    from mindone_coca.captioner import VideoCaptioner
+    from mindone_coca.collection.options import CaptionOptions
+    from mindone_coca.data.settings import SourceConfig
+    from mindone_coca.evaluation.samples import Samples
+
+Metrics = dict[str, float | int]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A sub-command: its line in the help, its options, and what it does with them."""
+
+    help: str
+    add_options: Callable[[Parser], None]
+    run: Callable[[argparse.Namespace], Metrics]
+
+
+def add_common_options(parser: Parser, text_key: str, meaning: str) -> None:
+    """The options of the tasks that need no training; `text_key` is the option for the column with the text."""
+    add_model_options(parser)
+    add = parser.add_argument
+    add("--output_dir", type=Path, help="folder for the report: metrics.json, examples.html and more")
+    add = parser.add_argument_group("data").add_argument
+    add("--data", required=True, metavar="PATH", help="a list (CSV, TSV, JSONL, COCO captions), shards or a folder")
+    add("--format", help="csv, tsv, jsonl, coco, webdataset, mindrecord or folder (default: by the path)")
+    add("--image_root", help="where relative paths in a list start (default: the list's folder)")
+    add("--image_key", help="column with the image's or video's path (default filepath)")
+    add(f"--{text_key}", help=meaning)
+    add("--separator", help="between the columns of a table (default: a tab if the head has one, else a comma)")
+    add("--frame_type", default="middle", choices=("middle", "multi_frames"), help="what stands for a video")
+    add("--num_frames", type=int, default=16, help="frames that multi_frames takes, first to last (default 16)")
+    add("--fusion", default="mean", choices=("mean", "pool"), help="how multi_frames become one (default mean)")
+    add("--num_workers", type=int, default=default_workers(), help="reading threads (default: half the cores)")
+
+
+def add_zeroshot_options(parser: Parser) -> None:
+    add_common_options(parser, "label_key", "column with the class (default label; cls in webdataset)")
+    add = parser.add_argument_group("classes").add_argument
+    add("--templates", default="zeroshot_templates",
+        help="YAML file: `templates`, a list of sentences with {} for the class (default: packaged ones)")  # fmt: skip
+    add("--class_names", metavar="JSON", help="file {folder or label: name}; all in it are classes to choose from")
+
+
+def add_retrieval_options(parser: Parser) -> None:
+    add_common_options(parser, "caption_key", "column with the caption (default title)")
+
+
+def add_captioning_options(parser: Parser) -> None:
+    add_retrieval_options(parser)
+    parser.add_argument("--prompt", help="text that the captions continue")
+    add_generation_options(parser)
+
+
+def source_config(arguments: argparse.Namespace) -> "SourceConfig":
+    """The settings of --data. Labels without a name for their column have the usual one."""
+    from mindone_coca.data import sources
+
+    keys = ("format", "image_root", "image_key", "caption_key", "label_key", "separator")
+    given = {key: getattr(arguments, key, None) for key in keys}
+    settings = {"path": arguments.data, **{key: value for key, value in given.items() if value is not None}}
+    config = sources.source_config(settings, "--data")
+    kind = sources.source_format(config)
+    if arguments.task == "zeroshot" and kind != "folder" and config.label_key is None:
+        if kind == "coco":
+            raise InputError(f"{arguments.data}: it holds captions, no labels; give a folder per class, or a table")
+        config.label_key = "cls" if kind == "webdataset" else "label"
+    if arguments.task != "zeroshot" and kind == "folder":
+        raise InputError(f"{arguments.data}: a folder of images has no captions; give a list, such as a CSV or COCO's")
+    return config
+
+
+def run_zeroshot(arguments: argparse.Namespace) -> Metrics:
+    from mindone_coca.evaluation.zeroshot import evaluate_zeroshot, open_classes, read_templates
+
+    data = open_classes(source_config(arguments), arguments.class_names)
+    templates = read_templates(arguments.templates)
+    if len(data.names) <= 5:
+        print("top5 is left out: among five classes or fewer it cannot fail", file=sys.stderr)
+    captioner, options, notes = load_model(arguments)
+    notes["templates"] = f"{len(templates)} of {arguments.templates}"
+    return evaluate_zeroshot(captioner, data, templates, options, arguments.num_workers, arguments.output_dir, notes)
+
+
+def run_retrieval(arguments: argparse.Namespace) -> Metrics:
+    from mindone_coca.evaluation.retrieval import evaluate_retrieval
+
+    samples = captioned_samples(arguments)
+    captioner, options, notes = load_model(arguments)
+    return evaluate_retrieval(captioner, samples, options, arguments.num_workers, arguments.output_dir, notes)
+
+
+def run_captioning(arguments: argparse.Namespace) -> Metrics:
+    from mindone_coca.evaluation.captioning import evaluate_captioning
+
+    samples = captioned_samples(arguments)
+    captioner, options, notes = load_model(arguments, arguments.prompt, **generation_options(arguments))
+    return evaluate_captioning(captioner, samples, options, arguments.num_workers, arguments.output_dir, notes)
+
+
+def captioned_samples(arguments: argparse.Namespace) -> "Samples":
+    from mindone_coca.data.settings import DataConfig
+    from mindone_coca.data.sources import open_unlabelled
+    from mindone_coca.evaluation.samples import Samples
+
+    return Samples(open_unlabelled(source_config(arguments), DataConfig(train=None)))
+
+
+def load_model(
+    arguments: argparse.Namespace, prompt: str | None = None, **generation: object
+) -> tuple["VideoCaptioner", "CaptionOptions", dict[str, str]]:
+    """The model, how it is to be used, and what the report is to say of it."""
+    from mindone_coca.captioner import VideoCaptioner
+    from mindone_coca.collection.options import CaptionOptions
+    from mindone_coca.collection.run import model_name
+    from mindone_coca.factory import find_config_and_weights
+
+    frames = {name: getattr(arguments, name) for name in ("frame_type", "num_frames", "fusion")}
+    options = CaptionOptions(**frames, prompt=prompt, generation=generation)
+    config, weights = find_config_and_weights(arguments.config, arguments.model_path)
+    captioner = VideoCaptioner(config, weights, arguments.dtype, arguments.num_frames, arguments.fusion)
+    return captioner, options, {"model": model_name(config, weights), "data": arguments.data}
+
+
+TASKS = {
+    "zeroshot": Task("classify images by the names of classes", add_zeroshot_options, run_zeroshot),
+    "retrieval": Task("find captions for images and images for captions", add_retrieval_options, run_retrieval),
+    "captioning": Task("caption images and compare with references", add_captioning_options, run_captioning),
+}
+
+
+def build_parser() -> Parser:
+    parser = Parser(__doc__)
+    tasks = parser.add_subparsers(dest="task", metavar="TASK", required=True)
+    for name, task in TASKS.items():
+        command = tasks.add_parser(name, help=task.help, description=task.help)
+        task.add_options(command)
+        add_device_options(command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if getattr(arguments, "num_workers", 1) < 1:
+        parser.error(f"--num_workers: must be at least 1, got {arguments.num_workers}")
+
+    def run() -> None:
+        configure_device(arguments)
+        metrics = TASKS[arguments.task].run(arguments)
+        from mindone_coca.evaluation.reports import show
+
+        for name, value in metrics.items():
+            print(name, show(value))
+
+    return run_cli(run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""What to evaluate on: each image or video once, with all that is said of it, read ahead of the model."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from mindone_coca.captioner import VideoCaptioner
+from mindone_coca.collection.captioning import PassageCaptioner
+from mindone_coca.collection.options import CaptionOptions
+from mindone_coca.collection.reading import Passage
+from mindone_coca.data.reading import decode_image, file_of
+from mindone_coca.data.samples import VIDEO_SUFFIXES, BadSample, Sample, Source
+from mindone_coca.data.video import read_frames
+from mindone_coca.errors import InputError
+
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
+_FRAMES_AHEAD = 32
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image or video.
+
+    Attributes:
+        index: of its first row in the source.
+        captions: or labels, of all its rows; at least one.
+        image_id: COCO's, if the source has such.
+    """
+
+    index: int
+    name: str
+    captions: list[str]
+    image_id: int | str | None
+
+
+class Samples:
+    """The images and videos of a source, rows of the same one put together, in the order of their first rows.
+
+    Raises InputError for an image without text and for a file that does not exist; reading raises it for one that
+    cannot be decoded. Unlike training, evaluation leaves none out.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        items: dict[str, Item] = {}
+        for index in range(len(source)):
+            sample = _sample(source, index)
+            if isinstance(sample.content, Path) and not sample.content.is_file():
+                raise InputError(f"{sample.name}: no such file, though the list names it")
+            if sample.name in items:
+                items[sample.name].captions.extend(sample.captions)
+            else:
+                items[sample.name] = Item(index, sample.name, list(sample.captions), sample.image_id)
+        self.items = list(items.values())
+        for item in self.items:
+            if not item.captions:
+                raise InputError(f"{item.name}: there is no text with it; give it one or remove it")
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def frames(self, number: int, options: CaptionOptions) -> list[Image.Image]:
+        """The frames of item `number` that stand for it; of an image, itself, not turned by its EXIF data, as in
+        training and open_clip."""
+        sample = _sample(self._source, self.items[number].index)
+        try:
+            if sample.suffix not in VIDEO_SUFFIXES:
+                return [decode_image(sample)]
+            with file_of(sample) as path:
+                return [frame.image for frame in read_frames(path, options.frame_type, options.num_frames)]
+        except (OSError, BadSample) as error:
+            raise InputError(f"{sample.name}: cannot be read ({_reason(error)})") from error
+
+    def passages(self, captioner: VideoCaptioner, options: CaptionOptions, workers: int) -> Iterator[Passage]:
+        """All items as the model takes them, read by threads; `path` is the item's name."""
+
+        def read(number: int) -> Passage:
+            frames = self.frames(number, options)
+            try:
+                pixels = [captioner.transform(frame) for frame in frames]
+            except (OSError, ValueError) as error:  # an image of a mode or size that Pillow cannot convert or resize
+                raise InputError(f"{self.items[number].name}: cannot be read ({error})") from error
+            return Passage(self.items[number].name, 0.0, 0.0, [0.0] * len(frames), pixels, [])
+
+        ahead = max(workers, _FRAMES_AHEAD // options.frames_each)
+        return read_ahead(read, range(len(self.items)), workers, ahead)
+
+    def features(self, captioner: VideoCaptioner, options: CaptionOptions, workers: int) -> np.ndarray:
+        """Image features (N, D) float32, of unit length."""
+        passages = self.passages(captioner, options, workers)
+        encoded = PassageCaptioner(captioner, options, keep_features=False).encode(passages)
+        return finite(np.stack([item.feature for item in progress(encoded, len(self), "encoding images", "image")]))
+
+
+def finite(features: np.ndarray) -> np.ndarray:
+    """The features, if they are numbers: NaN compares with nothing and would pass for right."""
+    if not np.isfinite(features).all():
+        raise InputError("the model's features are not finite; are the weights sound, or is --dtype too small?")
+    return features
+
+
+def progress(items: Iterable[Result], total: int, description: str, unit: str) -> Iterable[Result]:
+    """The items, with a bar on standard error where they take long."""
+    return tqdm(items, total=total, unit=unit, desc=description, mininterval=1, delay=1, leave=False)
+
+
+def read_ahead(
+    read: Callable[[Argument], Result], arguments: Sequence[Argument], workers: int, ahead: int
+) -> Iterator[Result]:
+    """The results in order, at most `ahead` of them computed by threads before they are asked for."""
+    waiting: deque = deque()
+    pool = ThreadPoolExecutor(workers, "reader")
+    try:
+        for argument in arguments:
+            waiting.append(pool.submit(read, argument))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _sample(source: Source, index: int) -> Sample:
+    try:
+        return source[index]
+    except BadSample as error:
+        raise InputError(f"{error.name}: cannot be read ({error.reason})") from error
+
+
+def _reason(error: OSError | BadSample) -> str:
+    return error.reason if isinstance(error, BadSample) else str(error)
