@@ -269,9 +269,10 @@ def load_model_config(
     if not isinstance(config, Mapping):
         path = find_config(config)
         config, where = read_mapping(path), str(path)
+    # of a model trained for a task, which tasks.load reads; without its head it is a CoCa as any other
+    config = {key: value for key, value in config.items() if key != "task_cfg"}
     if config.get("family") == FAMILY:
         return ParallelConfig.from_dict(config, where)
-    config = dict(config)
     family = config.pop("family", "coca")
     if family != "coca":
         raise InputError(f"{where}: family: must be coca or {FAMILY}, got {show(family)}")

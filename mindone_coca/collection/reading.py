@@ -4,7 +4,6 @@ Decoding and resizing release Python's interpreter lock, so they run beside the 
 queue holds a few passages, and only a few files are read ahead of the one in use.
 """
 
-import base64
 import queue
 import threading
 import time
@@ -12,7 +11,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from io import BytesIO
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +20,7 @@ from mindone_coca.collection.options import CaptionOptions
 from mindone_coca.data.segments import iter_segments
 from mindone_coca.data.video import Shot, read_shot
 from mindone_coca.errors import InputError
+from mindone_coca.outputs.thumbnails import thumbnail
 
 Item = TypeVar("Item")
 Transform = Callable[[Image.Image], np.ndarray]
@@ -78,15 +77,6 @@ class PassageReader:
             [self._transform(frame.image) for frame in shot.frames],
             [thumbnail(frame.image, width) for frame in shot.frames] if self._thumbnails else [],
         )
-
-
-def thumbnail(image: Image.Image, width: int) -> str:
-    """A small JPEG in base64."""
-    small = image.convert("RGB")
-    small.thumbnail((width, 2 * width), Image.Resampling.BICUBIC)
-    encoded = BytesIO()
-    small.save(encoded, "JPEG", quality=80)
-    return base64.b64encode(encoded.getvalue()).decode()
 
 
 class ReadAhead:

@@ -299,10 +299,10 @@ class AttentionalPooler(nn.Cell):
         self.ln_q = LayerNorm(width)
         self.ln_k = LayerNorm(context_width)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """x (B, K, C) -> (B, queries, D)."""
+    def construct(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """x (B, K, C) -> (B, queries, D); `mask` as in `attend`."""
         x = self.ln_k(x)
         query = self.attn.project_query(self.ln_q(self.query.astype(x.dtype))[None])  # (1, H, queries, D / H): the same
         query = ops.tile(query, (x.shape[0], 1, 1, 1))  # for every image, so it is projected once
         key, value = self.attn.project_key_value(x)
-        return self.attn.project_out(attend(query, key, value))
+        return self.attn.project_out(attend(query, key, value, mask))

@@ -33,17 +33,29 @@ class MultimodalTransformer(nn.Cell):
         self.text_projection = new_parameter(Normal(width**-0.5), (width, vocab_size), ms.float32, "text_projection")
         self.causal_mask = causal_mask(cfg.context_length)
 
+    def normalise(self, x: Tensor) -> Tensor:
+        """The decoder's output as its projection reads it, float32: (..., D) -> (..., D)."""
+        return self.ln_final(x.astype(ms.float32))
+
     def logits(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., vocab_size), float32."""
-        x = self.ln_final(x.astype(ms.float32))
+        x = self.normalise(x)
         # flat: ops.matmul would copy the matrix for each caption of a batch
         logits = ops.matmul(x.reshape(-1, x.shape[-1]), self.text_projection)
         return logits.reshape(*x.shape[:-1], logits.shape[-1])
 
-    def construct(self, image_embs: Tensor, text_embs: Tensor) -> Tensor:
+    def run_blocks(self, image_embs: Tensor, text_embs: Tensor) -> Tensor:
+        """Image tokens (B, K, D) and text embeddings (B, T, D) -> the last block's output (B, T, D)."""
         length = text_embs.shape[1]
         mask = self.causal_mask[:length, :length][None, None]  # (1, 1, T, T)
         x = text_embs
         for block, cross_block in zip(self.resblocks, self.cross_attn):
             x = cross_block(block(x, None, mask), image_embs)  # (B, T, D)
-        return self.logits(x)
+        return x
+
+    def hidden(self, image_embs: Tensor, text_embs: Tensor) -> Tensor:
+        """Image tokens (B, K, D) and text embeddings (B, T, D) -> fused embeddings (B, T, D), float32."""
+        return self.normalise(self.run_blocks(image_embs, text_embs))
+
+    def construct(self, image_embs: Tensor, text_embs: Tensor) -> Tensor:
+        return self.logits(self.run_blocks(image_embs, text_embs))

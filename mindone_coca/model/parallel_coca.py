@@ -146,7 +146,7 @@ class ParallelCoCa(ImageTextModel):
             text, labels = text[:, :-1], text[:, 1:]
         text_embedding, text_tokens = self.text.embed(text)
         if images is not None:
-            image_tokens = self.visual.encode(images)
+            image_tokens = self.visual.patch_tokens(images)
         image_embedding, image_tokens = self.visual.embed(image_tokens)
         if return_embeddings:
             return text_embedding, image_embedding

@@ -32,7 +32,7 @@ class ImageTower(nn.Cell):
             if hasattr(cell, "dtype"):
                 cell.dtype = dtype
 
-    def encode(self, images: Tensor) -> Tensor:
+    def patch_tokens(self, images: Tensor) -> Tensor:
         """Images -> the encoder's tokens (B, N, image_dim)."""
         tokens = self.img_encoder(images)
         if isinstance(tokens, tuple):  # our VisionTransformer: a feature, then the tokens
@@ -41,7 +41,7 @@ class ImageTower(nn.Cell):
 
     def video_tokens(self, frames: Tensor) -> Tensor:
         """Frames of videos (B, F, 3, H, W) -> the tokens of all of them (B, F N, image_dim)."""
-        tokens = self.encode(frames.reshape(-1, *frames.shape[2:]))
+        tokens = self.patch_tokens(frames.reshape(-1, *frames.shape[2:]))
         return tokens.reshape(frames.shape[0], -1, tokens.shape[-1])
 
     def embed(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ class ImageTower(nn.Cell):
         return self.img_to_latents(embedding), tokens
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        return self.pool(self.encode(images))
+        return self.pool(self.patch_tokens(images))
 
 
 class TokenTable(nn.Cell):
@@ -136,12 +136,24 @@ class ParallelDecoder(nn.Cell):
         self.multimodal_layers = nn.CellList(layers)
         self.norm = GainNorm(dim)
 
+    def normalise(self, x: Tensor) -> Tensor:
+        """The decoder's output as its projection reads it, float32: (..., dim) -> (..., dim)."""
+        return self.norm(x.astype(ms.float32))
+
     def logits(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., V) by the token embeddings, float32."""
-        return ops.dense(self.norm(x.astype(ms.float32)), self.token_table)
+        return ops.dense(self.normalise(x), self.token_table)
 
-    def construct(self, image_tokens: Tensor, text_tokens: Tensor) -> Tensor:
+    def run_layers(self, image_tokens: Tensor, text_tokens: Tensor) -> Tensor:
+        """Image tokens (B, K, dim) and text embeddings (B, T, dim) -> the last layer's output (B, T, dim)."""
         x, mask = text_tokens, future_mask(text_tokens.shape[1])
         for layer in self.multimodal_layers:
             x = layer(x, image_tokens, mask)
-        return self.logits(x)
+        return x
+
+    def hidden(self, image_tokens: Tensor, text_tokens: Tensor) -> Tensor:
+        """Image tokens (B, K, dim) and text embeddings (B, T, dim) -> fused embeddings (B, T, dim), float32."""
+        return self.normalise(self.run_layers(image_tokens, text_tokens))
+
+    def construct(self, image_tokens: Tensor, text_tokens: Tensor) -> Tensor:
+        return self.logits(self.run_layers(image_tokens, text_tokens))

@@ -13,27 +13,18 @@ from mindone_coca.outputs.schema import Provenance, Records, plain
 
 def write_html(path: Path, records: Records, provenance: Provenance) -> None:
     """Write the page. Frames are data URIs; all text is escaped."""
-    package = resources.files(__package__)
-    style, script = ((package / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     files = captions = 0
     failures = []
     for record in records():
         files += record["error"] is None
         captions += len(record["segments"])
         if record["error"] is not None:
-            failures.append(f"<li>{_text(record['error'])}</li>\n")
+            failures.append(f"<li>{escape(record['error'])}</li>\n")
     counts = f"{captions:,} captions of {files:,} files"
     if failures:
         counts += f", {len(failures):,} failed"
     with atomic_path(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.write(
-            '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
-            f"<title>Captions</title>\n<style>\n{style}</style>\n</head>\n<body>\n"
-            f'<header><div><h1>Captions</h1><span id="count">{counts}</span></div>\n'
-            '<input id="filter" type="search" placeholder="Filter by words of captions and paths" '
-            'aria-label="Filter" autocomplete="off"></header>\n<main>\n'
-        )
+        file.write(page_start("Captions", counts))
         for record in records():
             file.writelines(_card(record["path"], segment) for segment in record["segments"])
         file.write("</main>\n")
@@ -43,7 +34,33 @@ def write_html(path: Path, records: Records, provenance: Provenance) -> None:
             file.write("</ul></section>\n")
         options = json.dumps(provenance.options, ensure_ascii=False)
         made_by = f"{provenance.model} · mindone_coca {provenance.version} · {options}"
-        file.write(f"<footer>{_text(made_by)}</footer>\n<script>\n{script}</script>\n</body>\n</html>\n")
+        file.write(page_end(made_by))
+
+
+def page_start(title: str, counts: str) -> str:
+    """All before the first card: the style, the title, what there is, the filter. Cards are `<article>`s."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n<link rel="icon" href="data:,">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{_resource('page.css')}</style>\n</head>\n<body>\n"
+        f'<header><div><h1>{escape(title)}</h1><span id="count">{escape(counts)}</span></div>\n'
+        '<input id="filter" type="search" placeholder="Filter by words" '
+        'aria-label="Filter" autocomplete="off"></header>\n<main>\n'
+    )
+
+
+def page_end(footer: str) -> str:
+    """All after `</main>`: the footer's text, and the script of the filter."""
+    return f"<footer>{escape(footer)}</footer>\n<script>\n{_resource('page.js')}</script>\n</body>\n</html>\n"
+
+
+def escape(text: str) -> str:
+    """Any text, also a path of odd bytes, as it may stand in a page."""
+    return html.escape(plain(text))
+
+
+def _resource(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")
 
 
 def _card(path: str, segment: dict[str, Any]) -> str:
@@ -54,14 +71,14 @@ def _card(path: str, segment: dict[str, Any]) -> str:
     )
     columns = math.ceil(math.sqrt(len(segment["times"])))
     others = "".join(
-        f"<li>{_text(other['caption'])} ({other['score']:.2f})</li>" for other in segment.get("alternatives", ())
+        f"<li>{escape(other['caption'])} ({other['score']:.2f})</li>" for other in segment.get("alternatives", ())
     )
     stretch = f"<b>{_clock(segment['start'])} – {_clock(segment['end'])}</b>" if segment["end"] else ""
     return (
         f'<article><div class="frames" style="--columns: {columns}">{images}</div><div class="words">'
-        f'<p class="caption">{_text(segment["caption"])}</p>'
+        f'<p class="caption">{escape(segment["caption"])}</p>'
         + (f'<ul class="more">{others}</ul>' if others else "")
-        + f'<p class="path">{_text(path)}</p>'
+        + f'<p class="path">{escape(path)}</p>'
         f'<p class="facts">{stretch}<span>score {segment["score"]:.2f}</span></p></div></article>\n'
     )
 
@@ -71,7 +88,3 @@ def _clock(seconds: float) -> str:
     hours, rest = divmod(round(seconds * 10), 36000)
     minutes = f"{rest // 600:02}" if hours else f"{rest // 600}"
     return f"{hours}:" * bool(hours) + f"{minutes}:{rest % 600 // 10:02}.{rest % 10}"
-
-
-def _text(text: str) -> str:
-    return html.escape(plain(text))

@@ -3,9 +3,10 @@
 import json
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -16,7 +17,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 from mindone_coca.parallel_config import ParallelConfig
 from mindone_coca.weights.entry import Entry
-from mindone_coca.weights.names import to_open_clip
+from mindone_coca.weights.names import HEAD, to_open_clip
 from mindone_coca.weights.safetensors_file import read_safetensors
 from mindone_coca.weights.save import save_weights
 
@@ -92,13 +93,22 @@ class Checkpoints:
         return Position(**json.loads(weights.metadata["position"]))
 
 
-def export(folder: Path, name: str, model_config: ModelConfig | ParallelConfig, weights: dict[str, Entry]) -> Path:
-    """Write `name.safetensors` and `name.yaml`, which names it, for inference.py; returns the config's path."""
-    unknown = [key for key in weights if to_open_clip(key) is None]
+def export(
+    folder: Path, name: str, model_config: ModelConfig | ParallelConfig, weights: Mapping[str, Entry],
+    task_cfg: Mapping[str, Any] | None = None,
+) -> Path:  # fmt: skip
+    """Write `name.safetensors` and `name.yaml`, which names it, for inference.py; returns the config's path.
+
+    Args:
+        task_cfg: of a model with a head, whose weights are called `head.*`.
+    """
+    unknown = [key for key in weights if to_open_clip(key) is None and not (task_cfg and key.startswith(HEAD))]
     if unknown:
         raise ValueError(f"not a CoCa parameter: {unknown[0]}")
     save_weights(folder / f"{name}.safetensors", weights)
     config = {**model_config.to_dict(), "checkpoint": f"{name}.safetensors"}
+    if task_cfg:
+        config["task_cfg"] = dict(task_cfg)
     path = folder / f"{name}.yaml"
     with atomic_path(path) as partial:
         partial.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")

@@ -12,7 +12,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 from mindone_coca.training.progress import read_metrics
 
-PANELS = ("loss", "caption_loss", "contrastive_loss", "lr", "grad_norm", "samples_per_s")
+PANELS = ("loss", "accuracy", "caption_loss", "contrastive_loss", "lr", "grad_norm", "samples_per_s")
 
 
 def draw_curves(run: Path, target: Path | None = None) -> Path:

@@ -45,7 +45,7 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
     return config.end_lr + 0.5 * (1 + math.cos(math.pi * done)) * (config.lr - config.end_lr)
 
 
-def freeze(model: ImageTextModel, patterns: Sequence[str]) -> None:
+def freeze(model: nn.Cell, patterns: Sequence[str]) -> None:
     """Stop training the parameters whose names match one of the patterns (`visual.*`, `*ln_*`).
 
     Raises InputError for a pattern that matches none.
@@ -61,7 +61,11 @@ def freeze(model: ImageTextModel, patterns: Sequence[str]) -> None:
 
 def freeze_unreached(model: ImageTextModel, caption_weight: float, contrastive_weight: float) -> None:
     """Leave alone what the loss does not depend on, as torch does: weight decay would move it all the same."""
-    patterns = unreached(model.config, caption_weight, contrastive_weight)
+    freeze_matching(model, unreached(model.config, caption_weight, contrastive_weight))
+
+
+def freeze_matching(model: nn.Cell, patterns: Sequence[str]) -> None:
+    """Stop training the parameters whose names match one of the patterns, which may match none."""
     for parameter in model.trainable_params():
         if any(fnmatch.fnmatchcase(parameter.name, pattern) for pattern in patterns):
             parameter.requires_grad = False
@@ -124,13 +128,15 @@ class AdamW(nn.Cell):
     keeps.
 
     Args:
+        model: has `logit_scale`, and all parameters to train.
+        encoder_rate: factor of the learning rate of all parameters but those of a task's head.
         loss_scaling: multiply the loss by a factor that follows the gradients' range; updates with infinite or NaN
             gradients are left out.
     """
 
     def __init__(
-        self, model: ImageTextModel, config: OptimConfig, ranks: Ranks, grad_clip_norm: float | None = None,
-        ema_decay: float | None = None, loss_scaling: bool = False,
+        self, model: nn.Cell, config: OptimConfig, ranks: Ranks, grad_clip_norm: float | None = None,
+        ema_decay: float | None = None, loss_scaling: bool = False, encoder_rate: float = 1.0,
     ) -> None:  # fmt: skip
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(model.trainable_params())
@@ -139,7 +145,8 @@ class AdamW(nn.Cell):
         layers = tower_layers(p.name for p in model.get_parameters())
         groups = [
             (
-                layer_multiplier(p.name, layers, config.layer_decay),
+                layer_multiplier(p.name, layers, config.layer_decay)
+                * (1.0 if p.name.startswith("head.") else encoder_rate),
                 config.weight_decay * has_weight_decay(p.name, p.shape),
             )
             for p in self.parameters

@@ -11,7 +11,14 @@ from tqdm import tqdm
 
 from mindone_coca.files import atomic_path
 
-SHOWN = {"loss": ".4f", "contrastive_loss": ".4f", "caption_loss": ".4f", "lr": ".2e", "samples_per_s": ".1f"}
+SHOWN = {
+    "loss": ".4f",
+    "accuracy": ".4f",
+    "contrastive_loss": ".4f",
+    "caption_loss": ".4f",
+    "lr": ".2e",
+    "samples_per_s": ".1f",
+}
 
 
 def read_metrics(path: Path) -> list[dict]:

@@ -12,6 +12,7 @@ import yaml
 from mindone_coca.config import find_config
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
+from mindone_coca.tasks.settings import HeadConfig, Task, check_task
 from mindone_coca.typed_mapping import from_dict, read_mapping
 
 
@@ -84,6 +85,8 @@ class DeviceConfig:
 class TrainConfig:
     model: ModelSection
     data: DataConfig
+    task: Literal["coca"] | Task = "coca"  # what is trained: CoCa's own losses, or a head for a task
+    head: HeadConfig = field(default_factory=HeadConfig)  # of a task
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: RunConfig = field(default_factory=RunConfig)
@@ -120,7 +123,9 @@ def load_train_config(path: str | os.PathLike, overrides: Sequence[str] = ()) ->
             if not isinstance(inner, dict):
                 raise InputError(f"{override}: {section} is not a section")
         inner[last] = value
-    for section in ("optim", "loss", "train"):
+    if data.get("task") == "video_classification" and isinstance(data.get("data"), dict):
+        data["data"].setdefault("frame_type", "multi_frames")
+    for section in ("optim", "loss", "train", "head"):
         if isinstance(data.get(section), dict):
             data[section] = {key: as_number(value) for key, value in data[section].items()}
     config = from_dict(TrainConfig, data, str(path))
@@ -162,5 +167,6 @@ def check_train_config(config: TrainConfig, where: str) -> None:
         raise InputError(f"{where}: optim.betas: must be from 0 to below 1, got {list(optim.betas)}")
     if train.ema_decay is not None and not 0 < train.ema_decay < 1:
         raise InputError(f"{where}: train.ema_decay: must be between 0 and 1, got {train.ema_decay}")
+    check_task(config, where)
     if output.profile and not 1 <= output.profile[0] <= output.profile[1]:
         raise InputError(f"{where}: output.profile: must be [first, last] step from 1 on, got {list(output.profile)}")

@@ -99,34 +99,42 @@ class Loss(nn.Cell):
 
 
 class WholeStep(nn.Cell):
-    """One batch, one update, one graph."""
+    """One batch, one update, one graph.
 
-    def __init__(self, loss: Loss, optimiser: AdamW) -> None:
+    Args:
+        loss: a cell with a `sum` over devices: (the batch's tensors, factor of the loss, and optionally the number of
+            labels over all devices) -> the scalar to differentiate, a value over all devices, a value of this device's
+            part, and the number of labels over all devices.
+    """
+
+    def __init__(self, loss: nn.Cell, optimiser: AdamW) -> None:
         super().__init__(auto_prefix=False)
         self.loss, self.optimiser, self.sum = loss, optimiser, loss.sum
         self.gradients = ms.value_and_grad(loss, None, optimiser.parameters, has_aux=True)
 
     def construct(self, images: Tensor, text: Tensor, labels: Tensor, lr: Tensor) -> tuple[Tensor, ...]:
         values, grads = self.gradients(images, text, labels, self.optimiser.loss_scale)
-        _, contrastive, caption, count = values
+        _, whole, part, count = values
         norm, good = self.optimiser(grads, lr)
-        return contrastive, self.sum(caption), count, norm, good
+        return whole, self.sum(part), count, norm, good
 
 
 class Accumulate(nn.Cell):
-    """Add one micro-batch's gradients to `sums`."""
+    """Add one micro-batch's gradients to `sums`; `loss` as in WholeStep, of which the two values are returned."""
 
-    def __init__(self, loss: Loss, optimiser: AdamW) -> None:
+    def __init__(self, loss: nn.Cell, optimiser: AdamW) -> None:
         super().__init__(auto_prefix=False)
         self.optimiser = optimiser
         self.sums = optimiser.parameters.clone("accumulated", init="zeros")
         self.map = ops.Map()
         self.gradients = ms.value_and_grad(loss, None, optimiser.parameters, has_aux=True)
 
-    def construct(self, images: Tensor, text: Tensor, labels: Tensor, count: Tensor, *feature_grads: Tensor) -> Tensor:
+    def construct(
+        self, images: Tensor, text: Tensor, labels: Tensor, count: Tensor, *feature_grads: Tensor
+    ) -> tuple[Tensor, Tensor]:
         values, grads = self.gradients(images, text, labels, self.optimiser.loss_scale, count, *feature_grads)
         self.map(add_to, self.sums, grads)
-        return values[2]
+        return values[1], values[2]
 
 
 def add_to(total: Parameter, grad: Tensor) -> Tensor:
@@ -149,10 +157,10 @@ class Apply(nn.Cell):
         self.sums, self.optimiser = accumulate.sums, accumulate.optimiser
         self.sum, self.map = accumulate.optimiser.sum, ops.Map()
 
-    def construct(self, lr: Tensor, caption: Tensor) -> tuple[Tensor, ...]:
+    def construct(self, lr: Tensor, part: Tensor) -> tuple[Tensor, ...]:
         norm, good = self.optimiser(self.map(take, self.sums), lr)
         self.map(clear, self.sums)
-        return self.sum(caption), norm, good
+        return self.sum(part), norm, good
 
 
 class TrainStep:
@@ -228,6 +236,6 @@ class TrainStep:
             )
             shares = [()] * parts
         for batch, share in zip(batches, shares):
-            caption = caption + self.accumulate(*batch, count, *share)
+            caption = caption + self.accumulate(*batch, count, *share)[1]
         caption, norm, good = self.apply(as_scalar(lr), caption)
         return contrastive, caption, count, norm, good

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -14,27 +15,16 @@ from mindspore import Tensor
 from mindspore.profiler import profile, tensorboard_trace_handler
 
 from mindone_coca import device
-from mindone_coca.captioner import make_transform
-from mindone_coca.config import load_model_config
-from mindone_coca.data.loader import Batch, TrainingData, open_data
-from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_train_transforms
 from mindone_coca.errors import InputError
-from mindone_coca.factory import create_model
 from mindone_coca.files import atomic_path
-from mindone_coca.model.frames import VideoEncoder
-from mindone_coca.parallel_config import ParallelConfig
-from mindone_coca.training.checkpoints import Checkpoints, Position, entries_of, export
+from mindone_coca.tasks.job import TaskJob
+from mindone_coca.training.checkpoints import Checkpoints, Position, entries_of
 from mindone_coca.training.curves import draw_curves
-from mindone_coca.training.losses import PAD_ID
-from mindone_coca.training.optim import AdamW, freeze, freeze_unreached, learning_rate
+from mindone_coca.training.job import CocaJob, Job
+from mindone_coca.training.optim import learning_rate
 from mindone_coca.training.parallel import start_ranks
 from mindone_coca.training.progress import Metrics, Progress
 from mindone_coca.training.settings import TrainConfig
-from mindone_coca.training.step import TrainStep
-from mindone_coca.training.validation import Evaluate, caption_tokens, evaluate, write_page
-
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 class Trainer:
@@ -50,23 +40,8 @@ class Trainer:
         self.ranks = start_ranks()
         ms.set_seed(config.train.seed)  # draws fresh weights; the same on every device
         np.random.seed(config.train.seed)
-        self.model_config = load_model_config(config.model.config)
-        self.model_config.cast_dtype = None  # parameters stay in float32
-        self.model = create_model(self.model_config, config.model.checkpoint)
-        self._prepare_videos()
-        self.model.set_compute_dtype(DTYPES[config.train.precision])
-        if config.train.recompute:
-            self.model.set_grad_checkpointing()
-        self.tokenizer = Tokenizer()
-        if self.model_config.vocab_size != self.tokenizer.vocab_size:
-            raise InputError(
-                f"{config.model.config}: the vocabulary must be {self.tokenizer.vocab_size}, the tokenizer's, "
-                f"not {self.model_config.vocab_size}"
-            )
-        if isinstance(self.model_config, ParallelConfig) and self.model_config.pad_id != PAD_ID:
-            raise InputError(f"{config.model.config}: pad_id must be {PAD_ID}, with which captions are padded")
-        self.data = self._open_data(training=True)
-        self.val = self._open_data(training=False) if config.data.val is not None else None
+        self.job: Job = CocaJob(config, self.ranks) if config.task == "coca" else TaskJob(config, self.ranks)
+        self.data, self.optimiser = self.job.data, self.job.optimiser
         self.steps_per_epoch = len(self.data) // config.train.accumulate_steps
         if not self.steps_per_epoch:
             raise InputError(
@@ -74,50 +49,11 @@ class Trainer:
                 f"{len(self.data)} of an epoch; lower it or train.batch_size"
             )
         self.total_steps = self._total_steps()
-        freeze(self.model, config.train.freeze)
-        freeze_unreached(self.model, config.loss.caption_weight, config.loss.contrastive_weight)
-        self.optimiser = AdamW(
-            self.model, config.optim, self.ranks, config.train.grad_clip_norm, config.train.ema_decay,
-            loss_scaling=config.train.precision == "fp16",
-        )  # fmt: skip
-        self.weights = list(self.model.get_parameters())
-        self.step = TrainStep(
-            self.model, config.loss, self.optimiser, self.ranks, config.train.accumulate_steps, config.data.fusion
-        )
-        self.evaluation = Evaluate(self.step.loss)
-        self.encoder = VideoEncoder(self.model, config.data.fusion)
         self.checkpoints = Checkpoints(
-            self.folder / "checkpoints", [*self.weights, *self.optimiser.state()], config.output.keep_last
+            self.folder / "checkpoints", [*self.job.weights, *self.optimiser.state()], config.output.keep_last
         )
         self.position = Position(seed=config.train.seed)
         self.profiler: profile | None = None
-
-    def _prepare_videos(self) -> None:
-        """Check the fusion of frames, and add temporal embeddings where the weights have none yet."""
-        data = self.config.data
-        pools = data.frame_type == "multi_frames" and data.fusion == "pool"
-        if data.fusion == "pool" and not self.model.pools_frames:
-            raise InputError("data.fusion: pool needs a model with attentional_pool; use mean")
-        if self.config.model.temporal_embedding and not pools:
-            raise InputError(
-                "model.temporal_embedding: needs data.frame_type multi_frames and data.fusion pool; a mean cannot see "
-                "the order of frames"
-            )
-        if self.config.model.temporal_embedding and not self.model_config.temporal_frames:
-            self.model.add_temporal_embedding(data.num_frames)
-            self.model_config.temporal_frames = data.num_frames
-
-    def _open_data(self, training: bool) -> TrainingData:
-        if training:
-            preprocess = self.model_config.preprocess
-            transform = create_train_transforms(self.model_config.image_hw, preprocess.mean, preprocess.std)
-        else:
-            transform = make_transform(self.model_config)
-        return open_data(
-            self.config.data, self.tokenizer, transform, batch_size=self.config.train.batch_size,
-            context_length=self.model_config.training_length, seed=self.config.train.seed, training=training,
-            rank=self.ranks.rank, world_size=self.ranks.size,
-        )  # fmt: skip
 
     def _total_steps(self) -> int:
         epochs, limit = self.config.train.epochs, self.config.train.max_steps
@@ -135,15 +71,15 @@ class Trainer:
             for micro_batches in updates:
                 rate = learning_rate(self.config.optim, self.position.step, self.total_steps)
                 with self._profiled(self.position.step + 1):
-                    result = self.step.run([(batch.images, batch.text) for batch in micro_batches], rate)
+                    result = self.job.run(micro_batches, rate)
                 self.position.step += 1
                 self.position.samples += self.batch_samples
                 step, last = self.position.step, self.position.step == self.total_steps
                 if self.progress:
                     self.progress.update()
                 if step % output.log_every == 0 or last:
-                    self._log(rate, self.step.report(result))
-                if self.val is not None and (step % val_every == 0 or last):
+                    self._log(rate, self.job.report(result))
+                if self.job.val is not None and (step % val_every == 0 or last):
                     with self._untimed(), self._averaged():
                         self._validate()
                 if self.ranks.is_main and (step % output.save_every == 0 or last):
@@ -189,7 +125,7 @@ class Trainer:
         """Export the weights, draw the curves, say what happened."""
         if not self.ranks.is_main:
             return
-        path = export(self.folder, "final", self.model_config, self._exported())
+        path = self.job.export(self.folder, "final", self._exported())
         self.metrics.close()
         self.progress.close()
         draw_curves(self.folder)
@@ -201,7 +137,7 @@ class Trainer:
         """Pairs in one update, over all devices."""
         return self.config.train.batch_size * self.config.train.accumulate_steps * self.ranks.size
 
-    def _updates(self) -> Iterator[list[Batch]]:
+    def _updates(self) -> Iterator[list[Any]]:
         """The micro-batches of each update, from where the run stands to its end."""
         parts = self.config.train.accumulate_steps
         while self.position.step < self.total_steps:
@@ -239,27 +175,22 @@ class Trainer:
 
     def _exported(self) -> dict:
         """The weights to use: the moving averages where they are kept."""
-        return {**entries_of(self.weights), **entries_of(self.optimiser.ema, "ema.")}
+        return {**entries_of(self.job.weights), **entries_of(self.optimiser.ema, "ema.")}
 
     def _validate(self) -> None:
-        """Losses on the validation data, the page of captions, the best weights so far."""
-        losses = evaluate(self.evaluation, self.val, self.config.loss)
+        """Losses on the validation data, the page of samples, the best weights so far."""
+        losses = self.job.validate()
         if not self.ranks.is_main:
             return
         step, output = self.position.step, self.config.output
         self.metrics.write(step, "val", losses)
         self.progress.say(f"validation at step {step}: " + ", ".join(f"{k} {v:.4f}" for k, v in losses.items()))
-        if output.val_images and self.config.loss.caption_weight:
-            with closing(self.val.epoch(0)) as batches:
-                batch = next(batches)
-            _, tokens = self.encoder(Tensor(batch.images[: output.val_images]))
-            captions = caption_tokens(self.model, tokens, self.tokenizer)
-            target = self.folder / "validation" / f"step_{step:08d}.html"
-            write_page(target, step, losses, batch, captions, self.model_config.preprocess)
+        if output.val_images:
+            self.job.write_page(self.folder / "validation" / f"step_{step:08d}.html", step, losses)
         if self.position.best is None or losses["loss"] < self.position.best:
             self.position.best = losses["loss"]
             if output.keep_best:
-                export(self.folder, "best", self.model_config, entries_of(self.weights))
+                self.job.export(self.folder, "best", entries_of(self.job.weights))
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

@@ -77,6 +77,12 @@ def caption_tokens(model: ImageTextModel, tokens: Tensor, tokenizer: Tokenizer) 
     return [tokenizer.decode(row, skip_special_tokens=True) for row in ids.asnumpy()]
 
 
+def to_pixels(image: np.ndarray, preprocess: PreprocessCfg) -> np.ndarray:
+    """A model's input (3, H, W) as RGB uint8 (H, W, 3)."""
+    mean, std = (np.array(x, np.float32)[:, None, None] for x in (preprocess.mean, preprocess.std))
+    return np.clip((image * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
 def write_page(
     target: Path, step: int, losses: dict[str, float], batch: Batch, captions: Sequence[str], preprocess: PreprocessCfg
 ) -> None:
@@ -84,13 +90,11 @@ def write_page(
 
     Of a video, of which a batch holds (F, 3, H, W), the middle frame is shown.
     """
-    mean, std = (np.array(x, np.float32)[:, None, None] for x in (preprocess.mean, preprocess.std))
     figures = []
     for images, name, reference, caption in zip(batch.images, batch.names, batch.captions, captions):
         image = images if images.ndim == 3 else images[len(images) // 2]
-        pixels = np.clip((image * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
         encoded = io.BytesIO()
-        Image.fromarray(pixels).save(encoded, "PNG")
+        Image.fromarray(to_pixels(image, preprocess)).save(encoded, "PNG")
         figures.append(
             FIGURE.format(
                 image=base64.b64encode(encoded.getvalue()).decode(),

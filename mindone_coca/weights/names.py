@@ -95,6 +95,8 @@ _ENCODER = [
 ]
 NAME_TABLE += PARALLEL_TABLE + _ENCODER
 
+HEAD = "head."  # begins the names of a task's own parameters, which are no CoCa's
+
 _TO_MINDSPORE = dict(NAME_TABLE)
 _TO_OPEN_CLIP = {mindspore: open_clip for open_clip, mindspore in NAME_TABLE}
 _LAYER = re.compile(r"\.(0|[1-9][0-9]{0,3})\.")

@@ -1,0 +1,158 @@
+"""The accuracy of a model trained for a task, with a report."""
+
+import csv
+import os
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from mindone_coca.captioner import make_transform
+from mindone_coca.data.settings import DataConfig
+from mindone_coca.data.tasks import TaskBatch, open_task_data
+from mindone_coca.data.tokenizer import Tokenizer
+from mindone_coca.errors import InputError
+from mindone_coca.evaluation.reports import EXAMPLES, Example, write_report
+from mindone_coca.files import atomic_path
+from mindone_coca.tasks.load import load_task_model, read_task_cfg
+from mindone_coca.tasks.predict import Predictor, predict_all
+from mindone_coca.training.validation import to_pixels
+
+MATRIX_CLASSES = 1000  # with more, a confusion matrix is no use
+SHOWN_FRAMES = 8  # of a video, on the page of examples
+
+
+def evaluate_task(
+    task: str,
+    config: str | os.PathLike,
+    data: Any,
+    output_dir: Path | None = None,
+    *,
+    model_path: str | os.PathLike | None = None,
+    dtype: str = "float32",
+    batch_size: int = 32,
+    views: int = 1,
+    num_workers: int = 4,
+) -> dict[str, float | int]:
+    """Predict all rows of a task and count.
+
+    Args:
+        task: what the model was trained for.
+        config: the run's `final.yaml` or `best.yaml`; model_path, dtype: see `load_task_model`.
+        data: a path, or a mapping with SourceConfig's keys; every label must be one the model knows, but for vqa.
+        output_dir: gets `metrics.json`, `predictions.csv`, `examples.html` and, for up to 1000 classes,
+            `confusion.png`; None writes nothing.
+        views: clips of each video, whose probabilities are averaged.
+
+    Returns:
+        samples, accuracy (labels that are no class of the model count as wrong), top5 where there are more than five
+        classes, loss (the mean cross-entropy of the samples whose label is a class), unreadable; of vqa with several
+        answers a question vqa_accuracy (see `vqa_score`).
+    Raises:
+        InputError: another task's model, or data that do not fit.
+    """
+    cfg = read_task_cfg(config)
+    if cfg.task != task:
+        raise InputError(f"{config}: was trained for task {cfg.task}, not {task}; run evaluate.py {cfg.task}")
+    if views < 1 or (views > 1 and cfg.num_frames == 1):
+        raise InputError(f"views: {views} clips need a model of videos with several frames; leave it out")
+    if batch_size < 1:
+        raise InputError(f"batch_size: must be above 0, got {batch_size}")
+    model_config, classifier = load_task_model(config, model_path, dtype)
+    frames = {"frame_type": "multi_frames", "num_frames": cfg.num_frames} if cfg.num_frames > 1 else {}
+    rows = open_task_data(
+        DataConfig(train=None, val=data, num_workers=num_workers, **frames), task, Tokenizer(),
+        make_transform(model_config), labels=cfg.labels, batch_size=batch_size,
+        context_length=model_config.context_length, training=False, views=views,
+    )  # fmt: skip
+    tally = Tally(cfg.labels, model_config.preprocess, cfg.images)
+    with closing(predict_all(Predictor(classifier, views), rows, batch_size)) as predictions:
+        for batch, probabilities in tqdm(predictions, total=len(rows), unit="batch", disable=None):
+            tally.add(batch, probabilities)
+    metrics = {**tally.metrics(), "unreadable": len(rows.bad_samples)}
+    if output_dir is not None:
+        confusion = (cfg.labels, tally.confusion) if tally.confusion is not None else None
+        write_report(output_dir, task, metrics, tally.examples(), confusion)
+        with atomic_path(output_dir / "predictions.csv") as partial, open(partial, "w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["name", "sentence", "expected", "predicted", "probability"])
+            table.writerows(tally.rows)
+    return metrics
+
+
+class Tally:
+    """What is counted of predictions, and a fair draw of examples.
+
+    Args:
+        labels: names of the classes. preprocess: the model's, to show what it saw. images: of one sample, to show.
+    """
+
+    def __init__(self, labels: list[str], preprocess: Any, images: int) -> None:
+        self.labels, self.preprocess, self.images = labels, preprocess, images
+        self.rows: list[tuple[str, str, str, str, float]] = []
+        self.losses: list[float] = []
+        self.right: list[bool] = []
+        self.top5: list[bool] = []
+        self.scores: list[float] = []  # of questions with several answers
+        self.kept: dict[bool, list[Example]] = {True: [], False: []}
+        self.seen = {True: 0, False: 0}
+        self.draws = np.random.default_rng(0)
+        classes = len(labels)
+        self.confusion = np.zeros((classes, classes), np.int64) if classes <= MATRIX_CLASSES else None
+
+    def add(self, batch: TaskBatch, probabilities: np.ndarray) -> None:
+        """Count a batch and its probabilities (B, C)."""
+        for number, (label, chances) in enumerate(zip(batch.labels.tolist(), probabilities)):
+            best = int(chances.argmax())
+            answers, answer, chance = batch.answers[number], self.labels[best], float(chances[best])
+            right = best == label
+            self.right.append(right)
+            self.top5.append(label >= 0 and int((chances > chances[label]).sum()) < 5)
+            if label >= 0:
+                self.losses.append(-float(np.log(max(chances[label], 1e-30))))
+                if self.confusion is not None:
+                    self.confusion[label, best] += 1
+            if len(answers) > 1:
+                self.scores.append(vqa_score(answer, answers))
+            self.rows.append((batch.names[number], batch.sentences[number], answers[0], answer, chance))
+            self._keep(right, batch.images[number])
+
+    def _keep(self, right: bool, images: np.ndarray) -> None:
+        """Keep the last row as an example, each row with the same chance: Vitter's algorithm R."""
+        kept = self.kept[right]
+        self.seen[right] += 1
+        place = len(kept) if len(kept) < EXAMPLES else int(self.draws.integers(self.seen[right]))
+        if place >= EXAMPLES:
+            return
+        name, sentence, expected, predicted, chance = self.rows[-1]
+        shown = images[: self.images][:: -(-self.images // SHOWN_FRAMES)]
+        pictures = [Image.fromarray(to_pixels(image, self.preprocess)) for image in shown]
+        example = Example(name, pictures, sentence or None, expected, predicted, right, chance)
+        kept[place : place + 1] = [example]
+
+    def examples(self) -> list[Example]:
+        """At most EXAMPLES, half of them wrong ones if there are enough."""
+        wrong, right = self.kept[False], self.kept[True]
+        few = min(len(wrong), max(EXAMPLES // 2, EXAMPLES - len(right)))
+        return [*wrong[:few], *right[: EXAMPLES - few]]
+
+    def metrics(self) -> dict[str, float | int]:
+        metrics = {"samples": len(self.right), "accuracy": float(np.mean(self.right))}
+        if len(self.labels) > 5:
+            metrics["top5"] = float(np.mean(self.top5))
+        if self.losses:
+            metrics["loss"] = float(np.mean(self.losses))
+        if self.scores:
+            metrics["vqa_accuracy"] = float(np.mean(self.scores))
+        return metrics
+
+
+def vqa_score(answer: str, answers: list[str]) -> float:
+    """How many people gave this answer, three counting as all: the mean over the answers of all people but one of
+    min(1, those who agree / 3). Source: the VQA challenge's evaluation, without its normalisation of spelling."""
+    agree = answers.count(answer)
+    others = len(answers) - agree
+    return (agree * min(1.0, (agree - 1) / 3) + others * min(1.0, agree / 3)) / len(answers)

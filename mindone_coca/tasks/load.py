@@ -1,0 +1,52 @@
+"""A model that train.py trained for a task, ready to predict."""
+
+import os
+
+from mindone_coca.config import ModelConfig, find_config
+from mindone_coca.errors import InputError
+from mindone_coca.factory import create_model, find_config_and_weights
+from mindone_coca.parallel_config import ParallelConfig
+from mindone_coca.tasks.heads import Classifier
+from mindone_coca.tasks.settings import TaskCfg
+from mindone_coca.typed_mapping import from_dict, read_mapping
+from mindone_coca.weights.load import to_tensor
+from mindone_coca.weights.names import HEAD
+from mindone_coca.weights.shapes import check_shapes
+from mindone_coca.weights.source import open_weights
+
+
+def read_task_cfg(config: str | os.PathLike) -> TaskCfg:
+    """The `task_cfg` of a config. Raises InputError when it has none, as a model without a head has."""
+    path = find_config(config)
+    data = read_mapping(path)
+    if "task_cfg" not in data:
+        raise InputError(
+            f"{path}: no model trained for a task (it has no task_cfg); give the final.yaml of a training run with "
+            "task: classification or another"
+        )
+    return from_dict(TaskCfg, data["task_cfg"], f"{path}: task_cfg")
+
+
+def load_task_model(
+    config: str | os.PathLike, model_path: str | os.PathLike | None = None, dtype: str = "float32"
+) -> tuple[ModelConfig | ParallelConfig, Classifier]:
+    """Build the model of a run's `final.yaml` and load it strictly, head and all.
+
+    Args:
+        config: a path. model_path: weights; by default those that the config names.
+        dtype: `float32`, `float16` or `bfloat16` for CoCa; the head is float32.
+    Raises:
+        InputError: no model of a task, or config and weights do not go together.
+    """
+    cfg = read_task_cfg(config)
+    model_config, weights = find_config_and_weights(config, model_path)
+    classifier = Classifier(create_model(model_config, weights, dtype), cfg)
+    entries = {name: entry for name, entry in open_weights(weights).items() if name.startswith(HEAD)}
+    parameters = {p.name: p for p in classifier.head.get_parameters()}
+    shapes = {name: tuple(p.shape) for name, p in parameters.items()}
+    check_shapes(shapes, {name: entry.shape for name, entry in entries.items()}, weights)
+    for name, entry in entries.items():
+        if entry.dtype != "float32":
+            raise InputError(f"{weights}: {name} holds {entry.dtype}; a head is float32")
+        parameters[name].set_data(to_tensor(entry.read().reshape(shapes[name]), "float32"))
+    return model_config, classifier

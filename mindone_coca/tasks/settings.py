@@ -1,0 +1,120 @@
+"""The `task` and `head:` of a training config, and the `task_cfg` section of a trained task model's config."""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Literal
+
+from mindone_coca.errors import InputError
+from mindone_coca.typed_mapping import value_differs
+
+if typing.TYPE_CHECKING:
+    from mindone_coca.training.settings import TrainConfig
+
+Task = Literal["classification", "vqa", "entailment", "nlvr2", "video_classification"]
+TASKS = typing.get_args(Task)
+POOLING = ("classification", "video_classification")  # read the image encoder alone; the others read text too
+IMAGES = {"nlvr2": 2}  # of one sample; 1 for the others, and as many as data.num_frames for videos
+
+
+@dataclass
+class HeadConfig:
+    """The part that a task adds to CoCa: an attentional pooler and a linear classifier (paper, appendices A and B).
+
+    `optim.lr` is their learning rate, the paper's "pooler LR".
+    """
+
+    queries: int = 1  # of the pooler; the paper's tasks have one
+    heads: int | None = None  # of the pooler's attention; None: as many as the model's own pooler has
+    label_smoothing: float = 0.0  # share of the target spread over all classes
+    # Train pooler and classifier only. None: yes for classification and video_classification, no for tasks with text,
+    # which the paper finetunes.
+    frozen: bool | None = None
+    encoder_lr: float | None = None  # the learning rate of CoCa's own weights where they are trained; None: optim.lr
+    # Random crops of the training images. None: no for video_classification and nlvr2, as in the paper, else yes.
+    augment: bool | None = None
+    answers: int = 3129  # of vqa: this many of the commonest training answers are the classes
+    # A folder for the frozen model's outputs, so that each sample is encoded once; it may be deleted at any time.
+    cache: str | None = None
+    views: int = 1  # of video_classification: clips per video in validation, whose probabilities are averaged
+
+    def is_frozen(self, task: str) -> bool:
+        return task in POOLING if self.frozen is None else self.frozen
+
+    def augments(self, task: str) -> bool:
+        return task not in ("video_classification", "nlvr2") if self.augment is None else self.augment
+
+
+@dataclass
+class TaskCfg:
+    """What a trained task model's config says of its head."""
+
+    task: Task
+    labels: list[str]  # names of the classes, in the order of the classifier's rows
+    heads: int
+    queries: int = 1
+    num_frames: int = 1  # of a video, each with its temporal embedding
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.queries < 1 or self.num_frames < 1:
+            raise InputError(f"task_cfg: heads {self.heads}, queries {self.queries}, num_frames {self.num_frames}: "
+                             "all must be above 0")  # fmt: skip
+        if len(self.labels) < 2:
+            raise InputError(
+                f"task_cfg: labels: {len(self.labels)} classes cannot be told apart; at least 2 are needed"
+            )
+
+    @property
+    def reads_text(self) -> bool:
+        return self.task not in POOLING
+
+    @property
+    def images(self) -> int:
+        """Images of one sample."""
+        return self.num_frames if self.task == "video_classification" else IMAGES.get(self.task, 1)
+
+
+def check_task(config: "TrainConfig", where: str) -> None:
+    """Refuse settings that the task does not have, or that contradict each other, by name."""
+    task, head, data = config.task, config.head, config.data
+
+    def refuse(key: str, reason: str) -> None:
+        raise InputError(f"{where}: {key}: {reason}")
+
+    changed = [spec.name for spec in dataclasses.fields(head) if value_differs(head, spec)]
+    if task == "coca":
+        if changed:
+            refuse(f"head.{changed[0]}", f"task coca has no head; remove it, or set task to one of {', '.join(TASKS)}")
+        return
+    for spec in dataclasses.fields(config.loss):
+        if value_differs(config.loss, spec):
+            refuse(f"loss.{spec.name}", f"task {task} has the cross-entropy as its only loss; remove it")
+    if config.model.temporal_embedding:
+        refuse("model.temporal_embedding", f"task {task} does not use it; video_classification has its own; remove it")
+    if data.fusion != "mean":
+        refuse("data.fusion", f"says nothing about task {task}, whose pooler reads all images; remove it")
+    if task != "video_classification" and data.frame_type == "multi_frames":
+        refuse(
+            "data.frame_type", f"task {task} reads one frame; use middle or random, or set task to video_classification"
+        )
+    for name, needed in (("answers", "vqa"), ("views", "video_classification")):
+        if name in changed and task != needed:
+            refuse(f"head.{name}", f"says something about task {needed} only, not {task}; remove it")
+    for name in ("queries", "heads", "answers", "views", "encoder_lr"):
+        value = getattr(head, name)
+        if value is not None and value <= 0:
+            refuse(f"head.{name}", f"must be above 0, got {value}")
+    if not 0 <= head.label_smoothing < 1:
+        refuse("head.label_smoothing", f"must be from 0 to below 1, got {head.label_smoothing}")
+    frozen = head.is_frozen(task)
+    if frozen and head.encoder_lr is not None:
+        refuse("head.encoder_lr", f"task {task} trains with head.frozen: true here; remove it or set frozen: false")
+    if frozen and config.train.freeze:
+        refuse("train.freeze", "all of CoCa stays as it is with head.frozen: true; remove it or set frozen: false")
+    if frozen and config.train.recompute:
+        refuse("train.recompute", "saves nothing with head.frozen: true, which has no backward pass through CoCa")
+    if head.cache is not None:
+        if not frozen:
+            refuse("head.cache", "keeps the outputs of a frozen model; set head.frozen: true or remove it")
+        if head.augments(task):
+            refuse("head.cache", "random crops are never the same twice; set head.augment: false or remove it")

@@ -1,0 +1,88 @@
+"""The training step of a task: cross-entropy over the classes; accumulation and update are those of all training."""
+
+from collections.abc import Sequence
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from mindone_coca.training.optim import AdamW, as_scalar
+from mindone_coca.training.parallel import Ranks, Sum
+from mindone_coca.training.step import Accumulate, Apply, WholeStep
+
+MicroBatch = tuple[Tensor | np.ndarray, np.ndarray, np.ndarray]  # images or features, ids (b, T), labels (b,)
+
+
+class TaskLoss(nn.Cell):
+    """Mean cross-entropy with label smoothing over the samples whose label is a class (-1: it is none), which is
+    torch.nn.functional.cross_entropy with ignore_index -1.
+
+    Args:
+        forward: images or features and ids (b, T) -> logits (b, classes), float32.
+        smoothing: share of the target that is spread over all classes.
+
+    Returns:
+        the scalar to differentiate; how many samples of all devices are classified rightly; this device's part of the
+        loss; the number of labels over all devices.
+    """
+
+    def __init__(self, forward: nn.Cell, smoothing: float, ranks: Ranks) -> None:
+        super().__init__(auto_prefix=False)
+        self.forward, self.smoothing = forward, smoothing
+        self.sum = Sum(ranks)
+
+    def construct(
+        self, images: Tensor, text: Tensor, labels: Tensor, loss_scale: Tensor, count: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        logits = self.forward(images, text)
+        known = (labels >= 0).astype(ms.float32)  # (b,)
+        if count is None:
+            count = self.sum(known.sum())
+        log_probs = ops.LogSoftmax(-1)(logits)
+        picked = ops.gather_elements(log_probs, 1, ops.maximum(labels, 0)[:, None])[:, 0]
+        losses = -(1.0 - self.smoothing) * picked - self.smoothing * log_probs.mean(-1)
+        loss = (losses * known).sum() / ops.maximum(count, 1.0)
+        right = (ops.argmax(logits, 1).astype(ms.int32) == labels).astype(ms.float32)
+        return loss * loss_scale, self.sum(right.sum()), loss, count
+
+
+class TaskStep:
+    """Train on a batch of `accumulate_steps` micro-batches; the gradient is that of the whole batch over all devices.
+
+    Args:
+        forward, smoothing: see TaskLoss.
+    """
+
+    def __init__(
+        self, forward: nn.Cell, smoothing: float, optimiser: AdamW, ranks: Ranks, accumulate_steps: int = 1
+    ) -> None:
+        self.accumulate_steps = accumulate_steps
+        self.loss = TaskLoss(forward, smoothing, ranks)
+        if accumulate_steps == 1:
+            self.whole = WholeStep(self.loss, optimiser)
+        else:
+            self.accumulate = Accumulate(self.loss, optimiser)
+            self.apply = Apply(self.accumulate)
+            self.label_sum = Sum(ranks)
+
+    def run(self, micro_batches: Sequence[MicroBatch], lr: float) -> tuple[Tensor, ...]:
+        """Make one update, without waiting for the device: `report` reads the result."""
+        batches = [
+            (images if isinstance(images, Tensor) else Tensor(images), Tensor(text), Tensor(labels))
+            for images, text, labels in micro_batches
+        ]
+        if self.accumulate_steps == 1:
+            return self.whole(*batches[0], as_scalar(lr))
+        count = self.label_sum(as_scalar(sum(np.count_nonzero(labels >= 0) for _, _, labels in micro_batches)))
+        right = loss = as_scalar(0)
+        for batch in batches:
+            more_right, more_loss = self.accumulate(*batch, count)
+            right, loss = right + more_right, loss + more_loss
+        loss, norm, good = self.apply(as_scalar(lr), loss)
+        return right, loss, count, norm, good
+
+    def report(self, result: tuple[Tensor, ...]) -> dict[str, float]:
+        """The loss, accuracy and number of labels over the whole batch, grad_norm before clipping, and updated: 1, or
+        0 where float16 overflowed and the update was left out."""
+        right, loss, count, norm, updated = (float(value.asnumpy()) for value in result)
+        return {"loss": loss, "accuracy": right / max(count, 1), "labels": count, "grad_norm": norm, "updated": updated}
