@@ -44,7 +44,7 @@ class TaskData(Batches):
             of a row share one seed, so that a random crop leaves them comparable.
         training: shuffle, and draw frames and crops by (seed, epoch, place in the order). Otherwise the samples come
             in order, all of them: the last batch may be smaller, and is missing on ranks that nothing is left for.
-        frame_type, num_frames: of a video; "multi_frames" for n frames spread evenly (read_frames), as in the paper.
+        frame_type, num_frames: of a video; "multi_frames" for n frames spread evenly, as the paper samples them.
         views: clips of num_frames each, whose frames lie between one another's.
         options: batch_size, weights, rank, world_size, num_workers, max_bad_share of Batches.
     """
@@ -145,9 +145,6 @@ def open_task_data(
 ) -> TaskData:
     """The data of a config for a task: `train`, or with `training=False` its `val`.
 
-    Of a video, video_classification takes data.num_frames frames (of which 1 is the middle one), whatever
-    data.frame_type says; the other tasks take one frame.
-
     Args:
         task: one of TASKS.
         labels: names of the classes in order, as for validation those of the training data; None takes them from the
@@ -162,8 +159,8 @@ def open_task_data(
     where = "data.train" if training else "data.val"
     if task != "video_classification" and config.frame_type == "multi_frames":
         raise InputError(f"data.frame_type: multi_frames is for task video_classification, not {task}; use middle")
-    if views > 1 and task != "video_classification":
-        raise InputError(f"views: {views} are for task video_classification, not {task}")
+    if views > 1 and config.frame_type != "multi_frames":
+        raise InputError("views: more than one needs data.frame_type multi_frames")
     configs = source_configs(config.train if training else config.val, where)
     sources = [open_task_rows(source, config, task, place) for place, source in configs.items()]
     if labels is None:
@@ -184,7 +181,7 @@ def open_task_data(
         world_size=world_size,
         num_workers=config.num_workers,
         max_bad_share=config.max_bad_share,
-        frame_type="multi_frames" if task == "video_classification" else config.frame_type,
+        frame_type=config.frame_type,
         num_frames=config.num_frames,
         views=views,
     )

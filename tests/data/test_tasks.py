@@ -153,17 +153,16 @@ def clips(tmp_path):
 
 
 def test_frames_of_videos(clips):
-    several = {"num_frames": 3}
+    several = {"frame_type": "multi_frames", "num_frames": 3}
     [batch] = open_it(clips, "video_classification", data=several).epoch(0)
     assert batch.labels.tolist() == [1, 0, 1]
     assert frame_numbers(batch.images) == [[0, 10, 19], [0, 0, 1], [0, 10, 19]]
-    for task, data in (("video_classification", {"num_frames": 1}), ("classification", {})):
-        [batch] = open_it(clips, task, data=data).epoch(0)
-        assert frame_numbers(batch.images) == [[10], [1], [10]]
+    [batch] = open_it(clips, "video_classification").epoch(0)
+    assert frame_numbers(batch.images) == [[10], [1], [10]]
 
 
 def test_views_lie_between_one_another(clips):
-    several = {"num_frames": 3}
+    several = {"frame_type": "multi_frames", "num_frames": 3}
     [batch] = open_it(clips, "video_classification", data=several, views=2).epoch(0)
     assert batch.images.shape == (3, 6, 3, 8, 8)
     assert frame_numbers(batch.images)[0] == [0, 8, 15, 4, 11, 19]
@@ -269,7 +268,7 @@ def test_mistakes_in_settings(folder):
         (lambda: open_it({"path": path, "caption_key": "a"}, "classification"), "caption_key says nothing about"),
         (lambda: open_it({"path": path, "format": "coco"}, "vqa"), "a coco source has no rows for task vqa"),
         (lambda: open_it(path, "classification", data=several), "multi_frames is for task video_classification"),
-        (lambda: open_it(path, "classification", views=2), "views: 2 are for task video_classification"),
+        (lambda: open_it(path, "video_classification", views=2), "views: more than one needs"),
     ):
         with pytest.raises(InputError, match=message) as caught:
             call()
