@@ -17,22 +17,41 @@ NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 SIDE = 32
 
 
-def write_digits(folder: Path, limit: int | None = None) -> None:
-    """Write the first `limit` scans, or all."""
+def load_scans() -> tuple[np.ndarray, np.ndarray]:
+    """All scans, (1797, 8, 8) uint8, and the digits that they show."""
     from sklearn.datasets import load_digits
 
     scans = load_digits()
+    return np.round(scans.images * 255 / 16).astype(np.uint8), scans.target  # they have 17 grey levels
+
+
+def draw_digit(scan: np.ndarray, side: int = SIDE) -> Image.Image:
+    """A scan as a grey picture of `side` pixels."""
+    return Image.fromarray(scan).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def is_held_out(number: int) -> bool:
+    """Whether a scan belongs to the fifth that is never trained on."""
+    return number % 5 == 4
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> None:
+    """Write a CSV file."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+def write_digits(folder: Path, limit: int | None = None) -> None:
+    """Write the first `limit` scans, or all."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows: dict[str, list] = {"train.csv": [], "val.csv": []}
-    for number, (scan, label) in enumerate(zip(scans.images[:limit], scans.target[:limit])):
+    for number, (scan, label) in enumerate(list(zip(*load_scans(), strict=True))[:limit]):
         path = Path("images") / f"{number:04d}.png"
-        pixels = np.round(scan * 255 / 16).astype(np.uint8)  # they have 17 grey levels
-        Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC).save(folder / path)
-        name = "val.csv" if number % 5 == 4 else "train.csv"
+        draw_digit(scan).save(folder / path)
+        name = "val.csv" if is_held_out(number) else "train.csv"
         rows[name].append((path, f"a handwritten {NAMES[label]}", label))
     for name, lines in rows.items():
-        with open(folder / name, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("filepath", "title", "label"), *lines])
+        write_rows(folder / name, ("filepath", "title", "label"), lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
