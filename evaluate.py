@@ -3,6 +3,9 @@
 python evaluate.py zeroshot -c configs/coca_vit-l-14.yaml --data FOLDER_WITH_A_FOLDER_PER_CLASS
 python evaluate.py retrieval -c configs/coca_vit-l-14.yaml --data captions_val2014.json --image_root val2014
 python evaluate.py captioning -c configs/coca_vit-l-14.yaml --data captions.csv --output_dir OUT
+python evaluate.py classification -c RUN/final.yaml --data test.csv --output_dir OUT
+python evaluate.py video_classification -c RUN/final.yaml --data test.csv --views 3
+    and vqa, entailment, nlvr2: what train.py trained for that task
 
 Standard output carries the metrics, a name and a value a line; --output_dir gets a report. Messages go to standard
 error. Exit code 0: done; 2: bad usage, config, checkpoint or data, told in one line.
@@ -81,6 +84,37 @@ def add_captioning_options(parser: Parser) -> None:
     add_generation_options(parser)
 
 
+def add_task_options(parser: Parser) -> None:
+    """The options of the tasks that train.py trains a model for."""
+    add = parser.add_argument
+    add("-c", "--config", required=True, help="the training run's final.yaml or best.yaml")
+    add("--model_path", help="weights file (default: the one that the config names)")
+    add("--output_dir", type=Path, help="folder for the report: metrics.json, predictions.csv, examples.html and more")
+    add("--batch_size", type=int, default=32)
+    add = parser.add_argument_group("data").add_argument
+    add("--data", required=True, metavar="PATH", help="rows with the training data's columns: CSV, TSV or JSONL")
+    add("--format", help="csv, tsv, jsonl or folder (default: by the path)")
+    add("--image_root", help="where relative paths in a list start (default: the list's folder)")
+    add("--num_workers", type=int, default=default_workers(), help="reading processes (default: half the cores)")
+
+
+def add_video_options(parser: Parser) -> None:
+    add_task_options(parser)
+    parser.add_argument("--views", type=int, default=1, help="clips of each video to average over (default 1)")
+
+
+def run_task(arguments: argparse.Namespace) -> Metrics:
+    from mindone_coca.tasks.evaluate import evaluate_task
+
+    given = {key: getattr(arguments, key) for key in ("format", "image_root")}
+    source = {"path": arguments.data, **{key: value for key, value in given.items() if value is not None}}
+    return evaluate_task(
+        arguments.task, arguments.config, source, arguments.output_dir, model_path=arguments.model_path,
+        dtype=arguments.dtype, batch_size=arguments.batch_size, views=getattr(arguments, "views", 1),
+        num_workers=arguments.num_workers,
+    )  # fmt: skip
+
+
 def source_config(arguments: argparse.Namespace) -> "SourceConfig":
     """The settings of --data. Labels without a name for their column have the usual one."""
     from mindone_coca.data import sources
@@ -155,6 +189,11 @@ TASKS = {
     "zeroshot": Task("classify images by the names of classes", add_zeroshot_options, run_zeroshot),
     "retrieval": Task("find captions for images and images for captions", add_retrieval_options, run_retrieval),
     "captioning": Task("caption images and compare with references", add_captioning_options, run_captioning),
+    "classification": Task("classify images by a trained head", add_task_options, run_task),
+    "video_classification": Task("classify videos by a trained head", add_video_options, run_task),
+    "vqa": Task("answer questions about images by a trained head", add_task_options, run_task),
+    "entailment": Task("tell what an image says of a sentence by a trained head", add_task_options, run_task),
+    "nlvr2": Task("judge sentences about two images by a trained head", add_task_options, run_task),
 }
 
 
