@@ -153,5 +153,5 @@ def test_evaluation_of_another_task_is_refused(folder, frozen):
         evaluate_task("classification", final, str(folder / "val.csv"), views=3)
     with pytest.raises(InputError, match="no model trained for a task"):
         evaluate_task("vqa", folder / "tiny.yaml", str(folder / "val.csv"))
-    with pytest.raises(InputError, match="the label 'no' is none of the 2 classes"):
+    with pytest.raises(InputError, match="the label 'yes' is none of the 2 classes"):
         evaluate_task("classification", final, str(folder / "val_said.csv"))
