@@ -14,7 +14,7 @@ import evaluate
 from mindone_coca.data.transforms import create_transforms
 from mindone_coca.evaluation import retrieval
 from mindone_coca.evaluation.retrieval import RECALLS, rank, retrieval_metrics
-from tests.evaluation.conftest import CLASSES, CONFIG, EACH, captions_of
+from tests.evaluation.conftest import CLASSES, CONFIG, EACH, captions_of, write_table
 from tests.reference import open_clip, torch
 
 COUNT = len(CLASSES) * EACH
@@ -131,6 +131,14 @@ def test_several_captions_end_to_end(model, reference, pictures, capfd, name):
     expected = loop(images.numpy(), texts.numpy(), owners)
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-4)  # printed to four places
     assert (metrics["images"], metrics["captions"]) == (COUNT, len(owners))
+
+
+def test_repeated_captions_are_ties(model, pictures, tmp_path, capfd):
+    # eleven texts are encoded in batches of 8, 2 and 1, whose last digits differ
+    rows = [(f"classes/{CLASSES[n // EACH]}/{n:02}.png", "all alike") for n in range(11)]
+    write_table(tmp_path / "list.csv", ("filepath", "title"), rows)
+    metrics = run(capfd, *model, "--data", str(tmp_path / "list.csv"), "--image_root", str(pictures))
+    assert metrics["image_to_text_R@1"] == 0 and metrics["image_to_text_mean_rank"] == 11
 
 
 def test_frames_of_a_video_are_fused(model, tmp_path, capfd):
