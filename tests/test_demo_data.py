@@ -58,8 +58,8 @@ def scenes(count: int, held_out: bool) -> list[list[Shape]]:
         ([("blue", "square", 30, 50, SMALL), ("blue", "circle", 35, 15, SMALL)],
          "a small blue circle above a small blue square"),
         # the pair first
-        ([("white", "ring", 15, 32, LARGE), ("black", "heart", 50, 22, SMALL), ("black", "heart", 51, 42, SMALL)],
-         "two small black hearts right of a large white ring"),
+        ([("white", "ring", 15, 32, LARGE), ("black", "cross", 50, 22, SMALL), ("black", "cross", 51, 42, SMALL)],
+         "two small black crosses right of a large white ring"),
         ([("green", "star", 52, 30, SMALL), ("orange", "ring", 10, 31, SMALL), ("blue", "star", 31, 33, SMALL)],
          "an orange ring and a blue star and a green star"),
     ],

@@ -21,12 +21,6 @@ def _star() -> np.ndarray:
     return np.stack((radius * np.cos(angle), radius * np.sin(angle)), 1)
 
 
-def _heart() -> np.ndarray:
-    t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    return np.stack((16 * np.sin(t) ** 3, -y - 2.5), 1) / 17
-
-
 _ARM = 0.33
 OUTLINES = {  # x to the right, y down, within -1..1
     "circle": _circle(0.95),
@@ -34,12 +28,10 @@ OUTLINES = {  # x to the right, y down, within -1..1
     "triangle": np.array([(0, -0.95), (0.95, 0.8), (-0.95, 0.8)]),
     "star": _star(),
     "ring": _circle(0.97),
-    "diamond": np.array([(0, -1), (0.76, 0), (0, 1), (-0.76, 0)]),
     "cross": np.array(
         [(-_ARM, -0.95), (_ARM, -0.95), (_ARM, -_ARM), (0.95, -_ARM), (0.95, _ARM), (_ARM, _ARM), (_ARM, 0.95),
          (-_ARM, 0.95), (-_ARM, _ARM), (-0.95, _ARM), (-0.95, -_ARM), (-_ARM, -_ARM)]
     ),
-    "heart": _heart(),
 }  # fmt: skip
 RING_HOLE = _circle(0.56)
 

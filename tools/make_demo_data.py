@@ -41,7 +41,7 @@ def demo_scene() -> list[Shape]:
     """The bundled video's scene, one that training never shows."""
     return [
         Shape("red", "star", 21, 20, 12.5, -4, COLOURS["red"]),
-        Shape("yellow", "ring", 24, 46, 7.5, 0, COLOURS["yellow"]),
+        Shape("yellow", "ring", 24, 46, 7.8, 0, COLOURS["yellow"]),
     ]
 
 
