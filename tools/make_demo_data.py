@@ -40,8 +40,8 @@ VIDEO_SIDE, VIDEO_FRAMES, VIDEO_RATE = 192, 49, 24
 def demo_scene() -> list[Shape]:
     """The bundled video's scene, one that training never shows."""
     return [
-        Shape("red", "star", 21, 20, 12.5, -4, COLOURS["red"]),
-        Shape("yellow", "ring", 24, 46, 7.8, 0, COLOURS["yellow"]),
+        Shape("red", "star", 16.5, 17, 12.5, -4, COLOURS["red"]),
+        Shape("yellow", "ring", 11, 53, 7.8, 0, COLOURS["yellow"]),
     ]
 
 
