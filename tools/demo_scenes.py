@@ -11,8 +11,8 @@ A caption is a function of the scene, with one wording for each:
 Shapes stand in the cells of a grid of three by three, with a little play: anywhere in the picture they take a
 transformer this small more than twice as many pictures to tell apart.
 
-No caption has fewer than four words, because generation by default puts no end before the fifth token. Some pairs of
-colour and shape, and some pairs of shapes above or beside each other, are held out: training never shows them.
+No caption has fewer than four words, because generation by default puts no end before the fifth token. Some looks (size,
+colour and shape together) and some pairs of shapes above or beside each other, are held out: training never shows them.
 """
 
 import itertools
@@ -30,10 +30,10 @@ SHAPES = {
     "circle": "circles", "square": "squares", "triangle": "triangles", "star": "stars", "ring": "rings",
     "cross": "crosses",
 }  # fmt: skip
-# never drawn for training: six of the 48 pairs, and four pairs of shapes standing in one of two directions
-HELD_OUT_PAIRS = {
-    ("red", "star"), ("yellow", "square"), ("green", "circle"), ("blue", "triangle"), ("purple", "ring"),
-    ("white", "cross"),
+# never drawn for training: eight of the 96 looks, and four pairs of shapes standing in one of two directions
+HELD_OUT_LOOKS = {
+    ("large", "red", "star"), ("small", "orange", "cross"), ("large", "yellow", "square"), ("small", "green", "circle"),
+    ("large", "blue", "triangle"), ("small", "purple", "ring"), ("large", "white", "cross"), ("small", "black", "star"),
 }  # fmt: skip
 HELD_OUT_RELATIONS = {
     ("circle", "ring", "vertical"), ("cross", "square", "vertical"), ("ring", "triangle", "horizontal"),
@@ -142,7 +142,7 @@ def describe(shapes: Sequence[Shape]) -> str:
 
 def is_held_out(shapes: Sequence[Shape]) -> bool:
     """Whether the scene shows a combination that training never does."""
-    if any((shape.colour, shape.name) in HELD_OUT_PAIRS for shape in shapes):
+    if any((shape.size, shape.colour, shape.name) in HELD_OUT_LOOKS for shape in shapes):
         return True
     for first, second in itertools.pairwise(kinds_of(shapes)):
         names = sorted((first[0].name, second[0].name))
