@@ -91,9 +91,9 @@ def draw_scene(rng: np.random.Generator, shapes: Sequence[Shape], side: int) -> 
 
 
 def motion(rng: np.random.Generator, shapes: Sequence[Shape], frames: int) -> Iterator[list[Shape]]:
-    """The scene at each frame: all drift together, each sways and turns a little; the middle frame is the scene itself.
+    """The scene at each frame: all drift together, each turns a little; the middle frame is the scene itself.
 
-    The drift leaves the arrangement as it is and the sway is small, so the caption holds for every frame.
+    That leaves the arrangement as it is, so the caption holds for every frame.
     """
     left, top, right, bottom = bounds(shapes)
     room = (
@@ -101,16 +101,12 @@ def motion(rng: np.random.Generator, shapes: Sequence[Shape], frames: int) -> It
         (max(top - MARGIN, 0), max(SIDE - MARGIN - bottom, 0)),
     )
     drift = [rng.choice((-1, 1)) * min(sides) for sides in room]
-    sways = rng.uniform(-0.35, 0.35, (len(shapes), 2))
     turns, cycles = rng.uniform(-12, 12, len(shapes)), rng.uniform(0.5, 1.0, len(shapes))
     for frame in range(frames):
         t = (frame - frames // 2) / frames  # -0.5 to 0.5, 0 in the middle
         wave = np.sin(2 * np.pi * cycles * t)
         together = moved(shapes, *(d * math.sin(np.pi * t) for d in drift))
-        yield [
-            replace(s, x=s.x + sway[0] * w, y=s.y + sway[1] * w, tilt=s.tilt + turn * w)
-            for s, sway, turn, w in zip(together, sways, turns, wave)
-        ]
+        yield [replace(s, tilt=s.tilt + turn * w) for s, turn, w in zip(together, turns, wave)]
 
 
 def write_video(

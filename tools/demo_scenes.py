@@ -11,8 +11,9 @@ A caption is a function of the scene, with one wording for each:
 Shapes stand in the cells of a grid of three by three, with a little play: anywhere in the picture they take a
 transformer this small more than twice as many pictures to tell apart.
 
-No caption has fewer than four words, because generation by default puts no end before the fifth token. Some looks (size,
-colour and shape together) and some pairs of shapes above or beside each other, are held out: training never shows them.
+No caption has fewer than four words, because generation by default puts no end before the fifth token. Some looks
+(size, colour and shape together), and some pairs of shapes above or beside each other, are held out: training never
+shows them.
 """
 
 import itertools

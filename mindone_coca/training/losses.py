@@ -18,8 +18,8 @@ LENGTH_STEP = 16  # tokens, or a quarter of that for captions that short; every 
 def caption_labels(text: np.ndarray) -> np.ndarray:
     """The labels (B, L - 1) of ids (B, T): shifted by one, cut after the longest caption.
 
-    L is one of few lengths (see LENGTH_STEP), or T. What is cut off is padding, which the loss leaves out, and captions are
-    mostly much shorter than the context: the decoder and its logits are not computed for nothing.
+    L is one of few lengths (see LENGTH_STEP), or T. What is cut off is padding, which the loss leaves out, and captions
+    are mostly much shorter than the context: the decoder and its logits are not computed for nothing.
     """
     used = np.flatnonzero((text != PAD_ID).any(axis=0))
     longest = max(used[-1] + 1 if len(used) else 0, 2)
