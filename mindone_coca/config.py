@@ -63,7 +63,7 @@ class CLIPVisionCfg(PatchGrid):
     attn_pooler_queries: int = 256
     attn_pooler_heads: int = 8
     no_ln_pre: bool = False
-    pos_embed_type: str = "learnable"
+    pos_embed_type: typing.Literal["learnable", "sin_cos_2d"] = "learnable"
     final_ln_after_pool: bool = False
     pool_type: typing.Literal["tok", "avg", "none"] = "tok"
     output_tokens: bool = False
@@ -297,8 +297,11 @@ def check_model_config(config: ModelConfig, where: str) -> None:
         refuse("temporal_frames", f"needs attentional_pool and cannot be negative, got {config.temporal_frames}")
     if vision.timm_model_name:
         refuse("vision_cfg: timm_model_name", "timm image towers are not supported; use a ViT config")
-    if vision.pos_embed_type != "learnable":
-        refuse("vision_cfg: pos_embed_type", f"{vision.pos_embed_type!r} is not supported; use 'learnable'")
+    if vision.pos_embed_type == "sin_cos_2d" and (vision.grid_hw[0] != vision.grid_hw[1] or vision.width % 4):
+        refuse(
+            "vision_cfg: pos_embed_type",
+            "'sin_cos_2d' needs as many rows of patches as columns and a width divisible by 4; use 'learnable'",
+        )
     if vision.patch_dropout:
         refuse("vision_cfg: patch_dropout", "not supported; set it to 0")
     if min(vision.grid_hw) < 1:

@@ -31,7 +31,7 @@ def make_config(top: dict | None = None, **towers: dict) -> dict:
 
 CONFIGS = {
     "base": make_config(),  # separate pooler weights
-    "quick_gelu": make_config({"quick_gelu": True}, vision={"attn_pooler_queries": 2}),
+    "quick_gelu": make_config({"quick_gelu": True}, vision={"attn_pooler_queries": 2, "pos_embed_type": "sin_cos_2d"}),
     "packed_pooler": make_config(vision={"width": 32, "head_width": 8, "pool_type": "avg"}),
     "no_pool": make_config({"embed_dim": 24}, vision={"attentional_pool": False, "width": 32}),
     "no_pool_after": make_config(

@@ -21,12 +21,6 @@ def _star() -> np.ndarray:
     return np.stack((radius * np.cos(angle), radius * np.sin(angle)), 1)
 
 
-def _heart() -> np.ndarray:
-    t = np.linspace(0, 2 * np.pi, 48, endpoint=False)
-    y = 13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t)
-    return np.stack((16 * np.sin(t) ** 3, -y - 2.5), 1) / 17
-
-
 _ARM = 0.33
 OUTLINES = {  # x to the right, y down, within -1..1
     "circle": _circle(0.95),
@@ -34,12 +28,10 @@ OUTLINES = {  # x to the right, y down, within -1..1
     "triangle": np.array([(0, -0.95), (0.95, 0.8), (-0.95, 0.8)]),
     "star": _star(),
     "ring": _circle(0.97),
-    "diamond": np.array([(0, -1), (0.76, 0), (0, 1), (-0.76, 0)]),
     "cross": np.array(
         [(-_ARM, -0.95), (_ARM, -0.95), (_ARM, -_ARM), (0.95, -_ARM), (0.95, _ARM), (_ARM, _ARM), (_ARM, 0.95),
          (-_ARM, 0.95), (-_ARM, _ARM), (-0.95, _ARM), (-0.95, -_ARM), (-_ARM, -_ARM)]
     ),
-    "heart": _heart(),
 }  # fmt: skip
 RING_HOLE = _circle(0.56)
 
@@ -99,9 +91,9 @@ def draw_scene(rng: np.random.Generator, shapes: Sequence[Shape], side: int) -> 
 
 
 def motion(rng: np.random.Generator, shapes: Sequence[Shape], frames: int) -> Iterator[list[Shape]]:
-    """The scene at each frame: all drift together, each sways and turns a little; the middle frame is the scene itself.
+    """The scene at each frame: all drift together, each turns a little; the middle frame is the scene itself.
 
-    The drift leaves the arrangement as it is and the sway is small, so the caption holds for every frame.
+    That leaves the arrangement as it is, so the caption holds for every frame.
     """
     left, top, right, bottom = bounds(shapes)
     room = (
@@ -109,16 +101,12 @@ def motion(rng: np.random.Generator, shapes: Sequence[Shape], frames: int) -> It
         (max(top - MARGIN, 0), max(SIDE - MARGIN - bottom, 0)),
     )
     drift = [rng.choice((-1, 1)) * min(sides) for sides in room]
-    sways = rng.uniform(-0.35, 0.35, (len(shapes), 2))
     turns, cycles = rng.uniform(-12, 12, len(shapes)), rng.uniform(0.5, 1.0, len(shapes))
     for frame in range(frames):
         t = (frame - frames // 2) / frames  # -0.5 to 0.5, 0 in the middle
         wave = np.sin(2 * np.pi * cycles * t)
         together = moved(shapes, *(d * math.sin(np.pi * t) for d in drift))
-        yield [
-            replace(s, x=s.x + sway[0] * w, y=s.y + sway[1] * w, tilt=s.tilt + turn * w)
-            for s, sway, turn, w in zip(together, sways, turns, wave)
-        ]
+        yield [replace(s, tilt=s.tilt + turn * w) for s, turn, w in zip(together, turns, wave)]
 
 
 def write_video(

@@ -24,11 +24,13 @@ from pathlib import Path
 import numpy as np
 from demo_drawing import draw_scene, write_video
 from demo_scenes import COLOURS, Shape, describe, sample_scene
+from PIL import Image
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindone_coca.cli import run_cli
+from mindone_coca.data.video import read_frames
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 
@@ -40,8 +42,8 @@ VIDEO_SIDE, VIDEO_FRAMES, VIDEO_RATE = 192, 49, 24
 def demo_scene() -> list[Shape]:
     """The bundled video's scene, one that training never shows."""
     return [
-        Shape("red", "star", 21, 20, 12.5, -4, COLOURS["red"]),
-        Shape("yellow", "ring", 24, 46, 7.5, 0, COLOURS["yellow"]),
+        Shape("red", "star", 32, 17, 12.5, -4, COLOURS["red"]),
+        Shape("yellow", "ring", 31, 52.5, 7.8, 0, COLOURS["yellow"]),
     ]
 
 
@@ -118,9 +120,13 @@ def write_data(target: Path, train: int, single: int, held_out: int, videos: int
 
 
 def write_demo_video(path: Path, seed: int) -> str:
-    """Write the bundled video, four seconds of 256 x 256 pixels; returns its caption."""
+    """Write the bundled video, four seconds of 256 x 256 pixels, and beside it five of its frames as `*_frames.png`;
+    returns its caption."""
     with atomic_path(path) as partial:
         write_video(partial, generator(seed, "demo", 0), demo_scene(), 256, 97, 24)
+    frames = [frame.rgb for frame in read_frames(path, "multi_frames", 5)]
+    with atomic_path(path.with_name(f"{path.stem}_frames.png")) as partial:
+        Image.fromarray(np.concatenate(frames, 1)).save(partial, "PNG")
     return describe(demo_scene())
 
 
@@ -134,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--target", type=Path, help="folder to make: train-*.tar, val.csv, held_out.csv, videos.csv")
-    what.add_argument("--demo_video", type=Path, help="write the bundled video alone to this .mp4 file")
+    what.add_argument("--demo_video", type=Path, help="write the bundled video alone to this .mp4 file, and its frames")
     parser.add_argument("--train", type=count, default=60000, help="training images (default 60000)")
     parser.add_argument("--single", type=count, default=20000, help="training images of one shape (default 20000)")
     parser.add_argument(

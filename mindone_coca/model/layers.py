@@ -80,7 +80,7 @@ class QuickGELU(nn.Cell):
 
 
 class GELU(nn.Cell):
-    """The exact GELU, x * Phi(x), for the CPU, where erf takes several times as long.
+    """The exact GELU, x * Phi(x), for the CPU, where erf of many numbers takes several times as long.
 
     Phi(x) = sigmoid(x P(x^2)) with P fitted to 2 atanh(erf(x / sqrt 2)) / x: 7e-8 from the exact GELU at most, less
     than float32's own rounding (benchmarks/fit_gelu.py). x^2 is capped where Phi has long been 0 or 1. Not
@@ -88,6 +88,8 @@ class GELU(nn.Cell):
     """
 
     def normal_cdf(self, x: Tensor) -> Tensor:
+        if x.size <= FEW_NUMBERS:
+            return 0.5 * ops.erf(x * 0.5**0.5) + 0.5  # each of the polynomial's twenty operators takes as long as this
         square = ops.minimum(x * x, GELU_CAP)
         poly = GELU_COEFFICIENTS[0]
         for coefficient in GELU_COEFFICIENTS[1:]:
@@ -114,6 +116,7 @@ GELU_COEFFICIENTS = (
     1.5957684322262105,
 )
 GELU_CAP = 5.5**2
+FEW_NUMBERS = 8192
 
 
 def activation(quick_gelu: bool) -> nn.Cell:

@@ -2,7 +2,7 @@
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn, ops
+from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal, Zero
 
 from mindone_coca.config import CLIPVisionCfg
@@ -36,6 +36,16 @@ def interpolation(count: int, trained: int) -> Tensor:
     return Tensor(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(trained))).astype(np.float32))
 
 
+def sin_cos_2d(side: int, width: int) -> np.ndarray:
+    """Fixed embeddings (1 + side * side, width): zeros for the class token, then a wave of each patch's column in the
+    first half and of its row in the second. Source: open_clip.pos_embed.get_2d_sincos_pos_embed."""
+    frequencies = 10000.0 ** (-np.arange(width // 4) / (width / 4))
+    angles = np.outer(np.arange(side), frequencies)
+    waves = np.concatenate((np.sin(angles), np.cos(angles)), 1)  # (side, width / 2)
+    patches = np.concatenate((np.tile(waves, (side, 1)), np.repeat(waves, side, 0)), 1)  # (side * side, width)
+    return np.concatenate((np.zeros((1, width)), patches)).astype(np.float32)
+
+
 class VisionTransformer(nn.Cell):
     """ViT image encoder with attentional poolers. Source: open_clip.transformer.VisionTransformer.
 
@@ -54,9 +64,13 @@ class VisionTransformer(nn.Cell):
         self.image_hw = cfg.image_hw
         self.conv1 = PatchEmbedding(width, cfg.patch_hw, cfg.grid_hw, dtype)
         self.class_embedding = new_parameter(Normal(scale), (width,), dtype, "class_embedding")
-        self.positional_embedding = new_parameter(
-            Normal(scale), (rows * columns + 1, width), dtype, "positional_embedding"
-        )
+        if cfg.pos_embed_type == "sin_cos_2d":
+            table = Tensor(sin_cos_2d(rows, width), dtype)
+            self.positional_embedding = Parameter(table, name="positional_embedding", requires_grad=False)
+        else:
+            self.positional_embedding = new_parameter(
+                Normal(scale), (rows * columns + 1, width), dtype, "positional_embedding"
+            )
         self.ln_pre = nn.Identity() if cfg.no_ln_pre else LayerNorm(width)
         self.transformer = Transformer(
             width, cfg.layers, cfg.heads, mlp_ratio=cfg.mlp_ratio, ls_init_value=cfg.ls_init_value,

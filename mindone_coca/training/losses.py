@@ -12,18 +12,19 @@ from mindspore import Tensor, nn, ops
 from mindone_coca.training.parallel import Gather
 
 PAD_ID = 0  # what the tokenizer fills captions up with, and open_clip's CoCaLoss leaves out
-LENGTH_STEP = 16  # tokens; every length of labels is another graph to compile
+LENGTH_STEP = 16  # tokens, or a quarter of that for captions that short; every length is another graph to compile
 
 
 def caption_labels(text: np.ndarray) -> np.ndarray:
     """The labels (B, L - 1) of ids (B, T): shifted by one, cut after the longest caption.
 
-    L is a multiple of LENGTH_STEP, or T. What is cut off is padding, which the loss leaves out, and captions are
-    mostly much shorter than the context: the decoder and its logits are not computed for nothing.
+    L is one of few lengths (see LENGTH_STEP), or T. What is cut off is padding, which the loss leaves out, and captions
+    are mostly much shorter than the context: the decoder and its logits are not computed for nothing.
     """
     used = np.flatnonzero((text != PAD_ID).any(axis=0))
-    longest = used[-1] + 1 if len(used) else 1
-    return text[:, 1 : -(-longest // LENGTH_STEP) * LENGTH_STEP]
+    longest = max(used[-1] + 1 if len(used) else 0, 2)
+    step = LENGTH_STEP if longest > LENGTH_STEP else LENGTH_STEP // 4
+    return text[:, 1 : -(-longest // step) * step]
 
 
 def caption_loss_sum(logits: Tensor, labels: Tensor, pad_id: int = PAD_ID) -> Tensor:

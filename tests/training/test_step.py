@@ -82,8 +82,9 @@ def test_labels_end_after_the_longest_caption(monkeypatch):
     monkeypatch.setattr(losses_module, "LENGTH_STEP", 4)
     text = np.array([[9, 8, 7, 0, 0, 0, 0, 0, 0, 0], [9, 0, 6, 5, 4, 0, 0, 0, 0, 0]])
     assert caption_labels(text).tolist() == [[8, 7, 0, 0, 0, 0, 0], [0, 6, 5, 4, 0, 0, 0]]
+    assert caption_labels(text[:, :3]).shape == (2, 2)  # the shorter ones in finer steps
     assert caption_labels(np.ones((2, 10), int)).shape == (2, 9)
-    assert caption_labels(np.zeros((2, 10), int)).shape == (2, 3)
+    assert caption_labels(np.zeros((2, 10), int)).shape == (2, 1)
 
 
 def test_shortened_decoding_has_the_same_gradients(monkeypatch):
