@@ -37,9 +37,9 @@ ANSWERS: dict[str, Callable[[int | None, int | None], str]] = {  # for the digit
 # No property or statement is another one's opposite: so pictures alone say something about the labels, from which
 # the digits are learned first.
 PROPERTIES: dict[str, Callable[[int], bool]] = {
+    "above two": lambda digit: digit > 2,
     "above four": lambda digit: digit > 4,
     "above six": lambda digit: digit > 6,
-    "even": lambda digit: digit % 2 == 0,
 }
 STATEMENTS: dict[str, Callable[[int, int], bool]] = {
     "the left digit is larger": lambda left, right: left > right,
