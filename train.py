@@ -1,6 +1,7 @@
-"""Train or finetune a CoCa.
+"""Train or finetune a CoCa, or train one for a task such as visual question answering.
 
 python train.py -c configs/finetune_captioning.yaml [section.key=value ...]
+python train.py -c configs/task_vqa_digits.yaml
 msrun --worker_num=8 --local_worker_num=8 --join=True train.py -c configs/pretrain.yaml
 
 A run continues from the newest checkpoint in its output.dir. Messages go to standard error. Exit code 0: done; 2: bad

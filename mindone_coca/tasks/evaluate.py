@@ -76,7 +76,10 @@ def evaluate_task(
     if output_dir is not None:
         confusion = (cfg.labels, tally.confusion) if tally.confusion is not None else None
         write_report(output_dir, task, metrics, tally.examples(), confusion)
-        with atomic_path(output_dir / "predictions.csv") as partial, open(partial, "w", newline="") as file:
+        with (
+            atomic_path(output_dir / "predictions.csv") as partial,
+            open(partial, "w", newline="", encoding="utf-8") as file,
+        ):
             table = csv.writer(file)
             table.writerow(["name", "sentence", "expected", "predicted", "probability"])
             table.writerows(tally.rows)

@@ -112,11 +112,11 @@ class TaskJob:
         """Loss, smoothed as in training, and accuracy over all of the validation data. A label that is none of the
         classes counts as wrong, and not in the loss."""
         smoothing = self.config.head.label_smoothing
-        totals = np.zeros(4, np.float32)
+        totals = np.zeros(4)
         with closing(predict_all(self.predictor, self.val, self.config.train.batch_size)) as predictions:
             for batch, probabilities in predictions:
                 totals += batch_totals(probabilities, batch.labels, smoothing)
-        loss, known, right, count = self.sum(Tensor(totals)).asnumpy().tolist()
+        loss, known, right, count = self.sum(Tensor(totals.astype(np.float32))).asnumpy().tolist()
         return {"loss": loss / max(known, 1), "accuracy": right / max(count, 1)}
 
     def write_page(self, target: Path, step: int, losses: dict[str, float]) -> None:
@@ -140,4 +140,4 @@ def batch_totals(probabilities: np.ndarray, labels: np.ndarray, smoothing: float
     logs = np.log(np.maximum(probabilities[known], 1e-30))
     losses = -(1 - smoothing) * logs[np.arange(len(logs)), labels[known]] - smoothing * logs.mean(1)
     right = probabilities.argmax(1) == labels
-    return np.array([losses.sum(), known.sum(), right.sum(), len(labels)], np.float32)
+    return np.array([losses.sum(), known.sum(), right.sum(), len(labels)], float)

@@ -10,7 +10,6 @@ from mindone_coca.tasks.heads import Classifier
 from mindone_coca.tasks.settings import TaskCfg
 from mindone_coca.typed_mapping import from_dict, read_mapping
 from mindone_coca.weights.load import to_tensor
-from mindone_coca.weights.names import HEAD
 from mindone_coca.weights.shapes import check_shapes
 from mindone_coca.weights.source import open_weights
 
@@ -41,7 +40,7 @@ def load_task_model(
     cfg = read_task_cfg(config)
     model_config, weights = find_config_and_weights(config, model_path)
     classifier = Classifier(create_model(model_config, weights, dtype), cfg)
-    entries = {name: entry for name, entry in open_weights(weights).items() if name.startswith(HEAD)}
+    entries = open_weights(weights, head=True)
     parameters = {p.name: p for p in classifier.head.get_parameters()}
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
     check_shapes(shapes, {name: entry.shape for name, entry in entries.items()}, weights)

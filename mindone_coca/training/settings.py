@@ -85,7 +85,7 @@ class DeviceConfig:
 class TrainConfig:
     model: ModelSection
     data: DataConfig
-    task: Literal["coca"] | Task = "coca"  # what is trained: CoCa's own losses, or a head for a task
+    task: Literal["coca", Task] = "coca"  # what is trained: CoCa's own losses, or a head for a task
     head: HeadConfig = field(default_factory=HeadConfig)  # of a task
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)

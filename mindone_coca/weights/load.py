@@ -9,7 +9,7 @@ from mindspore import Parameter, Tensor, nn
 from mindone_coca.errors import InputError
 from mindone_coca.weights.dtypes import DTYPES, WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.entry import Entry, Weights
-from mindone_coca.weights.names import HEAD, naming, to_mindspore, to_open_clip
+from mindone_coca.weights.names import naming, to_mindspore, to_open_clip
 from mindone_coca.weights.parallel_names import without_derived
 from mindone_coca.weights.shapes import check_shapes
 from mindone_coca.weights.source import open_weights
@@ -57,8 +57,6 @@ def load_weights(model: nn.Cell, path: str | Path, check_finite: bool = False) -
             names the first parameter with NaN or infinite values.
     """
     weights = open_weights(path)
-    # a task's head is loaded by tasks.load; the model below it is a CoCa as any other
-    weights.entries = {name: entry for name, entry in weights.entries.items() if not name.startswith(HEAD)}
     if naming(weights, str(weights.path)) != "mindspore":
         plain = without_derived(weights.entries, weights.path)
         weights.entries = {to_mindspore(name) or name: entry for name, entry in plain.items()}

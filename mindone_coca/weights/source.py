@@ -7,6 +7,7 @@ from pathlib import Path
 from mindone_coca.errors import InputError
 from mindone_coca.weights.entry import Entry, MappedFile, Weights
 from mindone_coca.weights.mindspore_file import read_mindspore
+from mindone_coca.weights.names import HEAD
 from mindone_coca.weights.safetensors_file import read_safetensors
 from mindone_coca.weights.state_dict import pick_state_dict, plain_names
 from mindone_coca.weights.torch_file import read_torch
@@ -105,13 +106,14 @@ def _read_shards(index: Path, ema: bool) -> Weights:
     return Weights(index, first.format, entries, dict(first.metadata), notes, files)
 
 
-def open_weights(path: str | Path, ema: bool = False) -> Weights:
+def open_weights(path: str | Path, ema: bool = False, head: bool = False) -> Weights:
     """Open weights without reading any tensor: names, shapes, types, and how to read each.
 
     Args:
         path: .bin, .pt or .pth (torch 1.6 or later: a bare state dict or a training checkpoint),
             .safetensors, MindSpore's .ckpt, a Hugging Face `*.index.json`, or a folder with one of them.
         ema: take a torch training checkpoint's averaged weights instead of the plain ones.
+        head: of a model trained for a task, take the head's weights instead of CoCa's.
 
     Returns:
         The tensors under the names of the file, without the prefixes of wrappers (`module.`, `_orig_mod.`)
@@ -128,6 +130,10 @@ def open_weights(path: str | Path, ema: bool = False) -> Weights:
     found = _read_shards(path, ema) if path.name.endswith(INDEX_SUFFIX) else _read_file(path, ema)
     found.entries, notes = plain_names(found.entries, path)
     found.notes += notes
-    if not found.entries:
+    of_head = {name: entry for name, entry in found.entries.items() if name.startswith(HEAD)}
+    if of_head and not head:
+        found.notes.append(f"{len(of_head)} entries of a task's head left out")
+    found.entries = of_head if head else {k: entry for k, entry in found.entries.items() if k not in of_head}
+    if not found.entries and not head:
         raise InputError(f"{path}: no tensors in it")
     return found

@@ -14,6 +14,9 @@ from mindone_coca.factory import create_model, find_config_and_weights
 from mindone_coca.tasks.evaluate import evaluate_task
 from mindone_coca.tasks.load import load_task_model
 from mindone_coca.training.progress import read_metrics
+from mindone_coca.weights.load import parameter_entries
+from mindone_coca.weights.save import save_weights
+from mindone_coca.weights.source import open_weights
 from tests.tasks.runs import VAL, open_run, values_of, write_data
 from tests.training.runs import read_weights
 
@@ -74,6 +77,10 @@ def test_exported_models_predict_and_caption(folder, frozen):
     model = create_model(*find_config_and_weights(run / "final.yaml", None))
     ours = values_of(model.get_parameters())
     assert_same(ours, {name: frozen[name] for name in ours})
+    assert open_weights(run / "final.safetensors").notes == ["15 entries of a task's head left out"]
+    save_weights(folder / "headless.safetensors", parameter_entries(model))
+    with pytest.raises(InputError, match="missing: 15"):
+        load_task_model(run / "final.yaml", folder / "headless.safetensors")
 
 
 def run_cached(folder: Path, name: str, encodes: bool = True) -> dict[str, np.ndarray]:
@@ -153,5 +160,5 @@ def test_evaluation_of_another_task_is_refused(folder, frozen):
         evaluate_task("classification", final, str(folder / "val.csv"), views=3)
     with pytest.raises(InputError, match="no model trained for a task"):
         evaluate_task("vqa", folder / "tiny.yaml", str(folder / "val.csv"))
-    with pytest.raises(InputError, match="the label 'no' is none of the 2 classes"):
+    with pytest.raises(InputError, match="the label 'yes' is none of the 2 classes"):
         evaluate_task("classification", final, str(folder / "val_said.csv"))
