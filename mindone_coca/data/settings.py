@@ -52,6 +52,9 @@ class DataConfig:
     num_workers: int = 4
     # The run ends when more than this share of the samples cannot be read.
     max_bad_share: float = 0.05
+    # Train on random crops of 90 to 100 % of a picture, as open_clip does. None: yes, but for the tasks
+    # video_classification and nlvr2, as in the paper.
+    random_crop: bool | None = None
     # Of a video: its middle frame, a random one, or num_frames spread evenly (an image then stands for each of them).
     frame_type: Literal["middle", "random", "multi_frames"] = "middle"
     num_frames: int = 16

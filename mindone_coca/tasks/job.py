@@ -1,7 +1,7 @@
 """A task as a run of train.py: CoCa with a head, trained on a task's rows."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +9,9 @@ from types import SimpleNamespace
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
-from PIL import Image
 
 from mindone_coca.captioner import make_transform
 from mindone_coca.data.tasks import TaskBatch, TaskData, open_task_data
-from mindone_coca.data.transforms import create_train_transforms
 from mindone_coca.errors import InputError
 from mindone_coca.tasks.cache import FeatureCache, weights_key
 from mindone_coca.tasks.heads import Classifier, default_heads, no_text
@@ -21,22 +19,12 @@ from mindone_coca.tasks.predict import Predictor, predict_all
 from mindone_coca.tasks.settings import TaskCfg
 from mindone_coca.tasks.step import MicroBatch, TaskStep
 from mindone_coca.training.checkpoints import export
-from mindone_coca.training.job import open_model, set_precision
+from mindone_coca.training.job import open_model, set_precision, training_transform
 from mindone_coca.training.optim import AdamW, freeze, freeze_matching
 from mindone_coca.training.parallel import Ranks, Sum
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.validation import write_page
 from mindone_coca.weights.entry import Entry
-
-
-@dataclasses.dataclass(frozen=True)
-class WithoutCrops:
-    """A transform for training that draws nothing: `transform(image, seed)` is the evaluation's."""
-
-    transform: Callable[[Image.Image | np.ndarray], np.ndarray]
-
-    def __call__(self, image: Image.Image | np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-        return self.transform(image)
 
 
 class TaskJob:
@@ -81,11 +69,8 @@ class TaskJob:
     def _open_data(self, labels: Sequence[str] | None) -> TaskData:
         """The training data, or with their labels the validation data."""
         transform = make_transform(self.model_config)
-        if labels is None and self.config.head.augments(self.config.task):
-            preprocess = self.model_config.preprocess
-            transform = create_train_transforms(self.model_config.image_hw, preprocess.mean, preprocess.std)
-        elif labels is None:
-            transform = WithoutCrops(transform)
+        if labels is None:
+            transform = training_transform(self.config, self.model_config)
         return open_task_data(
             self.config.data, self.config.task, self.tokenizer, transform, labels=labels,
             batch_size=self.config.train.batch_size, context_length=self.model_config.context_length,

@@ -5,6 +5,7 @@ import typing
 from dataclasses import dataclass
 from typing import Literal
 
+from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
 from mindone_coca.typed_mapping import value_differs
 
@@ -14,6 +15,7 @@ if typing.TYPE_CHECKING:
 Task = Literal["classification", "vqa", "entailment", "nlvr2", "video_classification"]
 TASKS = typing.get_args(Task)
 POOLING = ("classification", "video_classification")  # read the image encoder alone; the others read text too
+UNCROPPED = ("video_classification", "nlvr2")  # the paper's exceptions from augmentation
 IMAGES = {"nlvr2": 2}  # of one sample; 1 for the others, and as many as data.num_frames for videos
 
 
@@ -31,8 +33,6 @@ class HeadConfig:
     # which the paper finetunes.
     frozen: bool | None = None
     encoder_lr: float | None = None  # the learning rate of CoCa's own weights where they are trained; None: optim.lr
-    # Random crops of the training images. None: no for video_classification and nlvr2, as in the paper, else yes.
-    augment: bool | None = None
     answers: int = 3129  # of vqa: this many of the commonest training answers are the classes
     # A folder for the frozen model's outputs, so that each sample is encoded once; it may be deleted at any time.
     cache: str | None = None
@@ -40,9 +40,6 @@ class HeadConfig:
 
     def is_frozen(self, task: str) -> bool:
         return task in POOLING if self.frozen is None else self.frozen
-
-    def augments(self, task: str) -> bool:
-        return task not in ("video_classification", "nlvr2") if self.augment is None else self.augment
 
 
 @dataclass
@@ -72,6 +69,11 @@ class TaskCfg:
     def images(self) -> int:
         """Images of one sample."""
         return self.num_frames if self.task == "video_classification" else IMAGES.get(self.task, 1)
+
+
+def crops_randomly(task: str, data: DataConfig) -> bool:
+    """Whether a run, of a task or `coca`, trains on random crops."""
+    return task not in UNCROPPED if data.random_crop is None else data.random_crop
 
 
 def check_task(config: "TrainConfig", where: str) -> None:
@@ -118,5 +120,5 @@ def check_task(config: "TrainConfig", where: str) -> None:
     if head.cache is not None:
         if not frozen:
             refuse("head.cache", "keeps the outputs of a frozen model; set head.frozen: true or remove it")
-        if head.augments(task):
-            refuse("head.cache", "random crops are never the same twice; set head.augment: false or remove it")
+        if crops_randomly(task, data):
+            refuse("head.cache", "random crops are never the same twice; set data.random_crop: false or remove it")

@@ -1,11 +1,14 @@
 """What a run trains: the model, its data, its step and its validation. The loop around it is the trainer's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from mindspore import Parameter, Tensor
+from PIL import Image
 
 from mindone_coca.captioner import make_transform
 from mindone_coca.config import ModelConfig, load_model_config
@@ -18,6 +21,7 @@ from mindone_coca.model.coca import CoCa
 from mindone_coca.model.frames import VideoEncoder
 from mindone_coca.model.parallel_coca import ParallelCoCa
 from mindone_coca.parallel_config import ParallelConfig
+from mindone_coca.tasks.settings import crops_randomly
 from mindone_coca.training.checkpoints import export
 from mindone_coca.training.losses import PAD_ID
 from mindone_coca.training.optim import AdamW, freeze, freeze_unreached
@@ -77,6 +81,26 @@ def set_precision(model: CoCa | ParallelCoCa, config: TrainConfig) -> None:
         model.set_grad_checkpointing()
 
 
+@dataclass(frozen=True)
+class WithoutCrops:
+    """A transform for training that draws nothing: `transform(image, seed)` is the evaluation's."""
+
+    transform: Callable[[Image.Image | np.ndarray], np.ndarray]
+
+    def __call__(self, image: Image.Image | np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
+        return self.transform(image)
+
+
+def training_transform(
+    config: TrainConfig, model_config: ModelConfig | ParallelConfig
+) -> Callable[[Image.Image | np.ndarray, tuple[int, ...]], np.ndarray]:
+    """`transform(image, seed)` -> (3, S, S): open_clip's random crops, or the transform for inference."""
+    if not crops_randomly(config.task, config.data):
+        return WithoutCrops(make_transform(model_config))
+    preprocess = model_config.preprocess
+    return create_train_transforms(model_config.image_hw, preprocess.mean, preprocess.std)
+
+
 class CocaJob:
     """CoCa's own two losses on captioned images and videos (paper section 3.2).
 
@@ -119,11 +143,9 @@ class CocaJob:
             self.model_config.temporal_frames = data.num_frames
 
     def _open_data(self, training: bool) -> TrainingData:
+        transform = make_transform(self.model_config)
         if training:
-            preprocess = self.model_config.preprocess
-            transform = create_train_transforms(self.model_config.image_hw, preprocess.mean, preprocess.std)
-        else:
-            transform = make_transform(self.model_config)
+            transform = training_transform(self.config, self.model_config)
         return open_data(
             self.config.data, self.tokenizer, transform, batch_size=self.config.train.batch_size,
             context_length=self.model_config.training_length, seed=self.config.train.seed, training=training,

@@ -11,7 +11,9 @@ from tests.training.runs import read_weights, train
 @pytest.mark.slow
 def test_two_processes_give_one_process_s_weights(tmp_path):
     write_data(tmp_path)
-    sections = {"head": {"augment": False, "frozen": False}, "optim": {"lr": 1e-4, "schedule": "constant"}}
+    sections = {
+        "data": {"random_crop": False}, "head": {"frozen": False}, "optim": {"lr": 1e-4, "schedule": "constant"},
+    }  # fmt: skip
     train(write_config(tmp_path, "one", train={"batch_size": 8, "max_steps": 6}, **sections))
     train(
         write_config(tmp_path, "two", train={"batch_size": 2, "accumulate_steps": 2, "max_steps": 6}, **sections),

@@ -20,7 +20,8 @@ from mindone_coca.weights.source import open_weights
 from tests.tasks.runs import VAL, open_run, values_of, write_data
 from tests.training.runs import read_weights
 
-FROZEN = {"augment": False, "label_smoothing": 0.1}
+UNCROPPED = {"random_crop": False}
+FROZEN = {"label_smoothing": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def frozen(folder) -> dict[str, np.ndarray]:
     """CoCa's weights before a run with a frozen model, whose results are in `folder / "frozen"`."""
-    trainer = open_run(folder, "frozen", head=FROZEN)
+    trainer = open_run(folder, "frozen", data=UNCROPPED, head=FROZEN)
     before = values_of(trainer.job.classifier.get_parameters())
     trainer.run()
     return before
@@ -84,7 +85,7 @@ def test_exported_models_predict_and_caption(folder, frozen):
 
 
 def run_cached(folder: Path, name: str, encodes: bool = True) -> dict[str, np.ndarray]:
-    trainer = open_run(folder, name, head={**FROZEN, "cache": str(folder / "cache")})
+    trainer = open_run(folder, name, data=UNCROPPED, head={**FROZEN, "cache": str(folder / "cache")})
     if not encodes:
         trainer.job.predictor.features = None  # calling it fails
     trainer.run()
@@ -106,9 +107,10 @@ def test_cached_features_give_the_same_training(folder, frozen):
 
 def test_nothing_stale_comes_from_the_cache(folder, frozen):
     run_cached(folder, "before")
-    trainer = open_run(folder, "weights", head={**FROZEN, "cache": str(folder / "cache")}, train={"seed": 1})
+    cached = {**FROZEN, "cache": str(folder / "cache")}
+    trainer = open_run(folder, "weights", data=UNCROPPED, head=cached, train={"seed": 1})
     assert not trainer.job.predictor.cache.rows  # of other weights
-    trainer = open_run(folder, "data", head={**FROZEN, "cache": str(folder / "cache")}, train={"batch_size": 24})
+    trainer = open_run(folder, "data", data=UNCROPPED, head=cached, train={"batch_size": 24})
     known = len(trainer.job.predictor.cache.rows)
     [batch] = trainer.job.data.epoch(0)
     trainer.job._inputs(batch)

@@ -3,7 +3,7 @@
 import pytest
 
 from mindone_coca.errors import InputError
-from mindone_coca.tasks.settings import TASKS, TaskCfg
+from mindone_coca.tasks.settings import TASKS, TaskCfg, crops_randomly
 from mindone_coca.training.settings import load_train_config
 from tests.training.test_settings import write
 
@@ -12,7 +12,7 @@ def test_defaults_follow_the_paper(tmp_path):
     found = {}
     for task in TASKS:
         config = load_train_config(write(tmp_path, task=task))
-        found[task] = (config.head.is_frozen(task), config.head.augments(task), config.data.frame_type)
+        found[task] = (config.head.is_frozen(task), crops_randomly(task, config.data), config.data.frame_type)
     assert found == {
         "classification": (True, True, "middle"),
         "vqa": (False, True, "middle"),
@@ -45,7 +45,7 @@ def test_defaults_follow_the_paper(tmp_path):
         (["task=classification", "train.recompute=true"], "train.recompute: saves nothing"),
         (["task=vqa", "head.cache=x"], "head.cache: keeps the outputs of a frozen model"),
         (["task=classification", "head.cache=x"], "head.cache: random crops are never the same twice"),
-        (["task=video_classification", "head.cache=x", "head.augment=true"], "head.cache: random crops"),
+        (["task=video_classification", "head.cache=x", "data.random_crop=true"], "head.cache: random crops"),
         (["task=video_classification", "head.views=2", "data.frame_type=middle"], "head.views: several clips"),
     ],
 )

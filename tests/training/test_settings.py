@@ -1,11 +1,15 @@
 """Training configs: what is read, what is refused and how."""
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from mindone_coca.captioner import make_transform
 from mindone_coca.config import CONFIG_DIR, load_model_config
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
+from mindone_coca.training.job import training_transform
 from mindone_coca.training.settings import load_train_config
 
 
@@ -66,3 +70,14 @@ def test_refusals(tmp_path, override, message):
 def test_recipes_are_valid(name):
     config = load_train_config(CONFIG_DIR / f"{name}.yaml")
     load_model_config(config.model.config)
+
+
+def test_random_crops_can_be_left_out(tmp_path):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8))
+    model = load_model_config("coca_digits")
+    for task, by_default in (("coca", True), ("nlvr2", False)):
+        for value, crops in ((None, by_default), (True, True), (False, False)):
+            config = load_train_config(write(tmp_path, task=task, data={"train": "x.csv", "random_crop": value}))
+            transform = training_transform(config, model)
+            assert np.array_equal(transform(image, (0, 1)), transform(image, (0, 2))) is not crops
+            assert np.array_equal(transform(image, (0, 1)), make_transform(model)(image)) is not crops
