@@ -1,5 +1,6 @@
 """Pictures and clips of scikit-learn's digit scans, for the tasks that make_digit_tasks.py writes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -27,24 +28,15 @@ class Scans:
         return rng.choice(self._by_digit[digit])
 
 
-def picture_of_one(scan: np.ndarray, rng: np.random.Generator) -> Image.Image:
-    """A small digit in the left or the right half."""
-    return _side_by_side([scan, None] if rng.random() < 0.5 else [None, scan])
-
-
-def picture_of_two(left: np.ndarray, right: np.ndarray, covered: int | None = None) -> Image.Image:
-    """Two small digits side by side, of which the one numbered `covered` is hidden by a grey square."""
-    image = _side_by_side([left, right])
-    if covered is not None:
-        image.paste(COVER, (covered * HALF, HALF // 2, (covered + 1) * HALF, HALF // 2 + HALF))
-    return image
-
-
-def _side_by_side(scans: list[np.ndarray | None]) -> Image.Image:
+def side_by_side(scans: Sequence[np.ndarray | None], covered: int | None = None) -> Image.Image:
+    """A picture of small digits in its left and its right half, of which the one numbered `covered` is hidden by a grey
+    square; None leaves a half empty."""
     image = Image.new("L", (SIDE, SIDE))
     for place, scan in enumerate(scans):
         if scan is not None:
             image.paste(draw_digit(scan, HALF), (place * HALF, HALF // 2))
+    if covered is not None:
+        image.paste(COVER, (covered * HALF, HALF // 2, (covered + 1) * HALF, HALF // 2 + HALF))
     return image
 
 

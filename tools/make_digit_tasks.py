@@ -21,51 +21,61 @@ from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
-from digit_pictures import MOTIONS, Scans, clip, picture_of_one, picture_of_two, write_clip
+from digit_pictures import MOTIONS, Scans, clip, side_by_side, write_clip
 from make_digits import NAMES, draw_digit, write_rows
+from PIL import Image
 
 Row = tuple[list, list[str]]  # the pictures, or the frames of a clip; and the columns after their files'
-ANSWERS: dict[str, Callable[[list[int]], str]] = {
-    "how many digits?": lambda digits: NAMES[len(digits)],
-    "which digit is it?": lambda digits: NAMES[digits[0]],
-    "which is larger?": lambda digits: NAMES[max(digits)],
-    "which is smaller?": lambda digits: NAMES[min(digits)],
-    "which is on the left?": lambda digits: NAMES[digits[0]],
-    "which is on the right?": lambda digits: NAMES[digits[1]],
+ANSWERS: dict[str, Callable[[int | None, int | None], str]] = {  # for the digits left and right, of which one may lack
+    "how many digits?": lambda left, right: NAMES[(left is not None) + (right is not None)],
+    "which digit is it?": lambda left, right: NAMES[right if left is None else left],
+    "which is larger?": lambda left, right: NAMES[max(left, right)],
+    "which is smaller?": lambda left, right: NAMES[min(left, right)],
+    "which is on the left?": lambda left, right: "none" if left is None else NAMES[left],
+    "which is on the right?": lambda left, right: "none" if right is None else NAMES[right],
+}
+# No property or statement is another one's opposite: so pictures alone say something about the labels, from which
+# the digits are learned first.
+PROPERTIES: dict[str, Callable[[int], bool]] = {
+    "above two": lambda digit: digit > 2,
+    "above four": lambda digit: digit > 4,
+    "above six": lambda digit: digit > 6,
 }
 STATEMENTS: dict[str, Callable[[int, int], bool]] = {
     "the left digit is larger": lambda left, right: left > right,
-    "the right digit is larger": lambda left, right: right > left,
-    "both digits are even": lambda left, right: left % 2 == right % 2 == 0,
-    "a digit is above six": lambda left, right: max(left, right) > 6,
+    "the left digit is even": lambda left, right: left % 2 == 0,
+    "both digits are above three": lambda left, right: min(left, right) > 3,
+    "a digit is above seven": lambda left, right: max(left, right) > 7,
 }
 
 
 def vqa(scans: Scans, count: int, rng: np.random.Generator) -> Iterator[Row]:
-    """Rows go through all questions; how many digits there are is asked of one as often as of two."""
-    cases = [(question, 2) for question in ANSWERS if question != "which digit is it?"]
-    cases += [("how many digits?", 1), ("which digit is it?", 1)]
+    """Rows go through all questions, each of one digit, of two, or as often of one as of two."""
+    cases = [(question, 1) for question in ANSWERS if question not in ("which is larger?", "which is smaller?")]
+    cases += [(question, 2) for question in ANSWERS if question != "which digit is it?"]
     for number in range(count):
         question, shown = cases[number % len(cases)]
-        digits = rng.choice(10, shown, replace=False).tolist()
-        drawn = [scans.draw(digit, rng) for digit in digits]
-        image = picture_of_one(*drawn, rng) if shown == 1 else picture_of_two(*drawn)
-        yield [image], [question, ANSWERS[question](digits)]
+        digits: list[int | None] = rng.choice(10, 2, replace=False).tolist()
+        if shown == 1:
+            digits[rng.integers(2)] = None
+        yield [_drawn(scans, digits, rng)], [question, ANSWERS[question](*digits)]
 
 
 def entailment(scans: Scans, count: int, rng: np.random.Generator) -> Iterator[Row]:
     """Rows go through all sentences with each of the labels, so that a sentence alone tells nothing."""
-    cases = list(product(range(2), range(10), ("entailment", "neutral", "contradiction")))
+    cases = list(product(range(2), PROPERTIES, ("entailment", "neutral", "contradiction")))
     for number in range(count):
-        side, digit, label = cases[number % len(cases)]
-        digits = rng.integers(10, size=2)
-        if label == "entailment":
-            digits[side] = digit
-        elif label == "contradiction":
-            digits[side] = (digit + rng.integers(1, 10)) % 10
+        side, words, label = cases[number % len(cases)]
+        while True:
+            digits = rng.integers(10, size=2).tolist()
+            if label == "neutral" or PROPERTIES[words](digits[side]) == (label == "entailment"):
+                break
         covered = side if label == "neutral" else 1 - side if rng.random() < 0.5 else None
-        image = picture_of_two(scans.draw(digits[0], rng), scans.draw(digits[1], rng), covered)
-        yield [image], [f"the {('left', 'right')[side]} digit is {NAMES[digit]}", label]
+        yield [_drawn(scans, digits, rng, covered)], [f"the {('left', 'right')[side]} digit is {words}", label]
+
+
+def _drawn(scans: Scans, digits: list[int | None], rng: np.random.Generator, covered: int | None = None) -> Image.Image:
+    return side_by_side([None if digit is None else scans.draw(digit, rng) for digit in digits], covered)
 
 
 def nlvr2(scans: Scans, count: int, rng: np.random.Generator) -> Iterator[Row]:
@@ -85,7 +95,7 @@ def motions(scans: Scans, count: int, rng: np.random.Generator) -> Iterator[Row]
 
 # Each task's rows, their columns, and how many there are to train on.
 TASKS: dict[str, tuple[Callable[[Scans, int, np.random.Generator], Iterator[Row]], tuple[str, ...], int]] = {
-    "vqa": (vqa, ("filepath", "question", "answer"), 7000),
+    "vqa": (vqa, ("filepath", "question", "answer"), 9000),
     "entailment": (entailment, ("filepath", "sentence", "label"), 6000),
     "nlvr2": (nlvr2, ("left", "right", "sentence", "label"), 6000),
     "motions": (motions, ("filepath", "label"), 1500),

@@ -83,10 +83,7 @@ def test_classification_frozen(work):
 
 
 def test_classification_finetuned(work):
-    accuracy, _ = measure(
-        work, "classification", "task_classification_digits", "digits", "finetuned", "head.frozen=false",
-        "head.encoder_lr=3e-4",
-    )  # fmt: skip
+    accuracy, _ = measure(work, "classification", "task_classification_digits_finetuned", "digits", "finetuned")
     assert accuracy >= 0.98
 
 
