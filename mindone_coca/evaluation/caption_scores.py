@@ -36,7 +36,10 @@ def tokenize(caption: str) -> list[str]:
 
 
 def bleu(candidates: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> list[float]:
-    """BLEU-1 to BLEU-4 of the whole set (Papineni et al. 2002), against the reference closest in length."""
+    """BLEU-1 to BLEU-4 of the whole set (Papineni et al. 2002), against the reference closest in length.
+
+    0 where no n-gram of that order matches, as among captions of fewer words; COCO's code gives a small number there.
+    """
     matched, total = np.zeros(len(ORDERS)), np.zeros(len(ORDERS))
     length = reference_length = 0
     for candidate, several in zip(candidates, references, strict=True):

@@ -126,7 +126,7 @@ def _draw_confusion(path: Path, names: Sequence[str], counts: np.ndarray) -> Non
         axes.set_xticks(range(classes), shown, rotation=90 if max(map(len, shown)) > 2 else 0)
         axes.set_yticks(range(classes), shown)
     if classes <= COUNTED_CLASSES:
-        for row, column in np.ndindex(counts.shape):
+        for row, column in np.argwhere(counts):
             colour = "white" if shares[row, column] > 0.5 else "black"
             axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=8)
     axes.set_xlabel("predicted")

@@ -1,5 +1,6 @@
 """Image-text retrieval as the paper's table 3 counts it: recall at 1, 5 and 10, both ways."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from mindone_coca.captioner import VideoCaptioner
-from mindone_coca.collection.captioning import encode_texts
 from mindone_coca.collection.options import CaptionOptions
 from mindone_coca.evaluation.reports import Example, choose_examples, write_report
-from mindone_coca.evaluation.samples import Samples, finite
+from mindone_coca.evaluation.samples import Samples, text_features
 
 BLOCK_BYTES = 32 * 2**20  # of similarities held at once
 RECALLS = (1, 5, 10)
+TIE = 3e-7  # unit vectors' products that are equal differ by less, depending on their place in a block
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,11 @@ class Ranking:
 def rank(queries: np.ndarray, gallery: np.ndarray, begin: np.ndarray, end: np.ndarray) -> Ranking:
     """Rank the gallery for every query, in blocks of bounded memory.
 
-    A wrong item that is as similar as the best right one goes before it, so ties count against the model.
+    A wrong item that is as similar as the best right one (to within `TIE`) goes before it, so ties count against the
+    model, whatever the order of the gallery.
 
     Args:
-        queries: (Q, D). gallery: (G, D).
+        queries: (Q, D). gallery: (G, D). Both float32 and about of unit length.
         begin, end: (Q,) the right items of query q are begin[q] to end[q] - 1, at least one.
     """
     rows = max(1, BLOCK_BYTES // (gallery.dtype.itemsize * len(gallery)))
@@ -46,7 +48,7 @@ def rank(queries: np.ndarray, gallery: np.ndarray, begin: np.ndarray, end: np.nd
             best = begin[query] + right.argmax()
             value = row[best]
             right[:] = -np.inf  # its other right items do not compete
-            ranks[query] = np.count_nonzero(row >= value)
+            ranks[query] = np.count_nonzero(row >= value - TIE)
             if ranks[query] > 0:
                 best = row.argmax()
                 value = row[best]
@@ -101,7 +103,10 @@ def evaluate_retrieval(
     """
     captions = [caption for item in samples.items for caption in item.captions]
     owners = np.repeat(np.arange(len(samples)), [len(item.captions) for item in samples.items])
-    texts = finite(encode_texts(captioner, captions))
+    repeated = len(set(zip(owners.tolist(), captions))) - len(set(captions))
+    if repeated:
+        warnings.warn(f"{repeated} captions are other images' too; such ties count against the model", stacklevel=2)
+    texts = text_features(captioner, captions)
     images = samples.features(captioner, options, workers)
     found, to_text, _ = retrieval_metrics(images, texts, owners)
     metrics = {**found, "images": len(samples), "captions": len(captions)}

@@ -1,5 +1,6 @@
 """What to evaluate on: each image or video once, with all that is said of it, read ahead of the model."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mindone_coca.captioner import VideoCaptioner
-from mindone_coca.collection.captioning import PassageCaptioner
+from mindone_coca.collection.captioning import PassageCaptioner, encode_texts
 from mindone_coca.collection.options import CaptionOptions
 from mindone_coca.collection.reading import Passage
 from mindone_coca.data.reading import decode_image, file_of
@@ -23,6 +24,7 @@ from mindone_coca.errors import InputError
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 _FRAMES_AHEAD = 32
+_TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,20 @@ def finite(features: np.ndarray) -> np.ndarray:
 
 def progress(items: Iterable[Result], total: int, description: str, unit: str) -> Iterable[Result]:
     """The items, with a bar on standard error where they take long."""
-    return tqdm(items, total=total, unit=unit, desc=description, mininterval=1, delay=1, leave=False)
+    interval = 1 if sys.stderr.isatty() else 60
+    return tqdm(items, total=total, unit=unit, desc=description, mininterval=interval, delay=interval, leave=False)
+
+
+def text_features(captioner: VideoCaptioner, texts: Sequence[str]) -> np.ndarray:
+    """Text features (M, D), of unit length. The same text always has the same ones: it is encoded once."""
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+    distinct = list(places)
+    starts = range(0, len(distinct), _TEXTS_AT_ONCE)
+    blocks = [
+        encode_texts(captioner, distinct[start : start + _TEXTS_AT_ONCE])
+        for start in progress(starts, len(starts), "encoding captions", "block")
+    ]
+    return finite(np.concatenate(blocks))[[places[text] for text in texts]]
 
 
 def read_ahead(

@@ -14,7 +14,7 @@ import evaluate
 from mindone_coca.data.transforms import create_transforms
 from mindone_coca.evaluation import retrieval
 from mindone_coca.evaluation.retrieval import RECALLS, rank, retrieval_metrics
-from tests.evaluation.conftest import CLASSES, CONFIG, EACH, captions_of
+from tests.evaluation.conftest import CLASSES, CONFIG, EACH, captions_of, write_table
 from tests.reference import open_clip, torch
 
 COUNT = len(CLASSES) * EACH
@@ -70,6 +70,12 @@ def test_ties_count_against_the_model():
     metrics, _, _ = retrieval_metrics(same, same, np.arange(4))
     assert metrics["image_to_text_R@1"] == metrics["text_to_image_R@1"] == 0
     assert metrics["image_to_text_mean_rank"] == 4
+    rng = np.random.default_rng(4)
+    for count in (9, 13, 1001):  # columns at the end of a product are summed in another order
+        alike = np.repeat(unit(rng, 1, 512), count, 0)
+        for begin in (0, count - 1):
+            found = rank(unit(rng, 1, 512), alike, np.array([begin]), np.array([begin + 1]))
+            assert found.ranks.tolist() == [count - 1]
     gallery = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
     own = rank(gallery[:1], gallery, np.array([0]), np.array([2]))  # two right items do not compete
     assert (own.ranks.tolist(), own.first.tolist(), own.similarity.tolist()) == ([0], [0], [1.0])
@@ -131,6 +137,17 @@ def test_several_captions_end_to_end(model, reference, pictures, capfd, name):
     expected = loop(images.numpy(), texts.numpy(), owners)
     assert {name: metrics[name] for name in expected} == pytest.approx(expected, abs=1e-4)  # printed to four places
     assert (metrics["images"], metrics["captions"]) == (COUNT, len(owners))
+
+
+def test_repeated_captions_are_ties(model, pictures, tmp_path, capfd):
+    rows = [(f"classes/{CLASSES[n // EACH]}/{n:02}.png", "all alike") for n in range(8)]
+    write_table(tmp_path / "list.csv", ("filepath", "title"), rows)
+    assert (
+        evaluate.main(["retrieval", *model, "--data", str(tmp_path / "list.csv"), "--image_root", str(pictures)]) == 0
+    )
+    output = capfd.readouterr()
+    assert "image_to_text_R@1 0.0000\n" in output.out and "image_to_text_mean_rank 8.0000\n" in output.out
+    assert "7 captions are other images' too" in output.err
 
 
 def test_frames_of_a_video_are_fused(model, tmp_path, capfd):

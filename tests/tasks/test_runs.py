@@ -17,7 +17,7 @@ from mindone_coca.training.progress import read_metrics
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
 from mindone_coca.weights.source import open_weights
-from tests.tasks.runs import VAL, open_run, values_of, write_data
+from tests.tasks.runs import TRAIN, VAL, open_run, values_of, write_data
 from tests.training.runs import read_weights
 
 FROZEN = {"augment": False, "label_smoothing": 0.1}
@@ -83,50 +83,63 @@ def test_exported_models_predict_and_caption(folder, frozen):
         load_task_model(run / "final.yaml", folder / "headless.safetensors")
 
 
-def run_cached(folder: Path, name: str, encodes: bool = True) -> dict[str, np.ndarray]:
-    trainer = open_run(folder, name, head={**FROZEN, "cache": str(folder / "cache")})
+def run_cached(folder: Path, name: str, max_steps: int = 12, encodes: bool = True) -> None:
+    head = {**FROZEN, "cache": str(folder / "cache")}
+    trainer = open_run(folder, name, head=head, train={"max_steps": max_steps}, output={"save_every": 5})
     if not encodes:
         trainer.job.predictor.features = None  # calling it fails
     trainer.run()
-    return read_weights(folder / name / "final.safetensors")
 
 
-def test_cached_features_give_the_same_training(folder, frozen):
-    uncached = read_weights(folder / "frozen" / "final.safetensors")
-    assert_same(run_cached(folder, "cached"), uncached)
-    files = sorted((folder / "cache").rglob("*.npy"))
-    assert len(list((folder / "cache").iterdir())) == 1
-    assert_same(run_cached(folder, "again", encodes=False), uncached)
-    assert sorted((folder / "cache").rglob("*.npy")) == files
-    assert (
-        read_metrics(folder / "again" / "metrics.jsonl")[-1]["accuracy"]
-        == (read_metrics(folder / "frozen" / "metrics.jsonl")[-1]["accuracy"])
-    )
+@pytest.fixture(scope="module")
+def cached(folder) -> Path:
+    """The folder of cached features, filled by the run in `folder / "cached"`."""
+    run_cached(folder, "cached")
+    return folder / "cache"
 
 
-def test_nothing_stale_comes_from_the_cache(folder, frozen):
-    run_cached(folder, "before")
-    trainer = open_run(folder, "weights", head={**FROZEN, "cache": str(folder / "cache")}, train={"seed": 1})
-    assert not trainer.job.predictor.cache.rows  # of other weights
-    trainer = open_run(folder, "data", head={**FROZEN, "cache": str(folder / "cache")}, train={"batch_size": 24})
-    known = len(trainer.job.predictor.cache.rows)
-    [batch] = trainer.job.data.epoch(0)
-    trainer.job._inputs(batch)
-    assert len(trainer.job.predictor.cache.rows) == known >= 24
+def test_cached_features_and_resuming_give_the_same_training(folder, frozen, cached):
+    whole, filling = (read_weights(folder / name / "final.safetensors") for name in ("frozen", "cached"))
+    assert_same(filling, whole)
+    files = sorted(cached.rglob("*.npy"))
+    assert len(list(cached.iterdir())) == 1
+    run_cached(folder, "parts", max_steps=5, encodes=False)
+    run_cached(folder, "parts", encodes=False)
+    assert sorted(cached.rglob("*.npy")) == files
+    assert_same(read_weights(folder / "parts" / "final.safetensors"), whole)
+    checkpoint = "checkpoints/step_00000012.safetensors"
+    assert_same(*(read_weights(folder / name / checkpoint) for name in ("parts", "frozen")))
+    metrics = [read_metrics(folder / name / "metrics.jsonl") for name in ("parts", "frozen")]
+    losses = [[r["loss"] for r in records if r["kind"] == "train"] for records in metrics]
+    assert losses[0] == losses[1] and metrics[0][-1]["accuracy"] == metrics[1][-1]["accuracy"]
+
+
+def test_nothing_stale_comes_from_the_cache(folder, cached):
+    head = {**FROZEN, "cache": str(cached)}
+    assert not open_run(folder, "weights", head=head, train={"seed": 1}).job.predictor.cache.rows  # of other weights
+    trainer = open_run(folder, "data", head=head)
+    predictor = trainer.job.predictor
+    known = len(predictor.cache.rows)
+    assert known == TRAIN + VAL
     picture = folder / "train_3.png"
     content = picture.read_bytes()
     try:
         Image.new("RGB", (16, 16), (1, 2, 3)).save(picture)
-        [batch] = trainer.job.data.epoch(0)
-        features, text, _ = trainer.job._inputs(batch)
-        assert len(trainer.job.predictor.cache.rows) == known + 1
-        fresh = trainer.job.predictor.features(Tensor(batch.images), Tensor(text))
-        changed = batch.names.index(str(picture))
-        np.testing.assert_array_equal(features.asnumpy()[changed], fresh.asnumpy()[changed])
+        for batch in trainer.job.data.epoch(0):
+            features, text, _ = trainer.job._inputs(batch)
+            if str(picture) in batch.names:
+                fresh = predictor.features(Tensor(batch.images), Tensor(text))
+                np.testing.assert_array_equal(features.asnumpy(), fresh.asnumpy())
     finally:
         picture.write_bytes(content)
+    assert len(predictor.cache.rows) == known + 1
+    damaged = next(predictor.cache.folder.glob("*.npy"))
+    damaged.write_bytes(b"no array")
+    with pytest.raises(InputError, match="not a file of cached features"):
+        open_run(folder, "damaged", head=head)
 
 
+@pytest.mark.slow
 def test_finetuning_resumes_bit_for_bit(folder):
     sections = {
         "head": {"encoder_lr": 1e-3}, "optim": {"layer_decay": 0.9, "weight_decay": 0.1},
