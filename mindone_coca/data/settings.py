@@ -21,13 +21,15 @@ class SourceConfig:
     # csv, tsv, jsonl: the column or field with the image's or video's path. mindrecord: the column with its bytes.
     image_key: str | None = None
     # csv, tsv, jsonl, mindrecord: the column with the caption (in jsonl also a list of captions, in mindrecord also
-    # JSON text of such a list). webdataset: the extension of the caption file ("txt"), or "json.FIELD".
+    # JSON text of such a list). webdataset: the extension of the caption file ("txt"), or "json.FIELD". In a downstream
+    # task: the column with the question ("question") or statement ("sentence").
     caption_key: str | None = None
     # csv, tsv: the character between columns; by default a tab if the header line has one, else a comma.
     separator: str | None = None
     # webdataset: a folder to keep the shards' index in, so that a later start need not go through them again.
     index_dir: str | None = None
-    # Makes the source a labelled one: as caption_key, but it names a class label ("cls" in webdataset).
+    # Makes the source a labelled one: as caption_key, but it names a class label ("cls" in webdataset). In a downstream
+    # task: the column with the label ("label"; of vqa "answer", in jsonl also a list "answers").
     label_key: str | None = None
     # JSON file {label: name} for labels that are numbers or codes.
     label_names: str | None = None

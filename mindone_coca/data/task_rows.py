@@ -13,6 +13,8 @@ from .samples import PackedRows, Sample, existing_file, existing_folder
 from .settings import DataConfig, SourceConfig
 from .sources import refuse_settings, source_format
 
+SENTENCES = {"vqa": "question", "entailment": "sentence", "nlvr2": "sentence"}  # the columns where there is text
+LABELS = {"vqa": "answer"}  # "label" for the others
 PackedRow = tuple[list[str], str, str, list[str]]  # paths, sentence, label, all answers
 
 
@@ -58,18 +60,15 @@ class _Columns:
 
     @classmethod
     def of(cls, task: str, config: SourceConfig, data: DataConfig) -> "_Columns":
-        sentence = {"vqa": "question", "entailment": "sentence", "nlvr2": "sentence"}.get(task)
-        label = "answer" if task == "vqa" else "label"
+        needed_by = f"task {task}"
         pictures = {config.image_key or data.image_key: "image_key"}
         if task == "nlvr2":
-            pictures = {"left": "task nlvr2", "right": "task nlvr2"}
-        return cls(
-            pictures,
-            (config.caption_key or sentence, "caption_key" if config.caption_key else f"task {task}")
-            if sentence
-            else None,
-            (config.label_key or label, "label_key" if config.label_key else f"task {task}"),
-        )
+            pictures = {"left": needed_by, "right": needed_by}
+        sentence = None
+        if task in SENTENCES:
+            sentence = (config.caption_key, "caption_key") if config.caption_key else (SENTENCES[task], needed_by)
+        label = (config.label_key, "label_key") if config.label_key else (LABELS.get(task, "label"), needed_by)
+        return cls(pictures, sentence, label)
 
 
 def open_task_rows(config: SourceConfig, data: DataConfig, task: str, where: str) -> TaskRows:
@@ -100,7 +99,7 @@ def _known_settings(kind: str, task: str) -> set[str]:
     if kind != "folder":
         known |= {"image_root", "label_key"}
         known |= set() if task == "nlvr2" else {"image_key"}
-        known |= {"caption_key"} if task in ("vqa", "entailment", "nlvr2") else set()
+        known |= {"caption_key"} if task in SENTENCES else set()
         known |= set() if kind == "jsonl" else {"separator"}
     return known
 

@@ -13,10 +13,9 @@ from .batches import Batches, Reading
 from .reading import FrameReader
 from .settings import DataConfig
 from .sources import source_configs
-from .task_rows import TaskRows, open_task_rows
+from .task_rows import SENTENCES, TaskRows, open_task_rows
 
 TASKS = ("classification", "video_classification", "vqa", "entailment", "nlvr2")
-TASKS_WITH_TEXT = ("vqa", "entailment", "nlvr2")
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def open_task_data(
     return TaskData(
         sources,
         labels,
-        tokenizer if task in TASKS_WITH_TEXT else None,
+        tokenizer if task in SENTENCES else None,
         transform,
         batch_size=batch_size,
         context_length=context_length,
