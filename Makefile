@@ -15,7 +15,7 @@ demo: $(VENV)/.installed
 # that model's training, from nothing, and its figures
 train-demo: $(VENV)/.installed
 	test -d data/demo || $(RUN) tools/make_demo_data.py --target data/demo
-	$(RUN) train.py -c configs/train_demo_shapes.yaml
+	$(RUN) train.py -c configs/train_demo_words.yaml
 	$(RUN) train.py -c configs/train_demo.yaml
 	$(RUN) tools/model_conversion/coca_convert.py --source outputs/train_demo/final.safetensors --dtype float16 \
 		--target outputs/train_demo/coca_tiny.safetensors --force
