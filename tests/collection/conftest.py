@@ -2,29 +2,19 @@ import mindspore as ms
 import pytest
 import yaml
 
-from mindone_coca import captioner, create_model
+from mindone_coca import create_model
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
+from tests.captioners import shared_captioners
 from tests.models import make_config
 
 # few layers: quick to compile
 CONFIG = make_config(vision={"layers": 1}, text={"layers": 1, "vocab_size": 49408}, multimodal={"layers": 1})
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def one_captioner():
-    """Runs in this process share a model for the same arguments: it compiles its graphs once."""
-    built = {}
-
-    def get(config, weights, *arguments, **options):
-        key = (str(weights), arguments, tuple(options.items()))
-        if key not in built:
-            built[key] = build(config, weights, *arguments, **options)
-        return built[key]
-
-    build = captioner.VideoCaptioner
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(captioner, "VideoCaptioner", get)
+    with shared_captioners():
         yield
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from mindone_coca import captioner
+from tests.captioners import shared_captioners
 from tests.models import make_config
 from tests.reference import random_reference, torch
 
@@ -30,20 +30,9 @@ def model(reference, tmp_path_factory):
     return ["-c", str(folder / "config.yaml"), "--model_path", str(folder / "open_clip_pytorch_model.bin")]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def one_captioner():
-    """Runs in this process share a model for the same arguments: it compiles its graphs once."""
-    built = {}
-
-    def get(config, weights, *arguments):
-        key = (str(weights), arguments)
-        if key not in built:
-            built[key] = build(config, weights, *arguments)
-        return built[key]
-
-    build = captioner.VideoCaptioner
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(captioner, "VideoCaptioner", get)
+    with shared_captioners():
         yield
 
 

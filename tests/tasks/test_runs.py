@@ -114,7 +114,8 @@ def test_cached_features_and_resuming_give_the_same_training(folder, frozen, cac
     assert_same(*(read_weights(folder / name / checkpoint) for name in ("parts", "frozen")))
     metrics = [read_metrics(folder / name / "metrics.jsonl") for name in ("parts", "frozen")]
     losses = [[r["loss"] for r in records if r["kind"] == "train"] for records in metrics]
-    assert losses[0] == losses[1] and metrics[0][-1]["accuracy"] == metrics[1][-1]["accuracy"]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)  # a sum over threads, which is only reported
+    assert metrics[0][-1]["accuracy"] == metrics[1][-1]["accuracy"]
 
 
 def test_nothing_stale_comes_from_the_cache(folder, cached):
