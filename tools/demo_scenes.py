@@ -8,8 +8,8 @@ A caption is a function of the scene, with one wording for each:
 - three kinds stand side by side: "a red circle and a blue square and a green star", from left to right. No comma:
   CLIP's tokenizer gives it back with a space before it.
 
-Shapes stand in the cells of a grid of three by three, with a little play: anywhere in the picture they take a
-transformer this small more than twice as many pictures to tell apart.
+Shapes stand in the cells of a grid of three by three, with a little play: a transformer this small then needs fewer
+pictures to tell them apart.
 
 No caption has fewer than four words, because generation by default puts no end before the fifth token. Some looks
 (size, colour and shape together), and some pairs of shapes above or beside each other, are held out: training never

@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
+from skimage import data
 
 import evaluate
 from mindone_coca import captioner
@@ -23,16 +25,10 @@ def theirs(reference, pictures):
     tokenizer = open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])
     weights = open_clip.build_zero_shot_classifier(reference, tokenizer, NAMES, TEMPLATES)
     files = sorted((pictures / "classes").rglob("*.png"))
-    images = torch.from_numpy(np.stack([create_transforms(32)(open_image(file)) for file in files]))
+    images = torch.from_numpy(np.stack([create_transforms(32)(Image.open(file)) for file in files]))
     with torch.no_grad():
         features = reference.encode_image(images, normalize=True)
     return weights, features, torch.tensor([sorted(CLASSES).index(file.parent.name) for file in files])
-
-
-def open_image(file):
-    from PIL import Image
-
-    return Image.open(file)
 
 
 def write_templates(folder, templates=TEMPLATES):
@@ -54,6 +50,24 @@ def test_class_weights_are_open_clips(model, theirs):
     assert np.abs(ours - theirs[0].numpy().T).max() < 1e-6
 
 
+def test_photographs(model, reference, tmp_path, capfd):
+    """scikit-image's photographs, each its own class: the right ones are right in open_clip too."""
+    names = ["astronaut", "cat", "coffee", "rocket"]
+    photographs = [data.astronaut(), data.cat(), data.coffee(), data.rocket()]
+    for name, pixels in zip(names, photographs):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / "classes" / name / "photograph.png")
+    templates = write_templates(tmp_path)
+    metrics = run(capfd, "zeroshot", *model, "--data", str(tmp_path / "classes"), "--templates", templates)
+    tokenizer = open_clip.SimpleTokenizer(context_length=CONFIG["text_cfg"]["context_length"])
+    weights = open_clip.build_zero_shot_classifier(reference, tokenizer, names, TEMPLATES)
+    images = torch.from_numpy(np.stack([create_transforms(32)(pixels) for pixels in photographs]))
+    with torch.no_grad():
+        guesses = (reference.encode_image(images, normalize=True) @ weights).argmax(1)
+    assert metrics["top1"] == (guesses == torch.arange(4)).float().mean().item()
+    assert metrics["samples"] == 4
+
+
 @pytest.mark.parametrize("layout", ["folder", "csv"])
 def test_accuracies_are_open_clips(model, pictures, theirs, tmp_path, capfd, layout):
     from open_clip_train.zero_shot import accuracy
@@ -63,12 +77,12 @@ def test_accuracies_are_open_clips(model, pictures, theirs, tmp_path, capfd, lay
     gaps = np.diff(np.sort(logits.numpy()))
     assert gaps.min() > 1e-3  # no class is decided by rounding
     top1, top5 = (float(value) / len(labels) for value in accuracy(logits, labels, topk=(1, 5)))
-    data = ["--data", str(pictures / "classes")]
+    given = ["--data", str(pictures / "classes")]
     if layout == "csv":
         (tmp_path / "names.json").write_text(json.dumps({name: name.replace("_", " ") for name in CLASSES}))
-        data = ["--data", str(pictures / "single.csv"), "--class_names", str(tmp_path / "names.json")]
+        given = ["--data", str(pictures / "single.csv"), "--class_names", str(tmp_path / "names.json")]
     out = tmp_path / "out"
-    metrics = run(capfd, "zeroshot", *model, *data, "--templates", write_templates(tmp_path), "--output_dir", str(out))
+    metrics = run(capfd, "zeroshot", *model, *given, "--templates", write_templates(tmp_path), "--output_dir", str(out))
     content = json.loads((out / "metrics.json").read_bytes())
     assert content["metrics"]["top1"] == pytest.approx(top1, abs=1e-6)
     assert content["metrics"]["top5"] == pytest.approx(top5, abs=1e-6)
