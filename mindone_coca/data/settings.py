@@ -1,7 +1,10 @@
 """The `data:` section of a training config: every key, its meaning and its default."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+Task = Literal["classification", "video_classification", "vqa", "entailment", "nlvr2"]  # downstream ones (paper, 4.2)
+TASKS: tuple[str, ...] = get_args(Task)
 
 
 @dataclass

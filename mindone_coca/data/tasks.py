@@ -11,11 +11,9 @@ from ..errors import InputError
 from ..typed_mapping import nearest
 from .batches import Batches, Reading
 from .reading import FrameReader
-from .settings import DataConfig
+from .settings import TASKS, DataConfig
 from .sources import source_configs
 from .task_rows import SENTENCES, TaskRows, open_task_rows
-
-TASKS = ("classification", "video_classification", "vqa", "entailment", "nlvr2")
 
 
 @dataclass(frozen=True)

@@ -3,17 +3,14 @@
 import dataclasses
 import typing
 from dataclasses import dataclass
-from typing import Literal
 
-from mindone_coca.data.settings import DataConfig
+from mindone_coca.data.settings import TASKS, DataConfig, Task
 from mindone_coca.errors import InputError
 from mindone_coca.typed_mapping import value_differs
 
 if typing.TYPE_CHECKING:
     from mindone_coca.training.settings import TrainConfig
 
-Task = Literal["classification", "vqa", "entailment", "nlvr2", "video_classification"]
-TASKS = typing.get_args(Task)
 POOLING = ("classification", "video_classification")  # read the image encoder alone; the others read text too
 UNCROPPED = ("video_classification", "nlvr2")  # the paper's exceptions from augmentation
 IMAGES = {"nlvr2": 2}  # of one sample; 1 for the others, and as many as data.num_frames for videos

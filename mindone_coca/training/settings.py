@@ -10,9 +10,9 @@ from typing import Literal
 import yaml
 
 from mindone_coca.config import find_config
-from mindone_coca.data.settings import DataConfig
+from mindone_coca.data.settings import DataConfig, Task
 from mindone_coca.errors import InputError
-from mindone_coca.tasks.settings import HeadConfig, Task, check_task
+from mindone_coca.tasks.settings import HeadConfig, check_task
 from mindone_coca.typed_mapping import from_dict, read_mapping
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from mindone_coca.data.settings import TASKS
 from mindone_coca.errors import InputError
-from mindone_coca.tasks.settings import TASKS, TaskCfg, crops_randomly
+from mindone_coca.tasks.settings import TaskCfg, crops_randomly
 from mindone_coca.training.settings import load_train_config
 from tests.training.test_settings import write
 

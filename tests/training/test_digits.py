@@ -1,10 +1,10 @@
 """Real training runs, to real accuracy: digits from scratch, their half-precision twin, and moving digits as videos."""
 
 import csv
+import sys
 import time
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from mindspore import Tensor
@@ -20,6 +20,10 @@ from mindone_coca.training.progress import read_metrics
 from mindone_coca.training.validation import caption_tokens
 from tests.training.runs import train
 from tools.make_digits import NAMES, write_digits
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+
+from digit_pictures import write_clip
 
 pytestmark = pytest.mark.slow
 
@@ -94,27 +98,16 @@ def write_moving_digits(folder: Path, clips: int) -> None:
         direction = ("right", "left")[number % 2]
         if direction == "left":
             frames.reverse()
+        name = f"clip_{number:04d}.mp4"
+        write_clip(folder / name, frames)
+        rows["val.csv" if number % 5 == 4 else "train.csv"].append((name, f"it moves {direction}"))
         if number % 5 == 4:
-            rows["val.csv"].append((write_clip(folder / f"clip_{number:04d}.mp4", frames), f"it moves {direction}"))
             continue
-        rows["train.csv"].append((write_clip(folder / f"clip_{number:04d}.mp4", frames), f"it moves {direction}"))
         Image.fromarray(frames[-1]).save(folder / f"still_{number:04d}.png")  # it ends where it moved to
         rows["train.csv"].append((f"still_{number:04d}.png", f"it stays {direction}"))
     for name, lines in rows.items():
         with open(folder / name, "w", newline="") as file:
             csv.writer(file).writerows([("filepath", "title"), *lines])
-
-
-def write_clip(path: Path, frames: list[np.ndarray]) -> str:
-    with av.open(str(path), "w") as video:
-        stream = video.add_stream("mpeg4", rate=8)
-        stream.width = stream.height = 32
-        stream.pix_fmt = "yuv420p"
-        stream.bit_rate = 1_000_000
-        for frame in frames:
-            video.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        video.mux(stream.encode())
-    return path.name
 
 
 def test_the_order_of_frames_is_learned(tmp_path):
