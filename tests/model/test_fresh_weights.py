@@ -4,6 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from mindone_coca.errors import InputError
 from mindone_coca.model.coca import CoCa
 from mindone_coca.weights.names import to_open_clip
 from tests.models import make_config
@@ -38,3 +39,14 @@ def test_fresh_weights_follow_open_clip():
             assert drawn.min() == drawn.max() == pytest.approx(expected, abs=1e-6), name
         else:
             assert drawn.std() == pytest.approx(want, rel=0.35 if drawn.size < 200 else 0.1), name
+
+
+def test_fixed_positions_are_open_clip_s():
+    from open_clip.pos_embed import get_2d_sincos_pos_embed
+
+    model = CoCa(**make_config(vision={"pos_embed_type": "sin_cos_2d"}))
+    want = get_2d_sincos_pos_embed(48, 4, cls_token=True)
+    assert np.abs(model.visual.positional_embedding.asnumpy() - want).max() < 1e-6
+    assert "visual.positional_embedding" not in {p.name for p in model.trainable_params()}
+    with pytest.raises(InputError, match="sin_cos_2d"):
+        CoCa(**make_config(vision={"pos_embed_type": "sin_cos_2d", "image_size": (32, 40)}))
