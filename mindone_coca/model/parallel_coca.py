@@ -16,7 +16,7 @@ from mindone_coca.model.parallel_layers import CrossAttention, ParallelBlock
 from mindone_coca.model.parallel_towers import ImageTower, ParallelDecoder, TextTower
 from mindone_coca.model.vit import Attention, FeedForward
 from mindone_coca.parallel_config import ParallelConfig
-from mindone_coca.training.losses import caption_loss_sum, contrastive_loss, count_labels
+from mindone_coca.training.losses import caption_loss_sums, contrastive_loss, count_labels
 
 
 class ParallelCoCa(ImageTextModel):
@@ -154,7 +154,7 @@ class ParallelCoCa(ImageTextModel):
         if not return_loss:
             return logits
         count = ops.maximum(count_labels(labels, self.pad_id), 1.0)
-        loss = self.caption_loss_weight * caption_loss_sum(logits, labels, self.pad_id) / count
+        loss = self.caption_loss_weight * caption_loss_sums(logits, labels, self.pad_id)[0] / count
         image_latents = normalize(self.visual.img_to_latents(image_embedding))
         text_latents = normalize(self.text.text_to_latents(text_embedding))
         contrastive = contrastive_loss(image_latents, text_latents, self.temperature.sum())

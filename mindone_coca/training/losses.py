@@ -27,14 +27,21 @@ def caption_labels(text: np.ndarray) -> np.ndarray:
     return text[:, 1 : -(-longest // step) * step]
 
 
-def caption_loss_sum(logits: Tensor, labels: Tensor, pad_id: int = PAD_ID) -> Tensor:
-    """Sum of the cross-entropies of logits (B, T, V) at labels (B, T) that are no padding; 0 when all are.
+def caption_loss_sums(logits: Tensor, labels: Tensor, pad_id: int = PAD_ID) -> tuple[Tensor, Tensor]:
+    """Of logits (B, T, V) at labels (B, T) that are no padding: the sum of the cross-entropies, and that of log(Z)^2,
+    with Z the softmax's denominator; both are 0 when all are padding.
 
-    Source: open_clip.loss.CoCaLoss.caption_loss, before its mean.
+    Source: open_clip.loss.CoCaLoss.caption_loss, before its mean; PaLM's z-loss (arXiv 2204.02311, section 5).
     """
-    log_probs = ops.LogSoftmax(-1)(logits)
-    picked = ops.gather_elements(log_probs, 2, labels.astype(ms.int32)[..., None])[..., 0]  # (B, T)
-    return -(picked * (labels != pad_id).astype(ms.float32)).sum()
+    is_label = (labels != pad_id).astype(ms.float32)
+    log_probs = pick(ops.LogSoftmax(-1)(logits), labels)  # (B, T)
+    log_z = (pick(logits, labels) - log_probs) * is_label
+    return -(log_probs * is_label).sum(), (log_z * log_z).sum()
+
+
+def pick(values: Tensor, labels: Tensor) -> Tensor:
+    """Of values (B, T, V) those at labels (B, T) -> (B, T)."""
+    return ops.gather_elements(values, 2, labels.astype(ms.int32)[..., None])[..., 0]
 
 
 def count_labels(labels: Tensor, pad_id: int = PAD_ID) -> Tensor:

@@ -43,6 +43,9 @@ class LossConfig:
 
     caption_weight: float = 2.0
     contrastive_weight: float = 1.0
+    # Weight of the mean log(Z)^2 of the caption's softmax (PaLM's z-loss; 1e-4 there), which the reported loss leaves
+    # out. It draws logits to log-probabilities: open_clip's beam search adds up the former.
+    z_loss_weight: float = 0.0
 
 
 @dataclass
@@ -156,7 +159,8 @@ def check_train_config(config: TrainConfig, where: str) -> None:
     not_negative = {
         "optim.weight_decay": optim.weight_decay, "optim.warmup_steps": optim.warmup_steps,
         "optim.end_lr": optim.end_lr, "loss.caption_weight": loss.caption_weight,
-        "loss.contrastive_weight": loss.contrastive_weight, "output.val_images": output.val_images,
+        "loss.contrastive_weight": loss.contrastive_weight, "loss.z_loss_weight": loss.z_loss_weight,
+        "output.val_images": output.val_images,
     }  # fmt: skip
     for name, value in not_negative.items():
         if value < 0:

@@ -13,7 +13,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindone_coca.model.encoding import ImageTextModel, normalize
 from mindone_coca.model.frames import VideoEncoder
-from mindone_coca.training.losses import PAD_ID, ContrastiveLoss, caption_labels, caption_loss_sum, count_labels
+from mindone_coca.training.losses import PAD_ID, ContrastiveLoss, caption_labels, caption_loss_sums, count_labels
 from mindone_coca.training.optim import AdamW, as_scalar
 from mindone_coca.training.parallel import Gather, Ranks, Sum
 from mindone_coca.training.settings import LossConfig
@@ -67,6 +67,7 @@ class Loss(nn.Cell):
         self.logit_scale = model.logit_scale
         self.contrast = Contrast(model, ranks)
         self.caption_weight, self.contrastive_weight = config.caption_weight, config.contrastive_weight
+        self.z_loss_weight = config.z_loss_weight
         self.sum = Sum(ranks)
 
     def construct(
@@ -93,8 +94,11 @@ class Loss(nn.Cell):
         if self.caption_weight:
             # position t predicts token t + 1
             logits = self.text_decoder(image_embs, token_embs[:, : labels.shape[1]])  # (b, L - 1, V)
-            caption = caption_loss_sum(logits, labels) / ops.maximum(count, 1.0)
+            caption, z_loss = caption_loss_sums(logits, labels)
+            caption = caption / ops.maximum(count, 1.0)
             total = total + self.caption_weight * caption
+            if self.z_loss_weight:
+                total = total + self.z_loss_weight * z_loss / ops.maximum(count, 1.0)
         return total * loss_scale, contrastive, caption, count
 
 

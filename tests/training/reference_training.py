@@ -23,7 +23,8 @@ def make_batch(
 
 
 def reference_losses(reference, images: np.ndarray, text: np.ndarray, config: LossConfig) -> dict[str, torch.Tensor]:
-    """The weighted terms; CoCaLoss, or ClipLoss with the bias plus the caption term where there is a bias."""
+    """The weighted terms; CoCaLoss, or ClipLoss with the bias plus the caption term where there is a bias. The z-loss,
+    which open_clip has not, is torch's logsumexp over its logits."""
     output = reference(torch.from_numpy(images), torch.from_numpy(text).long())
     output = {
         name: value[:, 0] if name == "image_features" and value.ndim == 3 else value for name, value in output.items()
@@ -34,6 +35,9 @@ def reference_losses(reference, images: np.ndarray, text: np.ndarray, config: Lo
     if bias is not None:
         clip = open_clip.ClipLoss()(output["image_features"], output["text_features"], output["logit_scale"], bias)
         losses["contrastive_loss"] = config.contrastive_weight * clip
+    if config.z_loss_weight:
+        log_z = output["logits"].logsumexp(-1)[output["labels"] != 0]
+        losses["z_loss"] = config.z_loss_weight * (log_z**2).mean()
     return losses
 
 
