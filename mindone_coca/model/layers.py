@@ -79,15 +79,16 @@ class QuickGELU(nn.Cell):
         return x * ops.sigmoid(1.702 * x)
 
 
-class GELU(nn.Cell):
-    """The exact GELU, x * Phi(x), for the CPU, where erf of many numbers takes several times as long.
+class NormalCDF(nn.Cell):
+    """Phi(x), the standard normal distribution function, for the CPU, where erf of many numbers takes several times as
+    long.
 
-    Phi(x) = sigmoid(x P(x^2)) with P fitted to 2 atanh(erf(x / sqrt 2)) / x: 7e-8 from the exact GELU at most, less
-    than float32's own rounding (benchmarks/fit_gelu.py). x^2 is capped where Phi has long been 0 or 1. Not
+    Phi(x) = sigmoid(x P(x^2)) with P fitted to 2 atanh(erf(x / sqrt 2)) / x: x Phi(x) is 7e-8 from the exact GELU at
+    most, less than float32's own rounding (benchmarks/fit_gelu.py). x^2 is capped where Phi has long been 0 or 1. Not
     through tanh: the CPU's is off by 1e-4 beyond 5.
     """
 
-    def normal_cdf(self, x: Tensor) -> Tensor:
+    def construct(self, x: Tensor) -> Tensor:
         if x.size <= FEW_NUMBERS:
             return 0.5 * ops.erf(x * 0.5**0.5) + 0.5  # each of the polynomial's twenty operators takes as long as this
         square = ops.minimum(x * x, GELU_CAP)
@@ -96,13 +97,20 @@ class GELU(nn.Cell):
             poly = poly * square + coefficient
         return ops.sigmoid(x * poly)
 
+    def bprop(self, x: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor]:
+        # written out, so that training keeps none of the polynomial's terms
+        return (grad * (ops.exp((-0.5 * x) * x) * (1 / math.sqrt(2 * math.pi))),)
+
+
+class GELU(nn.Cell):
+    """The exact GELU, x * Phi(x), for the CPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normal_cdf = NormalCDF()
+
     def construct(self, x: Tensor) -> Tensor:
         return x * self.normal_cdf(x)
-
-    def bprop(self, x: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor]:
-        # written out, so that training keeps x alone and not each of the polynomial's terms
-        density = ops.exp(-0.5 * x * x) * (1 / math.sqrt(2 * math.pi))
-        return (grad * (self.normal_cdf(x) + x * density),)
 
 
 # Highest power first.
