@@ -112,12 +112,12 @@ def held_out_of(caption: str) -> set[tuple[str, ...]]:
 
 
 def test_training_shows_every_word_and_nothing_held_out():
-    captions = [describe(shapes) for shapes in scenes(3000, held_out=False)]
+    captions = [describe(shapes) for shapes in scenes(5000, held_out=False)]
     assert not any(held_out_of(caption) for caption in captions)
     seen = Counter(look for caption in captions for look in looks_of(caption))
     assert len(seen) == 2 * len(COLOURS) * len(SHAPES) and min(seen.values()) > 10
     for text in ("above", "below", "left of", "right of", "two", "three", "large", "small", " and "):
-        assert sum(text in caption for caption in captions) > 50, text
+        assert sum(text in caption for caption in captions) > 100, text
 
 
 def test_every_held_out_scene_has_an_unseen_combination():

@@ -39,7 +39,7 @@ class OptimConfig:
 
 @dataclass
 class LossConfig:
-    """Weights of the two terms; a term of weight 0 is not computed."""
+    """Weights of the terms; a term of weight 0 is not computed."""
 
     caption_weight: float = 2.0
     contrastive_weight: float = 1.0

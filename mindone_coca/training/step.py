@@ -95,10 +95,11 @@ class Loss(nn.Cell):
             # position t predicts token t + 1
             logits = self.text_decoder(image_embs, token_embs[:, : labels.shape[1]])  # (b, L - 1, V)
             caption, z_loss = caption_loss_sums(logits, labels)
-            caption = caption / ops.maximum(count, 1.0)
+            number = ops.maximum(count, 1.0)
+            caption = caption / number
             total = total + self.caption_weight * caption
             if self.z_loss_weight:
-                total = total + self.z_loss_weight * z_loss / ops.maximum(count, 1.0)
+                total = total + self.z_loss_weight * z_loss / number
         return total * loss_scale, contrastive, caption, count
 
 

@@ -6,59 +6,14 @@ import pickle
 import random
 import struct
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from tests.weights.raw_formats import Call, ckpt_value, flip_bit, torch_archive, varint, zip_archive, zip_members
+
 MARKER = "FUZZED_CODE_RAN"
-
-
-def _zip(members: list[tuple[str, bytes]], compression: int = zipfile.ZIP_STORED) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", compression) as archive:
-        for name, data in members:
-            archive.writestr(zipfile.ZipInfo(name), data, compression)
-    return out.getvalue()
-
-
-def _with_pickle(pickled: bytes) -> bytes:
-    """A torch archive around any pickle."""
-    return _zip([("a/data.pkl", pickled), ("a/byteorder", b"little"), ("a/data/0", bytes(64)), ("a/version", b"3\n")])
-
-
-def _flip(data: bytes, position: int, bit: int) -> bytes:
-    out = bytearray(data)
-    out[position] ^= 1 << bit
-    return bytes(out)
-
-
-class _Evil:
-    """Pickles into a call of a function; never unpickled by these tests."""
-
-    def __init__(self, function: Callable, *arguments: object):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def _message(number: int, content: bytes) -> bytes:
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _ckpt_value(tag: bytes, dims: list[int], kind: bytes, content: bytes) -> bytes:
-    tensor = b"".join(b"\x08" + _varint(size) for size in dims) + _message(2, kind) + _message(3, content)
-    return _message(1, _message(1, tag) + _message(2, tensor))
 
 
 class Fuzzer:
@@ -77,7 +32,7 @@ class Fuzzer:
         self.bin = buffer.getvalue()
         self.safetensors = save(state)
         self.ckpt_values = [
-            _ckpt_value(name.encode(), list(tensor.shape), b"Float32", tensor.numpy().tobytes())
+            ckpt_value(name.encode(), list(tensor.shape), b"Float32", tensor.numpy().tobytes())
             for name, tensor in state.items()
         ]
         self.ckpt = b"".join(self.ckpt_values)
@@ -129,7 +84,7 @@ class Fuzzer:
         length = int.from_bytes(self.safetensors[:8], "little")
         data = self.safetensors
         for _ in range(rng.randrange(1, 4)):
-            data = _flip(data, rng.randrange(8 + length), rng.randrange(8))
+            data = flip_bit(data, rng.randrange(8 + length), rng.randrange(8))
         return ".safetensors", data if data != self.safetensors else data[:-1]
 
     def kind_flipped_pickle(self, rng):
@@ -137,17 +92,16 @@ class Fuzzer:
         end = self.bin.index(b"PK", start)
         with zipfile.ZipFile(io.BytesIO(self.bin)) as archive:
             size = next(member.file_size for member in archive.infolist() if member.filename.endswith("data.pkl"))
-        return ".bin", _flip(self.bin, rng.randrange(start, min(end, start + size)), rng.randrange(8))
+        return ".bin", flip_bit(self.bin, rng.randrange(start, min(end, start + size)), rng.randrange(8))
 
     def kind_flipped_pickle_with_right_checksum(self, rng):
-        with zipfile.ZipFile(io.BytesIO(self.bin)) as archive:
-            members = [(member.filename, archive.read(member)) for member in archive.infolist()]
+        members = zip_members(self.bin)
         name, pickled = next(member for member in members if member[0].endswith("data.pkl"))
         # A flip in the name of a memo slot or of the device "cpu" may mean nothing, one in these bytes does.
         spots = [i for word in (b"storage", b"torch._utils", b"FloatStorage", b"OrderedDict", b"text.token_embedding")
                  for i in range(pickled.index(word), pickled.index(word) + len(word))]  # fmt: skip
-        broken = _flip(pickled, rng.choice(spots), rng.randrange(8))
-        return ".bin", _zip([(n, broken if n == name else data) for n, data in members])
+        broken = flip_bit(pickled, rng.choice(spots), rng.randrange(8))
+        return ".bin", zip_archive([(n, broken if n == name else data) for n, data in members])
 
     def kind_flipped_zip_directory(self, rng):
         data = bytearray(self.bin)
@@ -166,14 +120,14 @@ class Fuzzer:
 
     def kind_flipped_tensor_bytes(self, rng):
         tensor = rng.choice([t for t in self.state.values() if t.numel() > 8]).numpy().tobytes()
-        return ".bin", _flip(self.bin, self.bin.index(tensor) + rng.randrange(len(tensor)), rng.randrange(8))
+        return ".bin", flip_bit(self.bin, self.bin.index(tensor) + rng.randrange(len(tensor)), rng.randrange(8))
 
     def kind_flipped_ckpt_header(self, rng):
         index = rng.randrange(len(self.ckpt_values))
         value, tensor = self.ckpt_values[index], list(self.state.values())[index]
         header = len(value) - tensor.numel() * 4
         values = [*self.ckpt_values]
-        values[index] = _flip(value, rng.randrange(header), rng.randrange(8))
+        values[index] = flip_bit(value, rng.randrange(header), rng.randrange(8))
         return ".ckpt", b"".join(values)
 
     # wrong lengths and names
@@ -228,20 +182,19 @@ class Fuzzer:
             return ".ckpt", b"".join(values)
         if choice == 2:
             return self._save(rng, {**self.state, f"module.{name}": self.state[name].clone()})
-        with zipfile.ZipFile(io.BytesIO(self.bin)) as archive:
-            members = [(member.filename, archive.read(member)) for member in archive.infolist()]
-        return ".bin", _zip([*members, rng.choice(members)])
+        members = zip_members(self.bin)
+        return ".bin", zip_archive([*members, rng.choice(members)])
 
     def kind_ckpt_lengths(self, rng):
         name, tensor = rng.choice(list(self.state.items()))
         content = tensor.numpy().tobytes()
         dims = [[2**62], [2**63, 2**63], [0], [1] * 40, [*tensor.shape, 2], [len(content) // 4 + 1]]
         bad = rng.choice([
-            _ckpt_value(name.encode(), rng.choice(dims), b"Float32", content),
-            _ckpt_value(name.encode(), list(tensor.shape), b"Float32", content[:-1]),
-            _ckpt_value(b"n" * 5000, list(tensor.shape), b"Float32", content),
-            _ckpt_value(b"\xff\xfe", list(tensor.shape), b"Float32", content),
-            b"\x0a" + _varint(2**40) + content,
+            ckpt_value(name.encode(), rng.choice(dims), b"Float32", content),
+            ckpt_value(name.encode(), list(tensor.shape), b"Float32", content[:-1]),
+            ckpt_value(b"n" * 5000, list(tensor.shape), b"Float32", content),
+            ckpt_value(b"\xff\xfe", list(tensor.shape), b"Float32", content),
+            b"\x0a" + varint(2**40) + content,
             b"\x0a" + b"\xff" * 30,
             b"\x0b\x0c",
             b"\x0a\x00" * 200_000,
@@ -277,7 +230,7 @@ class Fuzzer:
         tensor.view(-1)[rng.randrange(tensor.numel())] = rng.choice([float("nan"), float("inf"), -float("inf")])
         if rng.random() < 0.3:
             values = [*self.ckpt_values]
-            values[list(self.state).index(name)] = _ckpt_value(
+            values[list(self.state).index(name)] = ckpt_value(
                 name.encode(), list(tensor.shape), b"Float32", tensor.numpy().tobytes()
             )
             return ".ckpt", b"".join(values)
@@ -295,14 +248,14 @@ class Fuzzer:
         touch = f"touch {marker}".encode()
         script = f"open({marker!r}, 'w').close()"
         evil = rng.choice([
-            _Evil(os.system, f"touch {marker}"),
-            _Evil(builtins.eval, script),
-            _Evil(builtins.exec, script),
-            _Evil(subprocess.check_call, ["touch", marker]),
-            _Evil(open, marker, "w"),
-            _Evil(torch.load, marker),
-            _Evil(getattr, "os", "system"),
-            _Evil(np.save, marker, np.zeros(1)),
+            Call(os.system, f"touch {marker}"),
+            Call(builtins.eval, script),
+            Call(builtins.exec, script),
+            Call(subprocess.check_call, ["touch", marker]),
+            Call(open, marker, "w"),
+            Call(torch.load, marker),
+            Call(getattr, "os", "system"),
+            Call(np.save, marker, np.zeros(1)),
         ])  # fmt: skip
         tree = rng.choice([evil, [evil], {"state_dict": {"a": evil}}, {"epoch": evil}, (1, (2, evil))])
         pickled = rng.choice([
@@ -316,7 +269,7 @@ class Fuzzer:
             b"\x80\x02\x82\x01.",
             b"\x80\x02ccollections\nOrderedDict\n)R}X\x07\x00\x00\x00__class\x8c\x01as\x62" + b"Q.",
         ])  # fmt: skip
-        return rng.choice([(".bin", _with_pickle(pickled)), (".pt", pickled), (".pth", _with_pickle(pickled))])
+        return rng.choice([(".bin", torch_archive(pickled)), (".pt", pickled), (".pth", torch_archive(pickled))])
 
     def kind_pickle_bomb(self, rng):
         nest = b"\x80\x02)" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(200))
@@ -334,7 +287,7 @@ class Fuzzer:
             b"\x80\x02\x8b" + struct.pack("<I", 2**31 - 1) + b"x.",
             b"\x80\x02.", b"", b"t.", b"h\x05.", b"e.", b"\x80\x02}b.", b"\x80\x02K\x01Q.", b"\x80\x02NR.",
         ]  # fmt: skip
-        return ".bin", _with_pickle(rng.choice(bombs))
+        return ".bin", torch_archive(rng.choice(bombs))
 
     def kind_repeated_views(self, rng):
         """Tensors that claim far more numbers than the 16 that are stored."""
@@ -366,24 +319,23 @@ class Fuzzer:
             sizes = b"".join(b"(" + b"".join(map(integer, values)) + b"t" for values in (shape, strides))
             tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + integer(0) + sizes
             out += text(name) + tensor + b"\x89ccollections\nOrderedDict\n)RtRs"
-        return _zip([("a/data.pkl", out + b"."), ("a/data/0", bytes(64)), ("a/version", b"3\n")])
+        return zip_archive([("a/data.pkl", out + b"."), ("a/data/0", bytes(64)), ("a/version", b"3\n")])
 
     # archives and folders
 
     def kind_zip_bomb(self, rng):
         choice = rng.randrange(4)
         if choice == 0:  # 20 MB of zeros in 20 kB
-            return ".bin", _zip([("a/data.pkl", bytes(20 << 20))], zipfile.ZIP_DEFLATED)
-        with zipfile.ZipFile(io.BytesIO(self.bin)) as archive:
-            members = [(member.filename, archive.read(member)) for member in archive.infolist()]
+            return ".bin", zip_archive([("a/data.pkl", bytes(20 << 20))], zipfile.ZIP_DEFLATED)
+        members = zip_members(self.bin)
         if choice == 1:
-            return ".bin", _zip(members, rng.choice([zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]))
+            return ".bin", zip_archive(members, rng.choice([zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]))
         if choice == 2:  # sizes that claim 4 GB
             data = bytearray(self.bin)
             position = data.rfind(b"PK\x01\x02", 0, data.rfind(b"archive/data/"))
             data[position + 20 : position + 28] = b"\xfe\xff\xff\xff" * 2
             return ".bin", bytes(data)
-        return ".bin", _zip([(f"a/data/{i}", b"") for i in range(rng.randrange(2, 3000))])
+        return ".bin", zip_archive([(f"a/data/{i}", b"") for i in range(rng.randrange(2, 3000))])
 
     def kind_other_archives(self, rng):
         good = "a/data.pkl"
@@ -397,7 +349,7 @@ class Fuzzer:
             [(good, pickle.dumps({"a": 1}, protocol=2))],
             [(good, pickle.dumps([1, 2], protocol=2))],
         ])  # fmt: skip
-        return ".bin", _zip(members)
+        return ".bin", zip_archive(members)
 
     def kind_shard_index(self, rng):
         folder = self.folder / f"shards{rng.randrange(10**9)}"
