@@ -22,6 +22,8 @@ from mindspore.common.initializer import (
 
 # Added to the scores of hidden keys. Finite, because the CPU's softmax corrupts its neighbours on a row of -inf.
 MASKED = -1e9
+EPSILON = 1e-5  # of layer norms
+FEW_NUMBERS = 8192  # up to here an operator more takes longer on the CPU than a slow kernel
 
 
 def new_parameter(init: Initializer, shape: tuple[int, ...], dtype: ms.Type, name: str) -> Parameter:
@@ -55,10 +57,41 @@ class LayerNorm(nn.Cell):
         super().__init__()
         self.gamma = new_parameter(One(), (width,), ms.float32, "gamma")
         self.beta = new_parameter(Zero(), (width,), ms.float32, "beta")
-        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=1e-5)
+        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=EPSILON)
+        self.on_cpu = LayerNormOnCPU() if ms.get_context("device_target") == "CPU" else None
 
     def construct(self, x: Tensor) -> Tensor:
+        if self.on_cpu is not None and x.size > FEW_NUMBERS:
+            return self.on_cpu(x.astype(ms.float32), self.gamma, self.beta)[0].astype(x.dtype)
         return self.layer_norm(x.astype(ms.float32), self.gamma, self.beta)[0].astype(x.dtype)
+
+
+class LayerNormOnCPU(nn.Cell):
+    """The operator LayerNorm, x (..., D) -> normalised (..., D), mean and variance (..., 1), with its gradient written
+    out, because the CPU's calls pow for every number. Rows and columns are tiled first: arithmetic that broadcasts
+    takes several times as long as the tiling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=EPSILON)
+
+    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.layer_norm(x, gamma, beta)
+
+    def bprop(
+        self, x: Tensor, gamma: Tensor, beta: Tensor, out: tuple[Tensor, ...], grads: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        width = x.shape[-1]
+        flat, grad = x.reshape(-1, width), grads[0].reshape(-1, width)  # (N, D)
+        mean, variance = out[1].reshape(-1, 1), out[2].reshape(-1, 1)  # (N, 1)
+        rows = (1, width)
+        scale = ops.tile(ops.rsqrt(variance + EPSILON), rows)
+        normal = (flat - ops.tile(mean, rows)) * scale
+        inner = grad * ops.tile(gamma[None], (flat.shape[0], 1))
+        offset = ops.tile(inner.sum(-1, keepdims=True) * (1 / width), rows)
+        slope = ops.tile((inner * normal).sum(-1, keepdims=True) * (1 / width), rows)
+        x_grad = (inner - offset - normal * slope) * scale
+        return x_grad.reshape(x.shape), (grad * normal).sum(0), grad.sum(0)
 
 
 class LayerScale(nn.Cell):
@@ -124,7 +157,6 @@ GELU_COEFFICIENTS = (
     1.5957684322262105,
 )
 GELU_CAP = 5.5**2
-FEW_NUMBERS = 8192
 
 
 def activation(quick_gelu: bool) -> nn.Cell:

@@ -37,11 +37,15 @@ class MultimodalTransformer(nn.Cell):
         """The decoder's output as its projection reads it, float32: (..., D) -> (..., D)."""
         return self.ln_final(x.astype(ms.float32))
 
+    def projection(self) -> Tensor:
+        """What `hidden` is multiplied by to become logits, (D, vocab_size)."""
+        return self.text_projection
+
     def logits(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., vocab_size), float32."""
         x = self.normalise(x)
         # flat: ops.matmul would copy the matrix for each caption of a batch
-        logits = ops.matmul(x.reshape(-1, x.shape[-1]), self.text_projection)
+        logits = ops.matmul(x.reshape(-1, x.shape[-1]), self.projection())
         return logits.reshape(*x.shape[:-1], logits.shape[-1])
 
     def run_blocks(self, image_embs: Tensor, text_embs: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from mindone_coca.model.parallel_layers import CrossAttention, ParallelBlock
 from mindone_coca.model.parallel_towers import ImageTower, ParallelDecoder, TextTower
 from mindone_coca.model.vit import Attention, FeedForward
 from mindone_coca.parallel_config import ParallelConfig
-from mindone_coca.training.losses import caption_loss_sums, contrastive_loss, count_labels
+from mindone_coca.training.losses import CaptionLossSums, contrastive_loss, count_labels
 
 
 class ParallelCoCa(ImageTextModel):
@@ -78,6 +78,7 @@ class ParallelCoCa(ImageTextModel):
         )
         self.text_decoder = ParallelDecoder(dim, multimodal_depth, dim_head, heads, ff_mult, dtype)
         self.text_decoder.token_table = self.text.token_emb.weight  # one parameter, in both towers
+        self.caption_sums = CaptionLossSums(pad_id)
         self.temperature = new_parameter(One(), (1,), ms.float32, "temperature")
         self.logit_bias = None
         self.config = config
@@ -150,11 +151,12 @@ class ParallelCoCa(ImageTextModel):
         image_embedding, image_tokens = self.visual.embed(image_tokens)
         if return_embeddings:
             return text_embedding, image_embedding
-        logits = self.text_decoder(image_tokens, text_tokens)
         if not return_loss:
-            return logits
+            return self.text_decoder(image_tokens, text_tokens)
+        hidden = self.text_decoder.hidden(image_tokens, text_tokens)
         count = ops.maximum(count_labels(labels, self.pad_id), 1.0)
-        loss = self.caption_loss_weight * caption_loss_sums(logits, labels, self.pad_id)[0] / count
+        loss_sum = self.caption_sums(hidden, self.text_decoder.projection(), labels)[0]
+        loss = self.caption_loss_weight * loss_sum / count
         image_latents = normalize(self.visual.img_to_latents(image_embedding))
         text_latents = normalize(self.text.text_to_latents(text_embedding))
         contrastive = contrastive_loss(image_latents, text_latents, self.temperature.sum())

@@ -140,6 +140,10 @@ class ParallelDecoder(nn.Cell):
         """The decoder's output as its projection reads it, float32: (..., dim) -> (..., dim)."""
         return self.norm(x.astype(ms.float32))
 
+    def projection(self) -> Tensor:
+        """What `hidden` is multiplied by to become logits, (dim, V): the token embeddings."""
+        return self.token_table.swapaxes(0, 1)
+
     def logits(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., V) by the token embeddings, float32."""
         return ops.dense(self.normalise(x), self.token_table)

@@ -12,7 +12,7 @@ from mindspore import Tensor, nn, ops
 from mindone_coca.training.parallel import Gather
 
 PAD_ID = 0  # what the tokenizer fills captions up with, and open_clip's CoCaLoss leaves out
-LENGTH_STEP = 16  # tokens, or a quarter of that for captions that short; every length is another graph to compile
+LENGTH_STEP, SHORT_STEP = 16, 2  # tokens; the second for captions up to the first. Each length is a graph to compile
 
 
 def caption_labels(text: np.ndarray) -> np.ndarray:
@@ -23,25 +23,55 @@ def caption_labels(text: np.ndarray) -> np.ndarray:
     """
     used = np.flatnonzero((text != PAD_ID).any(axis=0))
     longest = max(used[-1] + 1 if len(used) else 0, 2)
-    step = LENGTH_STEP if longest > LENGTH_STEP else LENGTH_STEP // 4
+    step = LENGTH_STEP if longest > LENGTH_STEP else SHORT_STEP
     return text[:, 1 : -(-longest // step) * step]
 
 
-def caption_loss_sums(logits: Tensor, labels: Tensor, pad_id: int = PAD_ID) -> tuple[Tensor, Tensor]:
-    """Of logits (B, T, V) at labels (B, T) that are no padding: the sum of the cross-entropies, and that of log(Z)^2,
-    with Z the softmax's denominator; both are 0 when all are padding.
+class CaptionLossSums(nn.Cell):
+    """Sums over the labels that are no padding of the cross-entropy and of log(Z)^2, with Z the softmax's denominator.
+
+    `construct` takes the decoder's output (B, T, D), the projection to logits (D, V) and labels (B, T); it returns the
+    two sums, 0 where all labels are padding, and for its own gradient log-probabilities (B T, V) and log Z (B T, 1).
+    They are all that it keeps, and the gradient makes one more array of that size (two, if the projection is trained):
+    logits are most of the memory and, in small models, of the time.
 
     Source: open_clip.loss.CoCaLoss.caption_loss, before its mean; PaLM's z-loss (arXiv 2204.02311, section 5).
     """
-    is_label = (labels != pad_id).astype(ms.float32)
-    log_probs = pick(ops.LogSoftmax(-1)(logits), labels)  # (B, T)
-    log_z = (pick(logits, labels) - log_probs) * is_label
-    return -(log_probs * is_label).sum(), (log_z * log_z).sum()
 
+    def __init__(self, pad_id: int = PAD_ID) -> None:
+        super().__init__()
+        self.pad_id = pad_id
+        self.log_softmax = ops.LogSoftmax(-1)
+        self.by_transposed, self.transposed_by = ops.MatMul(transpose_b=True), ops.MatMul(transpose_a=True)
 
-def pick(values: Tensor, labels: Tensor) -> Tensor:
-    """Of values (B, T, V) those at labels (B, T) -> (B, T)."""
-    return ops.gather_elements(values, 2, labels.astype(ms.int32)[..., None])[..., 0]
+    def construct(self, hidden: Tensor, projection: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        is_label, columns = self.flat(labels)
+        logits = ops.matmul(hidden.reshape(-1, hidden.shape[-1]), projection)  # (B T, V)
+        log_probs = self.log_softmax(logits)
+        at_labels = ops.gather_elements(log_probs, 1, columns)  # (B T, 1)
+        log_z = (ops.gather_elements(logits, 1, columns) - at_labels) * is_label
+        return -(at_labels * is_label).sum(), (log_z * log_z).sum(), log_probs, log_z
+
+    def bprop(
+        self, hidden: Tensor, projection: Tensor, labels: Tensor, out: tuple[Tensor, ...], grads: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        is_label, columns = self.flat(labels)
+        log_probs, log_z = out[2:]
+        # the gradient at a row of logits is `outer` times the probabilities, less `inner` at the label
+        inner = is_label * grads[0]  # (B T, 1)
+        outer = inner + 2.0 * grads[1] * log_z
+        probs = ops.exp(log_probs)
+        # both enter after the product, where rows are short
+        hidden_grad = outer * self.by_transposed(probs, projection)
+        hidden_grad = hidden_grad - inner * ops.gather(projection, columns[:, 0], 1).swapaxes(0, 1)
+        logits_grad = ops.tensor_scatter_elements(outer * probs, columns, -inner, 1, "add")
+        projection_grad = self.transposed_by(hidden.reshape(-1, hidden.shape[-1]), logits_grad)
+        return hidden_grad.reshape(hidden.shape), projection_grad, ops.zeros_like(labels)
+
+    def flat(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (B, T) -> 1.0 where one is no padding, and the label's column among the logits, both (B T, 1)."""
+        labels = labels.reshape(-1, 1).astype(ms.int32)
+        return (labels != self.pad_id).astype(ms.float32), labels
 
 
 def count_labels(labels: Tensor, pad_id: int = PAD_ID) -> Tensor:

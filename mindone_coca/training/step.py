@@ -13,7 +13,7 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindone_coca.model.encoding import ImageTextModel, normalize
 from mindone_coca.model.frames import VideoEncoder
-from mindone_coca.training.losses import PAD_ID, ContrastiveLoss, caption_labels, caption_loss_sums, count_labels
+from mindone_coca.training.losses import PAD_ID, CaptionLossSums, ContrastiveLoss, caption_labels, count_labels
 from mindone_coca.training.optim import AdamW, as_scalar
 from mindone_coca.training.parallel import Gather, Ranks, Sum
 from mindone_coca.training.settings import LossConfig
@@ -65,7 +65,7 @@ class Loss(nn.Cell):
         self.visual, self.text, self.text_decoder = VideoEncoder(model, fusion), model.text, model.text_decoder
         self.text_reads_all = model.text_reads_all
         self.logit_scale = model.logit_scale
-        self.contrast = Contrast(model, ranks)
+        self.contrast, self.caption_sums = Contrast(model, ranks), CaptionLossSums()
         self.caption_weight, self.contrastive_weight = config.caption_weight, config.contrastive_weight
         self.z_loss_weight = config.z_loss_weight
         self.sum = Sum(ranks)
@@ -93,8 +93,8 @@ class Loss(nn.Cell):
         caption = ops.zeros((), ms.float32)
         if self.caption_weight:
             # position t predicts token t + 1
-            logits = self.text_decoder(image_embs, token_embs[:, : labels.shape[1]])  # (b, L - 1, V)
-            caption, z_loss = caption_loss_sums(logits, labels)
+            hidden = self.text_decoder.hidden(image_embs, token_embs[:, : labels.shape[1]])  # (b, L - 1, D)
+            caption, z_loss, _, _ = self.caption_sums(hidden, self.text_decoder.projection(), labels)
             number = ops.maximum(count, 1.0)
             caption = caption / number
             total = total + self.caption_weight * caption
