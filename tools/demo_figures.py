@@ -11,6 +11,7 @@ weights.
 
 import argparse
 import io
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,10 +24,11 @@ from make_demo_data import make_image, make_video
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only
 
 from mindone_coca.captioner import VideoCaptioner
+from mindone_coca.cli import run_cli
 from mindone_coca.data.video import read_frames
-from mindone_coca.errors import InputError
 from mindone_coca.factory import find_config_and_weights
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "coca_tiny.safetensors"
@@ -101,16 +103,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--videos", type=int, default=100)
     arguments = parser.parse_args(argv)
-    try:
+
+    def program() -> None:
         captioner = VideoCaptioner(*find_config_and_weights(None, arguments.model_path))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for name, (images, captions) in (
-        ("unseen scenes", scenes(arguments.scenes)), ("unseen videos", middle_frames(arguments.videos))
-    ):  # fmt: skip
-        print(f"{name}, {measure(captioner, images, captions)}", flush=True)
-    return 0
+        for name, (images, captions) in (
+            ("unseen scenes", scenes(arguments.scenes)), ("unseen videos", middle_frames(arguments.videos))
+        ):  # fmt: skip
+            print(f"{name}, {measure(captioner, images, captions)}", flush=True)
+
+    return run_cli(program)
 
 
 if __name__ == "__main__":
