@@ -36,7 +36,7 @@ HELD_OUT_RELATIONS = {
     ("ring", "star", "vertical"), ("circle", "ring", "vertical"), ("cross", "square", "vertical"),
     ("ring", "triangle", "horizontal"), ("circle", "star", "horizontal"),
 }  # fmt: skip
-KINDS = {"one": 0.2, "two_kinds": 0.4, "alike": 0.15, "pair_and_one": 0.1, "three_kinds": 0.15}
+KINDS = {"one": 0.05, "two_kinds": 0.4, "alike": 0.12, "pair_and_one": 0.3, "three_kinds": 0.13}
 
 # lengths are in 64ths of the picture's side
 SIDE = 64.0
