@@ -5,11 +5,11 @@ RUN = $(VENV)/bin/python
 
 .PHONY: demo train-demo test test-slow lint clean
 
-# a small model with random weights: a trained one for the demo does not ship yet
+# the demo model captions the bundled video
 demo: $(VENV)/.installed
-	$(RUN) tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/demo/coca_model.safetensors
-	@echo "The model is drawn at random, so its caption is words without meaning. For real captions see README.md."
-	$(RUN) inference.py -c configs/coca_tiny.yaml --model_path outputs/demo/coca_model.safetensors --video_path assets/demo.mp4
+	rm -rf outputs/demo
+	$(RUN) inference.py -c configs/coca_tiny.yaml --video_path assets/demo.mp4 --output_dir outputs/demo --output_format txt html
+	@echo "The page of results: outputs/demo/captions.html"
 
 # the demo model's training, from nothing, and its figures
 train-demo: $(VENV)/.installed

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write weights drawn at random for a config: to try the pipeline without a download. Captions will mean nothing.
 
-python tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/demo/coca_model.safetensors [--seed 0]
+python tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/random/coca_model.safetensors [--seed 0]
 """
 
 import argparse
