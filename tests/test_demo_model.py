@@ -19,7 +19,6 @@ import demo_figures
 from demo_scenes import describe
 from make_demo_data import demo_scene
 
-shipped = pytest.mark.skipif(not demo_figures.WEIGHTS.exists(), reason="the trained demo model does not ship yet")
 REPOSITORY = Path(__file__).parents[1]
 
 
@@ -34,12 +33,10 @@ def test_words_are_compared_place_by_place():
     assert demo_figures.words_right("two green stars", "two green stars") == (2, 2)
 
 
-@shipped
 def test_the_bundled_video(captioner):
     assert captioner(REPOSITORY / "assets" / "demo.mp4") == describe(demo_scene())
 
 
-@shipped
 @pytest.mark.parametrize(
     ("scenes", "videos", "exact", "words", "recall"),
     [(100, 20, 0.85, 0.9, 0.85), pytest.param(1000, 100, 0.9, 0.97, 0.9, marks=pytest.mark.slow)],
@@ -52,7 +49,6 @@ def test_unseen_scenes_and_videos(captioner, scenes, videos, exact, words, recal
         assert figures.exact >= exact and figures.words >= words and figures.recall_at_1 >= recall
 
 
-@shipped
 def test_open_clip_gives_the_same_captions(captioner, tmp_path):
     target = tmp_path / "open_clip_pytorch_model.bin"
     arguments = ["--source", str(demo_figures.WEIGHTS), "--reverse", "--target", str(target), "--dtype", "float32"]
