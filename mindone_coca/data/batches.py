@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import mindspore.dataset as ds
 import numpy as np
 
-from ..errors import InputError
-from .mixing import Mixture
-from .samples import BadSample
+from mindone_coca.data.mixing import Mixture
+from mindone_coca.data.samples import BadSample
+from mindone_coca.errors import InputError
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..errors import InputError
-from .samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, PackedRows, Sample, Source, existing_file
+from mindone_coca.data.samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, PackedRows, Sample, Source, existing_file
+from mindone_coca.errors import InputError
 
 
 class Labelled:

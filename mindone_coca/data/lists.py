@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from .samples import PackedRows, Sample, as_captions, require_key
+from mindone_coca.data.samples import PackedRows, Sample, as_captions, require_key
+from mindone_coca.errors import InputError
 
 ListRow = tuple[str, dict[str, Any]]  # where it stands, for messages, and its columns
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .batches import Batches
-from .reading import SampleReader
-from .samples import Source
-from .settings import DataConfig
-from .sources import open_sources
+from mindone_coca.data.batches import Batches
+from mindone_coca.data.reading import SampleReader
+from mindone_coca.data.samples import Source
+from mindone_coca.data.settings import DataConfig
+from mindone_coca.data.sources import open_sources
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from tempfile import TemporaryDirectory
 from mindspore.dataset import MindDataset
 from mindspore.mindrecord import FileReader, FileWriter
 
-from ..errors import InputError
-from .samples import BadSample, Sample, Source, as_captions, require_key
+from mindone_coca.data.samples import BadSample, Sample, Source, as_captions, require_key
+from mindone_coca.errors import InputError
 
 SCHEMA = {"name": {"type": "string"}, "captions": {"type": "string"}, "image": {"type": "bytes"}}
 ROWS_AT_ONCE = 256  # written together; bounds the memory of the writer

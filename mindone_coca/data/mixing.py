@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..errors import InputError
+from mindone_coca.errors import InputError
 
 
 class Mixture:

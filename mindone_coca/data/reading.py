@@ -9,11 +9,11 @@ from tempfile import NamedTemporaryFile
 import numpy as np
 from PIL import Image
 
-from ..errors import InputError
-from .batches import Reading
-from .samples import VIDEO_SUFFIXES, BadSample, Sample, Source
-from .video import read_frames
-from .video_file import VideoFile
+from mindone_coca.data.batches import Reading
+from mindone_coca.data.samples import VIDEO_SUFFIXES, BadSample, Sample, Source
+from mindone_coca.data.video import read_frames
+from mindone_coca.data.video_file import VideoFile
+from mindone_coca.errors import InputError
 
 FRAME_TYPES = ("middle", "random", "multi_frames")
 

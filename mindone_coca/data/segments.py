@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from av.video.reformatter import VideoReformatter
 
-from .video import Shot, end_time, open_video, read_shot, video_frame
-from .video_file import DecodedFrame, VideoFile
+from mindone_coca.data.video import Shot, end_time, open_video, read_shot, video_frame
+from mindone_coca.data.video_file import DecodedFrame, VideoFile
 
 SCENE_THRESHOLD = 3.0  # PySceneDetect's own default
 SHORTEST_SCENE = 0.6  # seconds; likewise

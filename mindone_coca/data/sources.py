@@ -5,14 +5,14 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from ..typed_mapping import from_dict, value_differs
-from .labels import ClassFolders, Labelled, folder_names, read_label_names
-from .lists import read_coco, read_jsonl, read_table
-from .mindrecord import MindRecord
-from .samples import Source, existing_file, existing_folder
-from .settings import DataConfig, SourceConfig
-from .webdataset import TarShards, find_files
+from mindone_coca.data.labels import ClassFolders, Labelled, folder_names, read_label_names
+from mindone_coca.data.lists import read_coco, read_jsonl, read_table
+from mindone_coca.data.mindrecord import MindRecord
+from mindone_coca.data.samples import Source, existing_file, existing_folder
+from mindone_coca.data.settings import DataConfig, SourceConfig
+from mindone_coca.data.webdataset import TarShards, find_files
+from mindone_coca.errors import InputError
+from mindone_coca.typed_mapping import from_dict, value_differs
 
 _BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "coco", ".tar": "webdataset"}
 # The settings of SourceConfig that a format has beside path, format, weight and those for labels.

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from .labels import ClassFolders, read_label_names
-from .lists import file_sample, jsonl_rows, require_files, table_rows
-from .samples import PackedRows, Sample, existing_file, existing_folder
-from .settings import DataConfig, SourceConfig
-from .sources import refuse_settings, source_format
+from mindone_coca.data.labels import ClassFolders, read_label_names
+from mindone_coca.data.lists import file_sample, jsonl_rows, require_files, table_rows
+from mindone_coca.data.samples import PackedRows, Sample, existing_file, existing_folder
+from mindone_coca.data.settings import DataConfig, SourceConfig
+from mindone_coca.data.sources import refuse_settings, source_format
+from mindone_coca.errors import InputError
 
 SENTENCES = {"vqa": "question", "entailment": "sentence", "nlvr2": "sentence"}  # the columns where there is text
 LABELS = {"vqa": "answer"}  # "label" for the others

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
-from ..typed_mapping import nearest
-from .batches import Batches, Reading
-from .reading import FrameReader
-from .settings import TASKS, DataConfig
-from .sources import source_configs
-from .task_rows import SENTENCES, TaskRows, open_task_rows
+from mindone_coca.data.batches import Batches, Reading
+from mindone_coca.data.reading import FrameReader
+from mindone_coca.data.settings import TASKS, DataConfig
+from mindone_coca.data.sources import source_configs
+from mindone_coca.data.task_rows import SENTENCES, TaskRows, open_task_rows
+from mindone_coca.errors import InputError
+from mindone_coca.typed_mapping import nearest
 
 
 @dataclass(frozen=True)

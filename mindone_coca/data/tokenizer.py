@@ -11,7 +11,7 @@ import ftfy
 import numpy as np
 import regex
 
-from ..errors import InputError
+from mindone_coca.errors import InputError
 
 _MERGES_FILE = "bpe_simple_vocab_16e6.txt.gz"
 _N_MERGES = 48894  # the file holds more; CLIP's vocabulary stops at 49408 = 2 * 256 bytes + merges + 2 specials

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
-from ..errors import InputError
-from .video_file import DecodedFrame, VideoFile
+from mindone_coca.data.video_file import DecodedFrame, VideoFile
+from mindone_coca.errors import InputError
 
 FRAME_TYPES = ("middle", "multi_frames", "mutil_frames")  # the last is the older port's spelling of the second
 

@@ -19,7 +19,7 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from ..errors import InputError
+from mindone_coca.errors import InputError
 
 _MICROSECONDS = 1_000_000  # unit of a container's start time
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
-from ..files import atomic_path
-from .samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadSample, PackedRows, Sample, as_captions
+from mindone_coca.data.samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadSample, PackedRows, Sample, as_captions
+from mindone_coca.errors import InputError
+from mindone_coca.files import atomic_path
 
 log = logging.getLogger(__name__)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
