@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindone_coca.cli import (
+from mindone_coca.cli.common import (
     Parser,
     add_device_options,
     add_generation_options,
@@ -31,8 +31,8 @@ from mindone_coca.cli import (
 from mindone_coca.errors import InputError
 
 if TYPE_CHECKING:
-    from mindone_coca.captioner import VideoCaptioner
-    from mindone_coca.collection.options import CaptionOptions
+    from mindone_coca.captioning.captioner import VideoCaptioner
+    from mindone_coca.captioning.options import CaptionOptions
     from mindone_coca.data.settings import SourceConfig
     from mindone_coca.evaluation.samples import Samples
 
@@ -173,8 +173,8 @@ def load_model(
     arguments: argparse.Namespace, prompt: str | None = None, **generation: object
 ) -> tuple["VideoCaptioner", "CaptionOptions", dict[str, str]]:
     """The model, how it is to be used, and what the report is to say of it."""
-    from mindone_coca.captioner import VideoCaptioner
-    from mindone_coca.collection.options import CaptionOptions
+    from mindone_coca.captioning.captioner import VideoCaptioner
+    from mindone_coca.captioning.options import CaptionOptions
     from mindone_coca.collection.run import model_name
     from mindone_coca.factory import find_config_and_weights
 

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mindone_coca.cli import (
+from mindone_coca.cli.common import (
     Parser,
     add_device_options,
     add_generation_options,
@@ -114,8 +114,8 @@ def run(arguments: argparse.Namespace) -> int | None:
 
 
 def caption_one(arguments: argparse.Namespace, config: "ModelConfig", weights: Path) -> None:
-    from mindone_coca.captioner import VideoCaptioner, one_line
-    from mindone_coca.data.video import read_frames
+    from mindone_coca.captioning.captioner import VideoCaptioner, one_line
+    from mindone_coca.video.frames import read_frames
 
     # the file first: a wrong name should not cost the time to load a model
     frames = read_frames(arguments.video_path[0], arguments.frame_type, arguments.num_frames)
@@ -125,11 +125,11 @@ def caption_one(arguments: argparse.Namespace, config: "ModelConfig", weights: P
 
 
 def caption_collection(arguments: argparse.Namespace, inputs: "Inputs", config: "ModelConfig", weights: Path) -> int:
-    from mindone_coca.captioner import VideoCaptioner
-    from mindone_coca.collection.options import CaptionOptions
+    from mindone_coca.captioning.captioner import VideoCaptioner
+    from mindone_coca.captioning.options import CaptionOptions
     from mindone_coca.collection.plan import Shard
     from mindone_coca.collection.run import CollectionRun, Output
-    from mindone_coca.data.video import open_video
+    from mindone_coca.video.frames import open_video
 
     shard = Shard.parse(arguments.shard) if arguments.shard else Shard.from_msrun()
     if shard.count > 1 and arguments.output_dir is None:
@@ -153,8 +153,8 @@ def caption_collection(arguments: argparse.Namespace, inputs: "Inputs", config: 
 
 
 def search(arguments: argparse.Namespace, config: "ModelConfig", weights: Path) -> None:
-    from mindone_coca.captioner import VideoCaptioner
-    from mindone_coca.collection.captioning import encode_texts
+    from mindone_coca.captioning.batches import encode_texts
+    from mindone_coca.captioning.captioner import VideoCaptioner
     from mindone_coca.collection.run import model_name
     from mindone_coca.collection.search import best_moments, features_folder
 

@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from mindone_coca.cli import Parser, run_cli
+from mindone_coca.cli.common import Parser, run_cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -108,9 +108,9 @@ class Benchmark:
         self.add("device idle", float(idle), "%")
 
     def cost(self, count: int = 24, rounds: int = 3) -> None:
-        from mindone_coca.collection.captioning import PassageCaptioner
-        from mindone_coca.collection.options import CaptionOptions
-        from mindone_coca.collection.reading import PassageReader, ReadAhead
+        from mindone_coca.captioning.batches import PassageCaptioner
+        from mindone_coca.captioning.options import CaptionOptions
+        from mindone_coca.captioning.reading import PassageReader, ReadAhead
 
         captioner = self.captioner()
         model, size = captioner.model, captioner.config.vision_cfg.image_hw
@@ -156,7 +156,7 @@ class Benchmark:
         self.add("collection against one image at a time", collection / single, "x")
 
     def memory(self) -> None:
-        from tests.data.clips import REAL_CLIPS, run_ffmpeg
+        from tests.video.clips import REAL_CLIPS, run_ffmpeg
 
         minute, hour = self.folder / "minute.mp4", self.folder / "hour.mp4"
         loop = ["-stream_loop", "-1", "-i", REAL_CLIPS[0], "-t", "60"]

@@ -22,7 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
 from mindone_coca.config import load_model_config  # noqa: E402
-from mindone_coca.weights.entry import Entry  # noqa: E402
+from mindone_coca.weights.formats.entry import Entry  # noqa: E402
 from mindone_coca.weights.save import save_weights  # noqa: E402
 from mindone_coca.weights.shapes import expected_shapes  # noqa: E402
 

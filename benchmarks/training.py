@@ -28,8 +28,8 @@ SMALL = {
 
 
 def compare(config: dict, batch: int, turns: int) -> None:
+    from mindone_coca.distributed import Ranks
     from mindone_coca.training.optim import AdamW
-    from mindone_coca.training.parallel import Ranks
     from mindone_coca.training.step import TrainStep
     from tests.models import from_reference
     from tests.reference import random_reference, torch
@@ -68,9 +68,9 @@ def compare(config: dict, batch: int, turns: int) -> None:
 
 
 def large() -> None:
+    from mindone_coca.distributed import Ranks
     from mindone_coca.factory import create_model
     from mindone_coca.training.optim import AdamW
-    from mindone_coca.training.parallel import Ranks
     from mindone_coca.training.step import TrainStep
     from tests.training.reference_training import make_batch
 

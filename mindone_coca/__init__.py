@@ -8,15 +8,15 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CoCa": "mindone_coca.model.coca",
-    "ParallelCoCa": "mindone_coca.model.parallel_coca",
+    "CoCa": "mindone_coca.model.open_clip.model",
+    "ParallelCoCa": "mindone_coca.model.coca_pytorch.model",
     "CLIPVisionCfg": "mindone_coca.config",
     "CLIPTextCfg": "mindone_coca.config",
     "MultimodalCfg": "mindone_coca.config",
     "create_model": "mindone_coca.factory",
-    "create_transforms": "mindone_coca.data.transforms",
-    "Tokenizer": "mindone_coca.data.tokenizer",
-    "VideoCaptioner": "mindone_coca.captioner",
+    "create_transforms": "mindone_coca.preprocess.transforms",
+    "Tokenizer": "mindone_coca.preprocess.tokenizer",
+    "VideoCaptioner": "mindone_coca.captioning.captioner",
 }
 __all__ = list(_HOMES)
 

@@ -18,12 +18,9 @@ from mindone_coca.errors import InputError
 from mindone_coca.typed_mapping import from_dict, nearest, read_mapping, show, value_differs
 
 if typing.TYPE_CHECKING:
-    from mindone_coca.parallel_config import ParallelConfig
+    from mindone_coca.model.coca_pytorch.config import ParallelConfig
 
-_INSTALLED = Path(__file__).parent / "configs"
-CONFIG_DIR = (
-    _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parent.parent / "configs"
-)  # a checkout keeps it on top
+CONFIG_DIR = Path(__file__).parent / "configs"  # in a checkout a link to the folder on top
 DTYPES = ("float32", "float16", "bfloat16")
 
 
@@ -257,7 +254,7 @@ def load_model_config(
 
     The key `family` chooses the architecture: `coca`, open_clip's and the default, or `parallel_coca`, coca-pytorch's.
     """
-    from mindone_coca.parallel_config import FAMILY, ParallelConfig, check_parallel_config
+    from mindone_coca.model.coca_pytorch.config import FAMILY, ParallelConfig, check_parallel_config
 
     if isinstance(config, ParallelConfig):
         check_parallel_config(config, "model config")

@@ -11,11 +11,11 @@ from mindspore.nn.utils import no_init_parameters
 from mindone_coca import device
 from mindone_coca.config import ModelConfig, find_config, load_model_config
 from mindone_coca.errors import InputError
-from mindone_coca.model.coca import CoCa
-from mindone_coca.model.parallel_coca import ParallelCoCa
-from mindone_coca.model.vision import VisionTransformer
-from mindone_coca.model.vit import build_vit
-from mindone_coca.parallel_config import ParallelConfig
+from mindone_coca.model.coca_pytorch.config import ParallelConfig
+from mindone_coca.model.coca_pytorch.model import ParallelCoCa
+from mindone_coca.model.coca_pytorch.vit import build_vit
+from mindone_coca.model.open_clip.model import CoCa
+from mindone_coca.model.open_clip.vision import VisionTransformer
 from mindone_coca.weights.infer import config_beside
 from mindone_coca.weights.load import load_weights
 from mindone_coca.weights.source import weights_in_folder

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from mindone_coca import captioner
+from mindone_coca.captioning import captioner
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import copy
 import mindspore as ms
 import numpy as np
 
-from mindone_coca.model.coca import CoCa
+from mindone_coca.model.open_clip.model import CoCa
 from mindone_coca.weights.names import to_mindspore
 from tests.reference import numpy_state
 

@@ -7,10 +7,10 @@ import mindspore as ms
 import numpy as np
 
 from mindone_coca.factory import build_model
-from mindone_coca.model.parallel_coca import ParallelCoCa
-from mindone_coca.parallel_config import ParallelConfig
+from mindone_coca.model.coca_pytorch.config import ParallelConfig
+from mindone_coca.model.coca_pytorch.model import ParallelCoCa
+from mindone_coca.model.coca_pytorch.names import is_derived
 from mindone_coca.weights.names import to_mindspore
-from mindone_coca.weights.parallel_names import is_derived
 from tests.reference import torch
 
 # isort: split

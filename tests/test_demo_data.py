@@ -16,9 +16,9 @@ from PIL import Image
 from mindone_coca.config import load_model_config
 from mindone_coca.data.loader import open_data
 from mindone_coca.data.settings import DataConfig
-from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_train_transforms
-from mindone_coca.data.video import read_frames
+from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.preprocess.transforms import create_train_transforms
+from mindone_coca.video.frames import read_frames
 from mindone_coca.weights.shapes import expected_shapes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindone_coca.captioner import VideoCaptioner
-from mindone_coca.data.video import read_frames
+from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.factory import find_config_and_weights
+from mindone_coca.video.frames import read_frames
 from tests.reference import ReferenceCoCa, torch
 from tools.model_conversion import coca_convert
 

@@ -13,10 +13,10 @@ import yaml
 from PIL import Image
 
 import inference
-from mindone_coca.captioner import VideoCaptioner
-from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_transforms
-from mindone_coca.data.video import read_frames
+from mindone_coca.captioning.captioner import VideoCaptioner
+from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.preprocess.transforms import create_transforms
+from mindone_coca.video.frames import read_frames
 from tests.models import make_config
 from tests.reference import open_clip, random_reference, torch
 

@@ -15,7 +15,7 @@ assert Tokenizer()(["a dog"], 5).tolist() == [[49406, 320, 1929, 49407, 0]]
 for name in ("coca_vit-l-14", "coca_vit-b-32", "coca_base", "configs/coca_vit-l-14.yaml"):
     print(load_model_config(name).embed_dim)
 from mindone_coca.factory import create_model
-import mindone_coca.captioner
+import mindone_coca.captioning.captioner
 """
 
 

@@ -26,10 +26,10 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only
 
-from mindone_coca.captioner import VideoCaptioner
-from mindone_coca.cli import run_cli
-from mindone_coca.data.video import read_frames
+from mindone_coca.captioning.captioner import VideoCaptioner
+from mindone_coca.cli.common import run_cli
 from mindone_coca.factory import find_config_and_weights
+from mindone_coca.video.frames import read_frames
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "coca_tiny.safetensors"
 BATCH = 50

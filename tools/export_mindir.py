@@ -27,13 +27,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindone_coca.cli import run_cli
+from mindone_coca.cli.common import run_cli
 from mindone_coca.config import DTYPES, CLIPTextCfg, PreprocessCfg
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model, find_config_and_weights
 from mindone_coca.generation.engine import TokenStep
 from mindone_coca.generation.generate import EOT_TOKEN_ID, SOT_TOKEN_ID, engine_of
-from mindone_coca.model.coca import CoCa, normalize
+from mindone_coca.model.open_clip.model import CoCa, normalize
 
 MANIFEST = "manifest.json"
 

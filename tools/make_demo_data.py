@@ -29,10 +29,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindone_coca.cli import run_cli
-from mindone_coca.data.video import read_frames
+from mindone_coca.cli.common import run_cli
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
+from mindone_coca.video.frames import read_frames
 
 SPLITS = {"train": 0, "val": 1, "held_out": 2, "videos": 3, "demo": 4, "single": 5}
 SHARD_SIZE = 5000

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindone_coca.cli import run_cli
+from mindone_coca.cli.common import run_cli
 from mindone_coca.data.mindrecord import write_mindrecord
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.data.sources import open_sources

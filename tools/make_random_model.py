@@ -18,7 +18,7 @@ except ModuleNotFoundError:  # run from a checkout that is not installed
 import mindspore as ms
 
 from mindone_coca import create_model
-from mindone_coca.cli import run_cli
+from mindone_coca.cli.common import run_cli
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
 

@@ -12,12 +12,12 @@ from typing import Any
 from tqdm import tqdm
 
 from mindone_coca import __version__
-from mindone_coca.captioner import VideoCaptioner, make_transform
-from mindone_coca.collection.captioning import PassageCaptioner
+from mindone_coca.captioning.batches import PassageCaptioner
+from mindone_coca.captioning.captioner import VideoCaptioner, make_transform
+from mindone_coca.captioning.options import CaptionOptions
+from mindone_coca.captioning.reading import Passage, PassageReader, ReadAhead, ReadingFailed
 from mindone_coca.collection.journal import Journal, Record, Results, exclusive, file_size
-from mindone_coca.collection.options import CaptionOptions
 from mindone_coca.collection.plan import GROUP_SIZE, Shard, work_groups
-from mindone_coca.collection.reading import Passage, PassageReader, ReadAhead, ReadingFailed
 from mindone_coca.config import ModelConfig
 from mindone_coca.outputs.features import require_pyarrow
 from mindone_coca.outputs.schema import Provenance

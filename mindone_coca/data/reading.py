@@ -11,9 +11,9 @@ from PIL import Image
 
 from mindone_coca.data.batches import Reading
 from mindone_coca.data.samples import VIDEO_SUFFIXES, BadSample, Sample, Source
-from mindone_coca.data.video import read_frames
-from mindone_coca.data.video_file import VideoFile
 from mindone_coca.errors import InputError
+from mindone_coca.video.file import VideoFile
+from mindone_coca.video.frames import read_frames
 
 FRAME_TYPES = ("middle", "random", "multi_frames")
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mindone_coca.captioner import VideoCaptioner
-from mindone_coca.collection.captioning import PassageCaptioner
-from mindone_coca.collection.options import CaptionOptions
+from mindone_coca.captioning.batches import PassageCaptioner
+from mindone_coca.captioning.captioner import VideoCaptioner
+from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.evaluation.caption_scores import score_captions
 from mindone_coca.evaluation.reports import Example, choose_examples, write_report
 from mindone_coca.evaluation.samples import Item, Samples, progress

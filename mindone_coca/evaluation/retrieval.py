@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mindone_coca.captioner import VideoCaptioner
-from mindone_coca.collection.options import CaptionOptions
+from mindone_coca.captioning.captioner import VideoCaptioner
+from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.evaluation.reports import Example, choose_examples, write_report
 from mindone_coca.evaluation.samples import Samples, text_features
 

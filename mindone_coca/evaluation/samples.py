@@ -12,14 +12,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mindone_coca.captioner import VideoCaptioner
-from mindone_coca.collection.captioning import PassageCaptioner, encode_texts
-from mindone_coca.collection.options import CaptionOptions
-from mindone_coca.collection.reading import Passage
+from mindone_coca.captioning.batches import PassageCaptioner, encode_texts
+from mindone_coca.captioning.captioner import VideoCaptioner
+from mindone_coca.captioning.options import CaptionOptions
+from mindone_coca.captioning.reading import Passage
 from mindone_coca.data.reading import decode_image, file_of
 from mindone_coca.data.samples import VIDEO_SUFFIXES, BadSample, Sample, Source
-from mindone_coca.data.video import read_frames
 from mindone_coca.errors import InputError
+from mindone_coca.video.frames import read_frames
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mindone_coca.captioner import VideoCaptioner
-from mindone_coca.collection.captioning import encode_texts
-from mindone_coca.collection.options import CaptionOptions
+from mindone_coca.captioning.batches import encode_texts
+from mindone_coca.captioning.captioner import VideoCaptioner
+from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.config import find_config
 from mindone_coca.data.labels import ClassFolders, folder_names, read_label_names
 from mindone_coca.data.settings import DataConfig, SourceConfig

@@ -13,9 +13,9 @@ from mindspore import Tensor, nn, ops
 
 from mindone_coca import graph_cache
 from mindone_coca.graph_cache import tag_cell
-from mindone_coca.model.coca import CoCa
-from mindone_coca.model.encoding import ImageTextModel
+from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.layers import MASKED, attend, merge_heads
+from mindone_coca.model.open_clip.model import CoCa
 
 LENGTH_STEP = 32  # cache lengths are multiples of this, up to the context
 ENCODE_BATCHES = (8, 4, 2, 1)

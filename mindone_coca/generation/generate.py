@@ -11,10 +11,10 @@ from mindspore import Tensor
 from mindone_coca.errors import InputError
 from mindone_coca.generation.beam_search import beam_search
 from mindone_coca.generation.engine import DecodeEngine
-from mindone_coca.generation.parallel_engine import PARALLEL_CELLS
 from mindone_coca.generation.sampling import sample
-from mindone_coca.model.encoding import ImageTextModel, as_tensor
-from mindone_coca.model.parallel_coca import ParallelCoCa
+from mindone_coca.model.base import ImageTextModel, as_tensor
+from mindone_coca.model.coca_pytorch.decoding import PARALLEL_CELLS
+from mindone_coca.model.coca_pytorch.model import ParallelCoCa
 
 SOT_TOKEN_ID, EOT_TOKEN_ID = 49406, 49407
 GENERATION_TYPES = ("beam_search", "top_k", "top_p")

@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mindone_coca.captioner import make_transform
+from mindone_coca.captioning.captioner import make_transform
 from mindone_coca.data.settings import DataConfig
-from mindone_coca.data.tasks import TaskBatch, open_task_data
-from mindone_coca.data.tokenizer import Tokenizer
 from mindone_coca.errors import InputError
 from mindone_coca.evaluation.reports import EXAMPLES, Example, write_report
 from mindone_coca.files import atomic_path
+from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.tasks.data import TaskBatch, open_task_data
 from mindone_coca.tasks.load import load_task_model, read_task_cfg
 from mindone_coca.tasks.predict import Predictor, predict_all
 from mindone_coca.training.validation import to_pixels

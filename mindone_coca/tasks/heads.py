@@ -7,10 +7,10 @@ from mindspore.common.initializer import Normal
 
 from mindone_coca.config import ModelConfig
 from mindone_coca.errors import InputError
-from mindone_coca.model.encoding import ImageTextModel
+from mindone_coca.model.base import ImageTextModel
+from mindone_coca.model.coca_pytorch.config import ParallelConfig
 from mindone_coca.model.layers import MASKED, AttentionalPooler, LayerNorm, Linear, new_parameter
-from mindone_coca.model.vision import interpolation
-from mindone_coca.parallel_config import ParallelConfig
+from mindone_coca.model.open_clip.vision import interpolation
 from mindone_coca.tasks.settings import TaskCfg
 from mindone_coca.training.optim import unreached
 

@@ -10,10 +10,11 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mindone_coca.captioner import make_transform
-from mindone_coca.data.tasks import TaskBatch, TaskData, open_task_data
+from mindone_coca.captioning.captioner import make_transform
+from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.errors import InputError
 from mindone_coca.tasks.cache import FeatureCache, weights_key
+from mindone_coca.tasks.data import TaskBatch, TaskData, open_task_data
 from mindone_coca.tasks.heads import Classifier, default_heads, no_text
 from mindone_coca.tasks.predict import Predictor, predict_all
 from mindone_coca.tasks.settings import TaskCfg
@@ -21,10 +22,9 @@ from mindone_coca.tasks.step import MicroBatch, TaskStep
 from mindone_coca.training.checkpoints import export
 from mindone_coca.training.job import open_model, set_precision, training_transform
 from mindone_coca.training.optim import AdamW, freeze, freeze_matching
-from mindone_coca.training.parallel import Ranks, Sum
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.validation import write_page
-from mindone_coca.weights.entry import Entry
+from mindone_coca.weights.formats.entry import Entry
 
 
 class TaskJob:

@@ -5,7 +5,7 @@ import os
 from mindone_coca.config import ModelConfig, find_config
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model, find_config_and_weights
-from mindone_coca.parallel_config import ParallelConfig
+from mindone_coca.model.coca_pytorch.config import ParallelConfig
 from mindone_coca.tasks.heads import Classifier
 from mindone_coca.tasks.settings import TaskCfg
 from mindone_coca.typed_mapping import from_dict, read_mapping

@@ -6,8 +6,8 @@ from contextlib import closing
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindone_coca.data.tasks import TaskBatch, TaskData
 from mindone_coca.tasks.cache import FeatureCache
+from mindone_coca.tasks.data import TaskBatch, TaskData
 from mindone_coca.tasks.heads import Classifier, no_text
 
 

@@ -15,10 +15,10 @@ from mindspore import Parameter, Tensor
 from mindone_coca.config import ModelConfig
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
-from mindone_coca.parallel_config import ParallelConfig
-from mindone_coca.weights.entry import Entry
+from mindone_coca.model.coca_pytorch.config import ParallelConfig
+from mindone_coca.weights.formats.entry import Entry
+from mindone_coca.weights.formats.safetensors_file import read_safetensors
 from mindone_coca.weights.names import HEAD, to_open_clip
-from mindone_coca.weights.safetensors_file import read_safetensors
 from mindone_coca.weights.save import save_weights
 
 log = logging.getLogger(__name__)

@@ -10,26 +10,26 @@ import numpy as np
 from mindspore import Parameter, Tensor
 from PIL import Image
 
-from mindone_coca.captioner import make_transform
+from mindone_coca.captioning.captioner import make_transform
 from mindone_coca.config import ModelConfig, load_model_config
 from mindone_coca.data.loader import Batch, TrainingData, open_data
-from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_train_transforms
+from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model
-from mindone_coca.model.coca import CoCa
-from mindone_coca.model.frames import VideoEncoder
-from mindone_coca.model.parallel_coca import ParallelCoCa
-from mindone_coca.parallel_config import ParallelConfig
+from mindone_coca.losses import PAD_ID
+from mindone_coca.model.coca_pytorch.config import ParallelConfig
+from mindone_coca.model.coca_pytorch.model import ParallelCoCa
+from mindone_coca.model.open_clip.model import CoCa
+from mindone_coca.model.video import VideoEncoder
+from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.preprocess.transforms import create_train_transforms
 from mindone_coca.tasks.settings import crops_randomly
 from mindone_coca.training.checkpoints import export
-from mindone_coca.training.losses import PAD_ID
 from mindone_coca.training.optim import AdamW, freeze, freeze_unreached
-from mindone_coca.training.parallel import Ranks
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.step import TrainStep
 from mindone_coca.training.validation import Evaluate, caption_tokens, evaluate, write_page
-from mindone_coca.weights.entry import Entry
+from mindone_coca.weights.formats.entry import Entry
 
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 

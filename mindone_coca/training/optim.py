@@ -10,10 +10,10 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindone_coca.config import ModelConfig
+from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.errors import InputError
-from mindone_coca.model.encoding import ImageTextModel
-from mindone_coca.parallel_config import ParallelConfig
-from mindone_coca.training.parallel import Ranks, Sum
+from mindone_coca.model.base import ImageTextModel
+from mindone_coca.model.coca_pytorch.config import ParallelConfig
 from mindone_coca.training.settings import OptimConfig
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's limit of the temperature, as open_clip clamps it

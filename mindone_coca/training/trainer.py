@@ -15,6 +15,7 @@ from mindspore import Tensor
 from mindspore.profiler import profile, tensorboard_trace_handler
 
 from mindone_coca import device
+from mindone_coca.distributed import start_ranks
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 from mindone_coca.tasks.job import TaskJob
@@ -22,7 +23,6 @@ from mindone_coca.training.checkpoints import Checkpoints, Position, entries_of
 from mindone_coca.training.curves import draw_curves
 from mindone_coca.training.job import CocaJob, Job
 from mindone_coca.training.optim import learning_rate
-from mindone_coca.training.parallel import start_ranks
 from mindone_coca.training.progress import Metrics, Progress
 from mindone_coca.training.settings import TrainConfig
 

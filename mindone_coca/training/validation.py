@@ -12,10 +12,10 @@ from PIL import Image
 
 from mindone_coca.config import PreprocessCfg
 from mindone_coca.data.loader import Batch, TrainingData
-from mindone_coca.data.tokenizer import Tokenizer
 from mindone_coca.files import atomic_path
-from mindone_coca.model.encoding import ImageTextModel
-from mindone_coca.training.losses import caption_labels
+from mindone_coca.losses import caption_labels
+from mindone_coca.model.base import ImageTextModel
+from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.training.optim import as_scalar
 from mindone_coca.training.settings import LossConfig
 from mindone_coca.training.step import Loss

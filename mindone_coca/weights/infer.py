@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mindone_coca.config import CONFIG_DIR, ModelConfig, load_model_config
 from mindone_coca.errors import InputError
-from mindone_coca.parallel_config import ParallelConfig
-from mindone_coca.weights.infer_parallel import UNKNOWABLE, parallel_data
-from mindone_coca.weights.parallel_names import TOKENS
+from mindone_coca.model.coca_pytorch.config import ParallelConfig
+from mindone_coca.model.coca_pytorch.infer import UNKNOWABLE, parallel_data
+from mindone_coca.model.coca_pytorch.names import TOKENS
 from mindone_coca.weights.shapes import Shapes, check_shapes, parameter_shapes, same_shape
 from mindone_coca.weights.source import INDEX_SUFFIX
 

@@ -7,10 +7,10 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from mindone_coca.errors import InputError
-from mindone_coca.weights.dtypes import DTYPES, WEIGHT_DTYPES, cast, count_nonfinite
-from mindone_coca.weights.entry import Entry, Weights
+from mindone_coca.model.coca_pytorch.names import without_derived
+from mindone_coca.weights.formats.dtypes import DTYPES, WEIGHT_DTYPES, cast, count_nonfinite
+from mindone_coca.weights.formats.entry import Entry, Weights
 from mindone_coca.weights.names import naming, to_mindspore, to_open_clip
-from mindone_coca.weights.parallel_names import without_derived
 from mindone_coca.weights.shapes import check_shapes
 from mindone_coca.weights.source import open_weights
 

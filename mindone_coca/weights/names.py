@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 
 from mindone_coca.errors import InputError
-from mindone_coca.weights.parallel_names import PARALLEL_TABLE, TOKENS
+from mindone_coca.model.coca_pytorch.names import PARALLEL_TABLE, TOKENS
 
 # (open_clip, MindSpore)
 _SINGLE = [

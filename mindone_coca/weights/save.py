@@ -5,11 +5,11 @@ from pathlib import Path
 
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
-from mindone_coca.weights.entry import Entry
-from mindone_coca.weights.mindspore_file import write_mindspore
-from mindone_coca.weights.safetensors_file import write_safetensors
+from mindone_coca.weights.formats.entry import Entry
+from mindone_coca.weights.formats.mindspore_file import write_mindspore
+from mindone_coca.weights.formats.safetensors_file import write_safetensors
+from mindone_coca.weights.formats.torch_file import write_torch
 from mindone_coca.weights.source import TORCH_SUFFIXES
-from mindone_coca.weights.torch_file import write_torch
 
 
 def save_weights(path: str | Path, entries: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> None:

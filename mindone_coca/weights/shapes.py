@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mindone_coca.config import CLIPVisionCfg, ModelConfig
 from mindone_coca.errors import InputError
-from mindone_coca.parallel_config import ParallelConfig, ViTCfg
-from mindone_coca.weights.parallel_names import TIED, TOKENS, is_derived
+from mindone_coca.model.coca_pytorch.config import ParallelConfig, ViTCfg
+from mindone_coca.model.coca_pytorch.names import TIED, TOKENS, is_derived
 
 Shapes = dict[str, tuple[int, ...]]
 Item = tuple[str, tuple[int, ...]]

@@ -5,12 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from mindone_coca.errors import InputError
-from mindone_coca.weights.entry import Entry, MappedFile, Weights
-from mindone_coca.weights.mindspore_file import read_mindspore
+from mindone_coca.weights.formats.entry import Entry, MappedFile, Weights
+from mindone_coca.weights.formats.mindspore_file import read_mindspore
+from mindone_coca.weights.formats.safetensors_file import read_safetensors
+from mindone_coca.weights.formats.torch_file import read_torch
 from mindone_coca.weights.names import HEAD
-from mindone_coca.weights.safetensors_file import read_safetensors
 from mindone_coca.weights.state_dict import pick_state_dict, plain_names
-from mindone_coca.weights.torch_file import read_torch
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".ckpt")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mindone_coca.errors import InputError
-from mindone_coca.weights.pickle_reader import TensorRef
+from mindone_coca.weights.formats.pickle_reader import TensorRef
 
 T = TypeVar("T")
 

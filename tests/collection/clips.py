@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from tests.data.clips import REAL_CLIPS, run_ffmpeg
+from tests.video.clips import REAL_CLIPS, run_ffmpeg
 
 H264 = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p"
 ENCODINGS = [

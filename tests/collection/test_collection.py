@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 import inference
-from mindone_coca import captioner as captioners
-from mindone_coca.collection.captioning import EncodedPassage, PassageCaptioner, merge_similar
-from mindone_coca.collection.options import CaptionOptions
-from mindone_coca.collection.reading import Passage, PassageReader
+from mindone_coca.captioning import captioner as captioners
+from mindone_coca.captioning.batches import EncodedPassage, PassageCaptioner, merge_similar
+from mindone_coca.captioning.options import CaptionOptions
+from mindone_coca.captioning.reading import Passage, PassageReader
 from mindone_coca.config import load_model_config
 from tests.collection.clips import make_collection
-from tests.data.clips import REAL_CLIPS
+from tests.video.clips import REAL_CLIPS
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,7 +111,7 @@ def test_files_features_and_search(collection, run, capfd, tmp_path, model_folde
 
 
 def inference_frames(path: Path):
-    from mindone_coca.data.video import read_frames
+    from mindone_coca.video.frames import read_frames
 
     return read_frames(path, "multi_frames", 3)
 

@@ -15,9 +15,9 @@ from PIL import Image
 
 from mindone_coca.data.loader import TrainingData, open_data
 from mindone_coca.data.settings import DataConfig
-from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_train_transforms, create_transforms
 from mindone_coca.errors import InputError
+from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.preprocess.transforms import create_train_transforms, create_transforms
 from tests.data.training_samples import open_one, write_csv, write_images, write_layouts
 
 ROOT = Path(__file__).parents[2]

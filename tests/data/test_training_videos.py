@@ -7,10 +7,10 @@ from PIL import Image
 
 from mindone_coca.data.loader import TrainingData
 from mindone_coca.data.mindrecord import write_mindrecord
-from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_train_transforms, create_transforms
-from mindone_coca.data.video import read_frames
 from mindone_coca.errors import InputError
+from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.preprocess.transforms import create_train_transforms, create_transforms
+from mindone_coca.video.frames import read_frames
 from tests.data.training_samples import open_one, write_csv, write_tar
 
 TOKENIZER = Tokenizer()

@@ -12,12 +12,12 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 import evaluate
-from mindone_coca import captioner
-from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_transforms
+from mindone_coca.captioning import captioner
 from mindone_coca.evaluation.caption_scores import bleu, cider_d, common_length, rouge_l, score_captions, tokenize
 from mindone_coca.evaluation.captioning import image_ids
 from mindone_coca.evaluation.samples import Item
+from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.preprocess.transforms import create_transforms
 from tests.evaluation.conftest import CLASSES, EACH, captions_of
 from tests.reference import torch
 

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import evaluate
-from mindone_coca.data.transforms import create_transforms
 from mindone_coca.evaluation import retrieval
 from mindone_coca.evaluation.retrieval import RECALLS, rank, retrieval_metrics
+from mindone_coca.preprocess.transforms import create_transforms
 from tests.evaluation.conftest import CLASSES, CONFIG, EACH, captions_of, write_table
 from tests.reference import open_clip, torch
 

@@ -8,7 +8,7 @@ from unittest import mock
 
 import numpy as np
 
-from mindone_coca.model.coca import CoCa
+from mindone_coca.model.open_clip.model import CoCa
 from tests.models import from_reference, make_config
 from tests.reference import ReferenceCoCa, random_reference, torch
 

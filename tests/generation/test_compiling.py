@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mindone_coca.generation.generate import engine_of
-from mindone_coca.model.vision import VisionTransformer
+from mindone_coca.model.open_clip.vision import VisionTransformer
 
 TWO_BEAMS = {"num_beams": 2, "num_beam_groups": 1}
 TOP_P = {"generation_type": "top_p", "top_p": 0.9}

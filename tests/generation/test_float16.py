@@ -4,7 +4,7 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-from mindone_coca.model.coca import CoCa
+from mindone_coca.model.open_clip.model import CoCa
 from tests.generation.pairs import Pair, mean_log_probs
 from tests.models import from_reference, relative_difference
 

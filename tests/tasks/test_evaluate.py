@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mindone_coca.config import PreprocessCfg
-from mindone_coca.data.tasks import TaskBatch
 from mindone_coca.evaluation.reports import EXAMPLES
+from mindone_coca.tasks.data import TaskBatch
 from mindone_coca.tasks.evaluate import SHOWN_FRAMES, Tally, vqa_score
 
 

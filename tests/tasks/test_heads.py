@@ -4,13 +4,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
 from mindone_coca.tasks.heads import Classifier
 from mindone_coca.tasks.predict import Predictor
 from mindone_coca.tasks.settings import TaskCfg
 from mindone_coca.tasks.step import TaskLoss
 from mindone_coca.training.optim import AdamW, freeze_matching
-from mindone_coca.training.parallel import Ranks
 from mindone_coca.training.settings import OptimConfig
 from mindone_coca.weights.names import to_mindspore
 from tests.models import CONFIGS, from_reference, make_config, relative_difference

@@ -4,12 +4,12 @@ import mindspore as ms
 import numpy as np
 import pytest
 
+from mindone_coca.distributed import Ranks
 from mindone_coca.tasks.heads import Classifier, default_heads
 from mindone_coca.tasks.predict import Predictor
 from mindone_coca.tasks.settings import TaskCfg
 from mindone_coca.tasks.step import TaskLoss
 from mindone_coca.training.optim import freeze_matching
-from mindone_coca.training.parallel import Ranks
 from tests.models import relative_difference
 from tests.parallel_models import SMALL, from_reference, random_reference
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mindone_coca.weights.safetensors_file import read_safetensors
+from mindone_coca.weights.formats.safetensors_file import read_safetensors
 from tools.make_digits import write_digits
 
 ROOT = Path(__file__).parents[2]

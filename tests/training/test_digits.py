@@ -11,13 +11,13 @@ from mindspore import Tensor
 from PIL import Image
 
 from mindone_coca.config import CONFIG_DIR
-from mindone_coca.data.tokenizer import Tokenizer
-from mindone_coca.data.transforms import create_transforms
-from mindone_coca.data.video import read_frames
 from mindone_coca.factory import create_model, find_config_and_weights
-from mindone_coca.model.frames import FrameEncoder
+from mindone_coca.model.video import FrameEncoder
+from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.preprocess.transforms import create_transforms
 from mindone_coca.training.progress import read_metrics
 from mindone_coca.training.validation import caption_tokens
+from mindone_coca.video.frames import read_frames
 from tests.training.runs import train
 from tools.make_digits import NAMES, write_digits
 

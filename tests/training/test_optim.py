@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
 from mindone_coca.training.optim import (
     MAX_LOGIT_SCALE,
@@ -13,7 +14,6 @@ from mindone_coca.training.optim import (
     layer_multiplier,
     learning_rate,
 )
-from mindone_coca.training.parallel import Ranks
 from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import TrainStep
 from mindone_coca.weights.names import to_open_clip

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from mindone_coca.captioner import make_transform
+from mindone_coca.captioning.captioner import make_transform
 from mindone_coca.config import CONFIG_DIR, load_model_config
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError

@@ -7,10 +7,10 @@ import mindspore as ms
 import numpy as np
 import pytest
 
-import mindone_coca.training.losses as losses_module
-from mindone_coca.training.losses import caption_labels
+import mindone_coca.losses as losses_module
+from mindone_coca.distributed import Ranks
+from mindone_coca.losses import caption_labels
 from mindone_coca.training.optim import AdamW
-from mindone_coca.training.parallel import Ranks
 from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import Loss, TrainStep
 from mindone_coca.weights.names import to_mindspore

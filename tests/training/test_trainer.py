@@ -8,8 +8,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from mindone_coca.data.tokenizer import Tokenizer
 from mindone_coca.factory import create_model, find_config_and_weights
+from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.training.curves import draw_curves
 from mindone_coca.training.progress import read_metrics
 from tests.models import relative_difference

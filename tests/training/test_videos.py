@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
+from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model
-from mindone_coca.model.frames import FrameEncoder
+from mindone_coca.model.video import FrameEncoder
 from mindone_coca.training.checkpoints import entries_of, export
 from mindone_coca.training.optim import AdamW
-from mindone_coca.training.parallel import Ranks
 from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import TrainStep
 from tests.models import CONFIGS, from_reference, relative_difference

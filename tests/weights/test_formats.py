@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from mindone_coca.conversion.resize import resize_positions
 from mindone_coca.errors import InputError
-from mindone_coca.weights import mindspore_file
-from mindone_coca.weights.dtypes import DTYPES, cast, count_nonfinite
-from mindone_coca.weights.entry import Entry
-from mindone_coca.weights.resize import resize_positions
+from mindone_coca.weights.formats import mindspore_file
+from mindone_coca.weights.formats.dtypes import DTYPES, cast, count_nonfinite
+from mindone_coca.weights.formats.entry import Entry
 from mindone_coca.weights.save import save_weights
 from mindone_coca.weights.source import open_weights
 from tests.reference import open_clip, torch

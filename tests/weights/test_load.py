@@ -8,7 +8,7 @@ import pytest
 from mindspore.nn.utils import no_init_parameters
 
 from mindone_coca.errors import InputError
-from mindone_coca.model.coca import CoCa
+from mindone_coca.model.open_clip.model import CoCa
 from mindone_coca.weights.load import load_weights, parameter_entries
 from mindone_coca.weights.names import to_mindspore
 from mindone_coca.weights.save import save_weights

@@ -19,9 +19,9 @@ except ModuleNotFoundError:  # run from a checkout that is not installed
 
 from tqdm import tqdm
 
-from mindone_coca.cli import run_cli
-from mindone_coca.weights.convert import Options, Plan, plan_conversion, write
-from mindone_coca.weights.dtypes import WEIGHT_DTYPES
+from mindone_coca.cli.common import run_cli
+from mindone_coca.conversion.convert import Options, Plan, plan_conversion, write
+from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES
 from mindone_coca.weights.source import open_weights
 
 
@@ -105,7 +105,7 @@ def convert(arguments: argparse.Namespace) -> None:
     print_notes(plan.notes)
     print(f"wrote {summary(plan)}")
     if arguments.verify:
-        from mindone_coca.weights.verify import verify_forward, verify_tensors  # these need MindSpore
+        from mindone_coca.conversion.verify import verify_forward, verify_tensors  # these need MindSpore
 
         print(verify_tensors(plan))
         if arguments.verify == "forward":

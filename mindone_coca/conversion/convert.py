@@ -1,0 +1,273 @@
+"""Conversion of a checkpoint: planned from names and shapes alone, then written one tensor at a time."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import isqrt, prod
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from mindone_coca.config import ModelConfig, load_model_config
+from mindone_coca.conversion.resize import resize_positions
+from mindone_coca.errors import InputError
+from mindone_coca.files import atomic_path
+from mindone_coca.model.coca_pytorch.config import ParallelConfig
+from mindone_coca.model.coca_pytorch.names import derived_entry, without_derived
+from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES, cast, count_nonfinite
+from mindone_coca.weights.formats.entry import Entry, Weights
+from mindone_coca.weights.infer import config_beside, infer_config, open_clip_json
+from mindone_coca.weights.names import naming, to_mindspore, to_open_clip
+from mindone_coca.weights.save import save_weights
+from mindone_coca.weights.shapes import check_shapes, expected_shapes, parameter_shapes
+from mindone_coca.weights.source import TORCH_SUFFIXES, open_weights
+
+_POSITIONS = "visual.positional_embedding"
+_TARGETS = (".ckpt", ".safetensors")
+_REVERSE_TARGETS = (*TORCH_SUFFIXES, ".safetensors")
+OPEN_CLIP_NAME, COCA_PYTORCH_NAME = "open_clip_pytorch_model.bin", "coca_pytorch.pt"  # in a folder
+_SPARE_DISK = 16 << 20  # for headers and the config beside the weights
+
+
+AnyConfig = ModelConfig | ParallelConfig
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to convert and how; the fields are the converter's command-line options."""
+
+    source: Path
+    target: Path
+    config: str | None = None
+    dtype: str | None = None
+    reverse: bool = False
+    ema: bool = False
+    image_size: tuple[int, int] | None = None
+    patch_grid: tuple[int, int] | None = None
+    allow_nan: bool = False
+    force: bool = False
+
+
+@dataclass
+class Plan:
+    """A checked conversion: everything is known but the numbers.
+
+    Attributes:
+        entries: the result's tensors under the result's names; reading one converts it.
+        config: the result's model config.
+        texts: the config files to write beside the weights.
+        notes: what was left out, chosen, assumed or changed.
+        progress: called with the bytes of each tensor as it is converted.
+    """
+
+    source: Weights
+    target: Path
+    entries: dict[str, Entry]
+    config: AnyConfig
+    texts: dict[Path, str]
+    metadata: dict[str, str]
+    notes: list[str]
+    progress: Callable[[int], object] = field(default=lambda count: None)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(entry.nbytes for entry in self.entries.values())
+
+    @property
+    def parameters(self) -> int:
+        return sum(prod(entry.shape) for entry in self.entries.values())
+
+
+def target_file(target: Path, reverse: bool) -> Path:
+    """The weights file that `--target` means: the file itself, or the usual name in a folder."""
+    allowed = _REVERSE_TARGETS if reverse else _TARGETS
+    if target.suffix in allowed:
+        if target.is_dir():
+            raise InputError(f"{target}: is a folder; name a file in it or a folder without that suffix")
+        return target
+    if target.suffix in (*_TARGETS, *_REVERSE_TARGETS):
+        other = "without" if reverse else "with"
+        raise InputError(f"{target}: {target.suffix} is written {other} --reverse; here it can be {', '.join(allowed)}")
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target}: is a file of another kind; give a folder or a name ending in {', '.join(allowed)}")
+    return target / (OPEN_CLIP_NAME if reverse else "coca_model.ckpt")
+
+
+def _source_config(options: Options, weights: Weights, entries: dict[str, Entry]) -> tuple[AnyConfig, str]:
+    if options.config is not None:
+        return load_model_config(options.config), f"config {options.config}"
+    beside = config_beside(weights.path)
+    if beside is not None:
+        return load_model_config(beside), f"config {beside}"
+    return infer_config({name: entry.shape for name, entry in entries.items()}, weights.path)
+
+
+def _new_image_size(options: Options, config: ModelConfig) -> tuple[int, int] | None:
+    if options.patch_grid is not None:
+        return tuple(n * p for n, p in zip(options.patch_grid, config.vision_cfg.patch_hw, strict=True))
+    return options.image_size
+
+
+def _resized(
+    entries: dict[str, Entry], config: ModelConfig, size: tuple[int, int], path: Path
+) -> tuple[dict[str, Entry], ModelConfig, str]:
+    """Entries and config for another image size, and a note that says what was resampled."""
+    if _POSITIONS not in entries or len(entries[_POSITIONS].shape) != 2:
+        raise InputError(f"{path}: has no {_POSITIONS} to resize")
+    old = entries[_POSITIONS]
+    grid, patches = config.vision_cfg.grid_hw, old.shape[0] - 1
+    if prod(grid) != patches:  # the config is already the new one
+        grid = (isqrt(max(patches, 0)),) * 2
+    if prod(grid) != patches or not patches:
+        raise InputError(f"{path}: {patches} image patches are no square grid; give the old image size with --config")
+    plain = size[0] if size[0] == size[1] else size
+    vision = dataclasses.replace(config.vision_cfg, image_size=plain)
+    preprocess = dataclasses.replace(config.preprocess, size=plain)
+    config = load_model_config(dataclasses.replace(config, vision_cfg=vision, preprocess=preprocess))
+    new_grid = config.vision_cfg.grid_hw
+
+    def read() -> np.ndarray:
+        values = resize_positions(cast(old.read(), old.dtype, "float32"), grid, new_grid)
+        return cast(values, "float32", old.dtype)
+
+    shape = (prod(new_grid) + 1, old.shape[1])
+    note = f"{_POSITIONS} resized from {grid[0]}x{grid[1]} to {new_grid[0]}x{new_grid[1]} patches, bicubic, antialiased"
+    return {**entries, _POSITIONS: Entry(shape, old.dtype, read, old.check)}, config, note
+
+
+def _converted(plan: Plan, name: str, entry: Entry, shape: tuple[int, ...], dtype: str, allow_nan: bool) -> Entry:
+    """The entry of the result: checksum, finiteness and type are seen to as it is read."""
+    origin = plan.source.path
+
+    def read() -> np.ndarray:
+        plan.source.release()  # drop the pages of the tensor before
+        entry.check()
+        array = entry.read()
+        bad = count_nonfinite(array, entry.dtype)
+        if bad and not allow_nan:
+            raise InputError(
+                f"{origin}: {name} holds {bad} values that are NaN or infinite; pass --allow_nan to convert it anyway"
+            )
+        result = cast(array, entry.dtype, dtype)
+        if dtype != entry.dtype and count_nonfinite(result, dtype) > bad:
+            raise InputError(f"{origin}: {name} holds values too large for {dtype}; use bfloat16 or float32")
+        plan.progress(prod(shape) * result.itemsize)
+        return result.reshape(shape)
+
+    return Entry(shape, dtype, read)
+
+
+def _result_dtype(entry: Entry, name: str, dtype: str | None, path: Path) -> str:
+    if entry.dtype not in (*WEIGHT_DTYPES, "float64"):
+        raise InputError(f"{path}: {name} holds {entry.dtype}, weights are one of {', '.join(WEIGHT_DTYPES)}")
+    if dtype is None and entry.dtype == "float64":
+        raise InputError(f"{path}: {name} holds float64; pass --dtype float32 to convert it")
+    return dtype or entry.dtype
+
+
+def _config_texts(target: Path, config: AnyConfig, notes: list[str], reverse: bool) -> dict[Path, str]:
+    config = dataclasses.replace(config, checkpoint=None)  # it named the source's place
+    comment = "".join(f"# {note}\n" for note in notes)
+    texts = {target.with_suffix(".yaml"): comment + yaml.safe_dump(config.to_dict(), sort_keys=False)}
+    if reverse and isinstance(config, ModelConfig):
+        plain, whole = open_clip_json(config)
+        texts[target.with_suffix(".json")] = plain
+        # Makes the folder one that open_clip.create_model("local-dir:FOLDER") takes.
+        texts[target.with_name("open_clip_config.json")] = whole
+    return texts
+
+
+def _holds(file: Path, config: AnyConfig) -> bool:
+    """Whether a config file is there already and says the same, so that it can stay."""
+    try:
+        return file.is_file() and load_model_config(file) == dataclasses.replace(config, checkpoint=None)
+    except InputError:
+        return False
+
+
+def plan_conversion(options: Options) -> Plan:
+    """Open the source and check all that can be checked without reading a tensor.
+
+    Names and shapes against the config (given, found beside the weights, or inferred), element types, an existing
+    target, free disk space.
+
+    Raises:
+        InputError: one line naming what is wrong and the mend.
+    """
+    target = target_file(options.target, options.reverse)
+    source = open_weights(options.source, ema=options.ema)
+    path = source.path
+    entries = dict(source.entries)
+    names = naming(entries, str(path))
+    if names == "coca_pytorch":
+        entries = without_derived(entries, path)
+    elif names == "mindspore":
+        entries = {to_open_clip(name) or name: entry for name, entry in entries.items()}
+    config, origin = _source_config(options, source, entries)
+    notes = [f"converted from {path.name}", *source.notes, origin]
+    metadata = {"format": "pt" if options.reverse else "ms", "source": path.name}
+    if isinstance(config, ParallelConfig):
+        if options.patch_grid or options.image_size:
+            raise InputError(f"{path}: a coca-pytorch model; only open_clip's position embeddings can be resized")
+        if options.reverse and target.name == OPEN_CLIP_NAME:
+            target = target.with_name(COCA_PYTORCH_NAME)
+    size = _new_image_size(options, config)
+    if size is not None:
+        entries, config, note = _resized(entries, config, size, path)
+        notes.append(note)
+        metadata["positions"] = note
+    parameters = parameter_shapes(config)
+    check_shapes(parameters, {name: entry.shape for name, entry in entries.items()}, path)
+
+    texts = _config_texts(target, config, notes, options.reverse)
+    texts = {file: text for file, text in texts.items() if not _holds(file, config)}
+    existing = [file for file in (target, *texts) if file.exists()]
+    if existing and not options.force:
+        raise InputError(f"{existing[0]}: exists already; pass --force to overwrite it")
+    plan = Plan(source, target, {}, config, texts, metadata, notes)
+    for name, shape in (expected_shapes(config) if options.reverse else parameters).items():
+        entry = entries[name] if name in parameters else derived_entry(name, shape, entries)
+        dtype = _result_dtype(entry, name, options.dtype, path)
+        written = name if options.reverse else to_mindspore(name)
+        plan.entries[written] = _converted(plan, name, entry, shape, dtype, options.allow_nan)
+    _check_disk(plan)
+    return plan
+
+
+def _check_disk(plan: Plan) -> None:
+    folder = plan.target.parent
+    while not folder.exists():
+        folder = folder.parent
+    free, needed = shutil.disk_usage(folder).free, plan.nbytes + _SPARE_DISK
+    if free < needed:
+        raise InputError(f"{plan.target}: needs {needed >> 20} MiB of disk space, {free >> 20} MiB are free")
+
+
+@contextmanager
+def _no_new_folder_on_failure(folder: Path) -> Iterator[None]:
+    """Remove the target folder again if this run made it and failed."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            if path.exists() and not any(path.iterdir()):
+                path.rmdir()
+        raise
+
+
+def write(plan: Plan) -> None:
+    """Carry a plan out: the weights, then the config files beside them, each atomically.
+
+    Raises:
+        InputError: a tensor is damaged, holds NaN or does not fit its new type; nothing is left behind.
+        OSError: the disk is full or not writable.
+    """
+    with _no_new_folder_on_failure(plan.target.parent):
+        save_weights(plan.target, plan.entries, plan.metadata)
+        for path, text in plan.texts.items():
+            with atomic_path(path) as partial:
+                partial.write_text(text, encoding="utf-8")

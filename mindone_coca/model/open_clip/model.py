@@ -1,0 +1,189 @@
+"""CoCa: the three towers behind one interface."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, ops
+from mindspore.common.initializer import Constant
+
+from mindone_coca import device
+from mindone_coca.config import CLIPTextCfg, CLIPVisionCfg, ModelConfig, MultimodalCfg, check_model_config
+from mindone_coca.errors import InputError
+from mindone_coca.graph_cache import model_tag, tag_cell
+from mindone_coca.model.base import ImageTextModel, as_tensor, normalize
+from mindone_coca.model.layers import new_parameter
+from mindone_coca.model.open_clip.multimodal import MultimodalTransformer
+from mindone_coca.model.open_clip.text import TextTransformer
+from mindone_coca.model.open_clip.vision import VisionTransformer
+from mindone_coca.typed_mapping import from_dict
+
+
+class CoCa(ImageTextModel):
+    """Contrastive Captioner (arXiv 2205.01917). Source: open_clip.coca_model.CoCa.
+
+    Args:
+        embed_dim: width of the shared image-text space.
+        multimodal_cfg, text_cfg, vision_cfg: tower configs, as dataclasses or dicts with the same keys.
+        quick_gelu: x sigmoid(1.702 x) instead of the exact GELU, in all three towers.
+        init_logit_scale, init_logit_bias: start of the contrastive temperature's logarithm and of its bias (None: no
+            bias); shape () or, with nonscalar_logit_scale, (1,).
+        cast_dtype: float32, float16 or bfloat16 (a name or MindSpore type) for weights and activations; norms, softmax
+            and logits stay in float32.
+        pad_id: padding of generated captions; the text tower's mask has its own, text_cfg.pad_id.
+        temporal_frames: frames of a video that get a learned embedding each (fusion `pool`); not in open_clip.
+    Raises:
+        InputError: a config that cannot be built, naming the key.
+    """
+
+    text_reads_all = True  # in training the text tower reads the last token too, which else is a label alone
+
+    def __init__(
+        self,
+        embed_dim: int,
+        multimodal_cfg: MultimodalCfg | Mapping,
+        text_cfg: CLIPTextCfg | Mapping,
+        vision_cfg: CLIPVisionCfg | Mapping,
+        quick_gelu: bool = False,
+        init_logit_scale: float = math.log(1 / 0.07),
+        init_logit_bias: float | None = None,
+        nonscalar_logit_scale: bool = False,
+        cast_dtype: str | ms.Type | None = None,
+        pad_id: int = 0,
+        temporal_frames: int = 0,
+    ) -> None:
+        super().__init__()
+        device.ensure_configured()
+        parts = {"multimodal_cfg": multimodal_cfg, "text_cfg": text_cfg, "vision_cfg": vision_cfg}
+        for (name, part), cls in zip(parts.items(), (MultimodalCfg, CLIPTextCfg, CLIPVisionCfg)):
+            # a copy: the caller's dataclass stays as it was
+            parts[name] = dataclasses.replace(part) if isinstance(part, cls) else from_dict(cls, part, name)
+        if isinstance(cast_dtype, ms.Type):
+            cast_dtype = str(cast_dtype).lower()
+        self.config = ModelConfig(
+            embed_dim=embed_dim, quick_gelu=quick_gelu, init_logit_scale=float(init_logit_scale),
+            init_logit_bias=init_logit_bias, nonscalar_logit_scale=nonscalar_logit_scale, cast_dtype=cast_dtype,
+            pad_id=pad_id, temporal_frames=temporal_frames, **parts,
+        )  # fmt: skip
+        check_model_config(self.config, "CoCa")
+        dtype = device.compute_dtype(cast_dtype)
+        text, multimodal = parts["text_cfg"], parts["multimodal_cfg"]
+        self.text = TextTransformer(text, embed_dim, quick_gelu, dtype)
+        self.visual = VisionTransformer(parts["vision_cfg"], embed_dim, quick_gelu, dtype)
+        self.text_decoder = MultimodalTransformer(multimodal, text.vocab_size, quick_gelu, dtype)
+        shape = (1,) if nonscalar_logit_scale else ()
+        self.logit_scale = new_parameter(Constant(init_logit_scale), shape, ms.float32, "logit_scale")
+        self.logit_bias = None
+        if init_logit_bias is not None:
+            self.logit_bias = new_parameter(Constant(init_logit_bias), shape, ms.float32, "logit_bias")
+        self.pad_id = pad_id
+        self.context_length = multimodal.context_length
+        self._recomputes = False
+        self.decode_engine = None  # built at the first caption
+        self.set_train(False)
+        if temporal_frames:
+            self.visual.add_temporal_embedding(temporal_frames)
+        self._tag()
+
+    def _tag(self) -> None:
+        tag = model_tag(self, f"{self.config!r} {self.visual.dtype} {self.text.dtype}")
+        for cell in (self, self.visual, self.text):
+            tag_cell(cell, tag)
+
+    def __call__(
+        self,
+        image: Tensor | np.ndarray | None,
+        text: Tensor | np.ndarray | None = None,
+        image_latent: Tensor | np.ndarray | None = None,
+        image_embs: Tensor | np.ndarray | None = None,
+        output_labels: bool = True,
+    ) -> dict[str, Tensor]:
+        """Run the model on images (B, 3, H, W) and ids (B, T); see `construct`. Takes tensors or arrays."""
+        if image is None and (image_latent is None or image_embs is None):
+            raise InputError("image: give an image, or both image_latent and image_embs")
+        image, image_latent, image_embs = (
+            None if x is None else as_tensor(x) for x in (image, image_latent, image_embs)
+        )
+        if image is not None:
+            self.check_images(image)
+        text = None if text is None else self.check_text(text, output_labels)
+        return super().__call__(image, text, image_latent, image_embs, output_labels)
+
+    def construct(
+        self,
+        image: Tensor | None,
+        text: Tensor | None = None,
+        image_latent: Tensor | None = None,
+        image_embs: Tensor | None = None,
+        output_labels: bool = True,
+    ) -> dict[str, Tensor]:
+        """Source: open_clip.coca_model.CoCa.forward.
+
+        Returns:
+            image_features (B, embed_dim), text_features (B, embed_dim), logits (B, T - 1, V) in float32 with labels
+            (B, T - 1), the text shifted by one, or logits (B, T, V) alone when output_labels is False; logit_scale
+            (exponentiated) and logit_bias where there is one. Without text: image_features and image_embs.
+        """
+        if image_latent is None or image_embs is None:
+            image_latent, image_embs = self.visual(image)
+            image_latent = normalize(image_latent)
+        if text is None:
+            return {"image_features": image_latent, "image_embs": image_embs}
+        text_latent, token_embs = self.text(text)
+        if output_labels:
+            token_embs = token_embs[:, :-1]  # position t predicts token t + 1
+        output = {
+            "image_features": image_latent,
+            "text_features": normalize(text_latent),
+            "logits": self.text_decoder(image_embs, token_embs),
+            "logit_scale": ops.exp(self.logit_scale),
+        }
+        if output_labels:
+            output["labels"] = text[:, 1:]
+        if self.logit_bias is not None:
+            output["logit_bias"] = self.logit_bias + 0.0  # a graph returns values, not parameters
+        return output
+
+    @property
+    def pools_frames(self) -> bool:
+        """Whether a pooler can read several frames' tokens at once."""
+        return bool(self.config.vision_cfg.attentional_pool)
+
+    def check_text(self, text: Tensor | np.ndarray, output_labels: bool = False) -> Tensor:
+        text = as_tensor(text, ms.int32)
+        limit = min(self.text.context_length, self.context_length + int(output_labels))
+        if text.ndim != 2 or not 1 <= text.shape[1] <= limit:
+            raise InputError(f"text: must have shape (B, T) with T up to {limit}, got {tuple(text.shape)}; shorten it")
+        return text
+
+    def set_compute_dtype(self, name: str) -> None:
+        """Compute in `float32`, `float16` or `bfloat16` from now on, whatever the parameters' type: training keeps
+        float32 parameters. Call it before the model is first run."""
+        self.visual.dtype = self.text.dtype = device.compute_dtype(name)
+        self._tag()
+
+    def add_temporal_embedding(self, frames: int) -> None:
+        """Tell the frames of a video apart by a learned embedding each, 0 at first, which changes nothing. Call it
+        before the model is first run."""
+        self.config.temporal_frames = frames
+        check_model_config(self.config, "CoCa")
+        self.visual.add_temporal_embedding(frames)
+        self._tag()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute each block's activations in the backward pass instead of keeping them.
+
+        Raises:
+            RuntimeError: when it is on and shall be turned off, which MindSpore cannot do for a built model.
+        """
+        if self._recomputes and not enable:
+            raise RuntimeError("recomputation cannot be turned off again in MindSpore; build the model anew")
+        if enable and not self._recomputes:
+            for tower in (self.visual.transformer, self.text.transformer, self.text_decoder):
+                for block in tower.resblocks:
+                    block.recompute()
+            for block in self.text_decoder.cross_attn:
+                block.recompute()
+            self._recomputes = True
