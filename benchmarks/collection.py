@@ -108,7 +108,6 @@ class Benchmark:
         self.add("device idle", float(idle), "%")
 
     def cost(self, count: int = 24, rounds: int = 3) -> None:
-        from mindone_coca.captioning.batches import PassageCaptioner
         from mindone_coca.captioning.options import CaptionOptions
         from mindone_coca.captioning.reading import PassageReader, ReadAhead
 
@@ -124,7 +123,7 @@ class Benchmark:
         images = np.stack([captioner.transform(Image.open(path)) for path in paths[:8]])
         _, tokens = model.encode_image_tokens(images)
         options = CaptionOptions()
-        whole = PassageCaptioner(captioner, options, keep_features=False)
+        whole = captioner.batches(options)
 
         def run() -> None:
             with ReadAhead(PassageReader(options, captioner.transform, False), 1, 1) as reader:

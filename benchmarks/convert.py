@@ -21,10 +21,10 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from mindone_coca.config import load_model_config  # noqa: E402
+from mindone_coca.model.families import load_model_config  # noqa: E402
+from mindone_coca.model.open_clip.family import OPEN_CLIP  # noqa: E402
 from mindone_coca.weights.formats.entry import Entry  # noqa: E402
 from mindone_coca.weights.save import save_weights  # noqa: E402
-from mindone_coca.weights.shapes import expected_shapes  # noqa: E402
 
 # (name, source, target, options)
 DIRECTIONS = [
@@ -59,7 +59,7 @@ def random_checkpoint(config: str, path: Path) -> None:
     def entry(shape: tuple[int, ...]) -> Entry:
         return Entry(shape, "float32", lambda: np.asarray(rng.standard_normal(shape, dtype=np.float32)))
 
-    save_weights(path, {name: entry(shape) for name, shape in expected_shapes(load_model_config(config)).items()})
+    save_weights(path, {name: entry(shape) for name, shape in OPEN_CLIP.shapes(load_model_config(config)).items()})
 
 
 def run_converter(*arguments: str | Path) -> tuple[float, int]:
@@ -90,7 +90,7 @@ def measure(config: str, folder: Path) -> list[dict]:
     """All directions: one row each with seconds, seconds to copy, their ratio, sizes and peak memory."""
     random_checkpoint(config, folder / "source.bin")
     run_converter("--source", folder / "source.bin", "--reverse", "--target", folder / "c" / "out.safetensors")
-    largest = 4 * max(np.prod(shape, dtype=int) for shape in expected_shapes(load_model_config(config)).values())
+    largest = 4 * max(np.prod(shape, dtype=int) for shape in OPEN_CLIP.shapes(load_model_config(config)).values())
     rows = []
     for name, source, target, options in DIRECTIONS:
         source, target = folder / source, folder / target

@@ -10,9 +10,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "CoCa": "mindone_coca.model.open_clip.model",
     "ParallelCoCa": "mindone_coca.model.coca_pytorch.model",
-    "CLIPVisionCfg": "mindone_coca.config",
-    "CLIPTextCfg": "mindone_coca.config",
-    "MultimodalCfg": "mindone_coca.config",
+    "CLIPVisionCfg": "mindone_coca.model.open_clip.config",
+    "CLIPTextCfg": "mindone_coca.model.open_clip.config",
+    "MultimodalCfg": "mindone_coca.model.open_clip.config",
     "create_model": "mindone_coca.factory",
     "create_transforms": "mindone_coca.preprocess.transforms",
     "Tokenizer": "mindone_coca.preprocess.tokenizer",

@@ -1,23 +1,21 @@
 """Where and how MindSpore runs: device, graph or PyNative mode, jit level, memory limit."""
 
 import re
+from typing import get_args
 
 import mindspore as ms
 
-from mindone_coca.config import DTYPES
+from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Mode
 from mindone_coca.errors import InputError
 
-TARGETS = ("auto", "CPU", "GPU", "Ascend")
-MODES = ("graph", "pynative")
-JIT_LEVELS = ("O0", "O1", "O2")
 _configured = False
 
 
 def configure(
-    target: str = "auto",
+    target: DeviceTarget = "auto",
     device_id: int | None = None,
-    mode: str = "graph",
-    jit_level: str | None = None,
+    mode: Mode = "graph",
+    jit_level: JitLevel | None = None,
     max_memory: str | None = None,
 ) -> None:
     """Set up this process; call it before building a model. Without a call, a model sets graph mode, default device.
@@ -31,11 +29,14 @@ def configure(
         InputError: a value that is not known, or a device that is not there.
     """
     global _configured
-    for name, value, known in (("device_target", target, TARGETS), ("mode", mode, MODES)):
-        if value not in known:
-            raise InputError(f"{name}: must be one of {', '.join(known)}, got {value!r}")
-    if jit_level not in (None, *JIT_LEVELS):
-        raise InputError(f"jit_level: must be one of {', '.join(JIT_LEVELS)}, got {jit_level!r}")
+    choices = {
+        "device_target": (target, DeviceTarget),
+        "mode": (mode, Mode),
+        "jit_level": (jit_level or "O0", JitLevel),
+    }
+    for name, (value, known) in choices.items():
+        if value not in get_args(known):
+            raise InputError(f"{name}: must be one of {', '.join(get_args(known))}, got {value!r}")
     if target == "auto" and device_id is not None:
         target = ms.get_context("device_target")
     if target != "auto":
@@ -61,11 +62,11 @@ def ensure_configured() -> None:
         configure()
 
 
-def compute_dtype(name: str | None) -> ms.Type:
+def compute_dtype(name: Dtype | None) -> ms.Type:
     """`float32`, `float16` or `bfloat16` as a MindSpore type. Raises InputError where the device has it not."""
     name = name or "float32"
-    if name not in DTYPES:
-        raise InputError(f"dtype: must be one of {', '.join(DTYPES)}, got {name!r}")
+    if name not in get_args(Dtype):
+        raise InputError(f"dtype: must be one of {', '.join(get_args(Dtype))}, got {name!r}")
     if name == "bfloat16" and ms.get_context("device_target") == "CPU":
         raise InputError("dtype bfloat16: MindSpore multiplies no bfloat16 matrices on the CPU; use float16 or float32")
     return getattr(ms, name)

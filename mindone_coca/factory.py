@@ -1,33 +1,36 @@
-"""From a config and a weights file to a model ready to run."""
+"""From a config and a weights file to a model ready to run, and back to files."""
 
 import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import yaml
 from mindspore.nn.utils import no_init_parameters
 
 from mindone_coca import device
-from mindone_coca.config import ModelConfig, find_config, load_model_config
+from mindone_coca.config import Dtype, find_config
 from mindone_coca.errors import InputError
-from mindone_coca.model.coca_pytorch.config import ParallelConfig
-from mindone_coca.model.coca_pytorch.model import ParallelCoCa
-from mindone_coca.model.coca_pytorch.vit import build_vit
-from mindone_coca.model.open_clip.model import CoCa
-from mindone_coca.model.open_clip.vision import VisionTransformer
+from mindone_coca.files import atomic_path
+from mindone_coca.model.base import ImageTextModel
+from mindone_coca.model.families import family_of, load_model_config
+from mindone_coca.model.family import FamilyConfig
+from mindone_coca.weights.formats.entry import Entry
 from mindone_coca.weights.infer import config_beside
 from mindone_coca.weights.load import load_weights
+from mindone_coca.weights.save import save_weights
 from mindone_coca.weights.source import weights_in_folder
 
 DEFAULT_WEIGHTS = (Path("models/coca_model.ckpt"), Path("models/coca_model.safetensors"))
 
 
 def create_model(
-    config: str | os.PathLike | Mapping | ModelConfig | ParallelConfig,
+    config: str | os.PathLike | Mapping | FamilyConfig,
     checkpoint_path: str | os.PathLike | None = None,
-    dtype: str = "float32",
-) -> CoCa | ParallelCoCa:
+    dtype: Dtype | None = None,
+) -> ImageTextModel:
     """Build a model in eval mode; the config's `family` chooses the class.
 
     Args:
@@ -35,39 +38,46 @@ def create_model(
         checkpoint_path: weights in MindSpore's, open_clip's or coca-pytorch's names, or a folder with one such file,
             loaded strictly; None draws fresh weights.
         dtype: `float32`, `float16` or `bfloat16` for weights and activations; norms, softmax and logits stay float32.
-            float32 leaves the choice to the config's `cast_dtype`.
+            None leaves the choice to the config's `cast_dtype`, which is float32 by default.
     Raises:
         InputError: a config that cannot be built, or weights that do not fit it.
     """
     config = load_model_config(config)
-    if dtype != "float32":
+    if dtype is not None:
         config = dataclasses.replace(config, cast_dtype=dtype)
     device.ensure_configured()
     # drawing weights takes seconds for a large model: not where a checkpoint follows
     with no_init_parameters() if checkpoint_path is not None else contextlib.nullcontext():
-        model = build_model(config)
+        model = family_of(config).build(config)
     if checkpoint_path is not None:
         load_weights(model, find_weights(checkpoint_path))
     return model
 
 
-def build_model(config: ModelConfig | ParallelConfig) -> CoCa | ParallelCoCa:
-    """The model of a checked config, its weights drawn as MindSpore is told to."""
-    if isinstance(config, ParallelConfig):
-        dtype = device.compute_dtype(config.cast_dtype)
-        if config.img_encoder is not None:
-            encoder = build_vit(config.img_encoder, dtype)
-        else:
-            encoder = VisionTransformer(config.vision_cfg, config.image_dim, dtype=dtype)
-        names = ("dim", "num_tokens", "unimodal_depth", "multimodal_depth", "image_dim", "dim_latents")
-        names += ("num_img_queries", "dim_head", "heads", "ff_mult", "caption_loss_weight", "contrastive_loss_weight")
-        names += ("pad_id", "context_length", "cast_dtype")
-        return ParallelCoCa(img_encoder=encoder, config=config, **{name: getattr(config, name) for name in names})
-    names = ("embed_dim", "multimodal_cfg", "text_cfg", "vision_cfg", "quick_gelu", "init_logit_scale")
-    names += ("init_logit_bias", "nonscalar_logit_scale", "cast_dtype", "pad_id", "temporal_frames")
-    model = CoCa(**{name: getattr(config, name) for name in names})
-    model.config = config  # with its preprocessing, which the towers do not need
-    return model
+def save_model(
+    path: Path,
+    config: FamilyConfig,
+    weights: Mapping[str, Entry],
+    more: Mapping[str, Any] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Write weights and, beside them, the config that names them, so that every program takes the pair.
+
+    Args:
+        path: of the weights, `.safetensors` or `.ckpt`; the config has the same name and `.yaml`.
+        weights: under their MindSpore names, such as `weights.load.parameter_entries(model)`.
+        more: sections of the config that are no model's, as a task's head.
+        metadata: text kept in a .safetensors header.
+
+    Returns:
+        The config's path.
+    """
+    save_weights(path, weights, metadata)
+    written = path.with_suffix(".yaml")
+    with atomic_path(written) as partial:
+        data = {**config.to_dict(), "checkpoint": path.name, **(more or {})}
+        partial.write_text(yaml.safe_dump(data, sort_keys=False), encoding="utf-8")
+    return written
 
 
 def find_weights(path: str | os.PathLike) -> Path:
@@ -82,7 +92,7 @@ def find_weights(path: str | os.PathLike) -> Path:
 
 def find_config_and_weights(
     config: str | os.PathLike | None, model_path: str | os.PathLike | None
-) -> tuple[ModelConfig | ParallelConfig, Path]:
+) -> tuple[FamilyConfig, Path]:
     """What `-c` and `--model_path` mean when either is left out.
 
     The weights are model_path, else the config's `checkpoint` (looked for beside the config, then from the working

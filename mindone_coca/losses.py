@@ -9,8 +9,6 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindone_coca.distributed import Gather
-
 PAD_ID = 0  # what the tokenizer fills captions up with, and open_clip's CoCaLoss leaves out
 LENGTH_STEP, SHORT_STEP = 16, 2  # tokens; the second for captions up to the first. Each length is a graph to compile
 
@@ -95,7 +93,7 @@ class ContrastiveLoss(nn.Cell):
     logits changes neither the loss nor any gradient and has itself the gradient 0, so it is left out.
     """
 
-    def __init__(self, gather: Gather) -> None:
+    def __init__(self, gather: nn.Cell) -> None:
         super().__init__()
         self.gather = gather
 

@@ -18,6 +18,11 @@ from mindone_coca.errors import InputError
 ConfigType = TypeVar("ConfigType")
 
 
+def option(default: Any, help_text: str, **more: Any) -> Any:
+    """A dataclass field that programs offer as an option, with its line in the help."""
+    return dataclasses.field(default=default, metadata={"help": help_text, **more})
+
+
 def nearest(name: str, known: typing.Iterable[str]) -> str:
     """`; did you mean 'x'?` when a known name is close, else nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)

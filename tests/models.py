@@ -5,8 +5,8 @@ import copy
 import mindspore as ms
 import numpy as np
 
+from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.model.open_clip.model import CoCa
-from mindone_coca.weights.names import to_mindspore
 from tests.reference import numpy_state
 
 _BASE = {
@@ -66,7 +66,7 @@ def from_reference(reference, config: dict, **changes) -> CoCa:
     model = CoCa(**options)
     parameters = dict(model.parameters_and_names())
     for name, value in numpy_state(reference).items():
-        parameter = parameters.pop(to_mindspore(name))
+        parameter = parameters.pop(OPEN_CLIP.to_mindspore(name))
         assert parameter.shape == value.shape, name
         parameter.set_data(ms.Tensor(value.astype(np.float32)).astype(parameter.dtype))
     assert not parameters, f"not in the reference: {sorted(parameters)}"

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 import mindspore as ms
 import numpy as np
 
-from mindone_coca.factory import build_model
 from mindone_coca.model.coca_pytorch.config import ParallelConfig
+from mindone_coca.model.coca_pytorch.family import COCA_PYTORCH
 from mindone_coca.model.coca_pytorch.model import ParallelCoCa
-from mindone_coca.model.coca_pytorch.names import is_derived
-from mindone_coca.weights.names import to_mindspore
 from tests.reference import torch
 
 # isort: split
@@ -105,11 +103,11 @@ def random_reference(config: dict, seed: int = 0, logit_std: float = 0.5) -> Ref
 
 def from_reference(reference: ReferenceCoCa, config: dict, **changes: object) -> ParallelCoCa:
     """Our model with the reference's weights, all of them and none else."""
-    model = build_model(ParallelConfig.from_dict({**config, **changes}))
+    model = COCA_PYTORCH.build(ParallelConfig.from_dict({**config, **changes}))
     parameters = {p.name: p for p in model.get_parameters()}
     for name, value in reference.state_dict().items():
-        if not is_derived(name, tuple(value.shape)):
-            parameter = parameters.pop(to_mindspore(name))
+        if not COCA_PYTORCH.is_derived(name, tuple(value.shape)):
+            parameter = parameters.pop(COCA_PYTORCH.to_mindspore(name))
             assert tuple(parameter.shape) == tuple(value.shape), name
             parameter.set_data(ms.Tensor(value.detach().numpy().copy()).astype(parameter.dtype))
     assert not parameters, f"not in the reference: {sorted(parameters)}"

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindone_coca.config import load_model_config
 from mindone_coca.data.loader import open_data
 from mindone_coca.data.settings import DataConfig
+from mindone_coca.model.families import load_model_config
+from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import create_train_transforms
 from mindone_coca.video.frames import read_frames
-from mindone_coca.weights.shapes import expected_shapes
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
@@ -141,7 +141,7 @@ def test_captions_fit_the_model_and_generation():
     # no end token comes before the fifth token by default, and 30 tokens are the longest by default
     assert lengths.min() >= 6 and lengths.max() <= 16 < config.text_cfg.context_length
     assert min(config.text_cfg.context_length, config.multimodal_cfg.context_length) >= 29
-    assert 2 * sum(math.prod(shape) for shape in expected_shapes(config).values()) <= 40e6
+    assert 2 * sum(math.prod(shape) for shape in OPEN_CLIP.shapes(config).values()) <= 40e6
 
 
 def test_shapes_are_apart_inside_and_drawn_where_they_stand():

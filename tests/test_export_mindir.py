@@ -10,15 +10,13 @@ import numpy as np
 import pytest
 from mindspore import Tensor, nn
 
+from mindone_coca.cli import export
 from mindone_coca.config import PreprocessCfg
+from mindone_coca.conversion.export import export_model
 from mindone_coca.factory import create_model
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
 from tests.models import make_config, relative_difference
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-
-import export_mindir
 
 TOOL = Path(__file__).parents[1] / "tools" / "export_mindir.py"
 SEQ_LEN = 12
@@ -119,7 +117,7 @@ def drawn_model(name: str):
 def base(tmp_path_factory):
     """The base model, and its graphs for 2 images of 2 beams each."""
     model, folder = drawn_model("base"), tmp_path_factory.mktemp("base")
-    export_mindir.export_model(model, PreprocessCfg(), folder / "mindir", 2, 2, SEQ_LEN)
+    export_model(model, PreprocessCfg(), folder / "mindir", 2, 2, SEQ_LEN)
     assert [path.name for path in folder.iterdir()] == ["mindir"]
     return model, Exported(folder / "mindir")
 
@@ -146,7 +144,7 @@ def test_captions_equal_the_models(base):
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "base"])
 def test_captions_equal_the_models_for_all_kinds(name, tmp_path):
     model = drawn_model(name)
-    export_mindir.export_model(model, PreprocessCfg(), tmp_path / "mindir", 2, 1, SEQ_LEN)
+    export_model(model, PreprocessCfg(), tmp_path / "mindir", 2, 1, SEQ_LEN)
     check_against_model(model, Exported(tmp_path / "mindir"))
 
 
@@ -198,7 +196,7 @@ def test_command(tmp_path):
 def test_large_models_keep_their_weights_apart(tmp_path, monkeypatch):
     monkeypatch.setattr("mindspore.train.serialization.TOTAL_SAVE", 1)  # KB, as if these were the gigabyte
     model = create_model(make_config(text={"layers": 1}, vision={"layers": 1}, multimodal={"layers": 1}))
-    export_mindir.export_model(model, PreprocessCfg(), tmp_path / "mindir", 1, 1, 8)
+    export_model(model, PreprocessCfg(), tmp_path / "mindir", 1, 1, 8)
     exported = Exported(tmp_path / "mindir")
     assert exported.manifest["graphs"]["text_encoder"]["file"] == "text_encoder_graph.mindir"
     assert list((tmp_path / "mindir" / "text_encoder_variables").iterdir())
@@ -221,7 +219,7 @@ def test_errors_are_one_line(tmp_path, capsys):
         arguments = [str(tmp_path / "x") if argument == "x" else str(argument) for argument in arguments]
         if "--cache_length" not in arguments:
             arguments += ["--cache_length", "16"]
-        assert export_mindir.main(arguments) == 2
+        assert export.main(arguments) == 2
         printed = capsys.readouterr()
         assert printed.err.startswith("error: ") and printed.err.count("\n") == 1 and message in printed.err, (
             printed.err
@@ -236,5 +234,5 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ms, "export", fail)
     with pytest.raises(OSError, match="disk full"):
-        export_mindir.export_model(create_model(make_config()), PreprocessCfg(), tmp_path / "mindir", 1, 1, 8)
+        export_model(create_model(make_config()), PreprocessCfg(), tmp_path / "mindir", 1, 1, 8)
     assert list(tmp_path.iterdir()) == []

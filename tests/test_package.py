@@ -5,11 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from mindone_coca.cli.main import COMMANDS, main
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
 import mindone_coca, sys
 from mindone_coca import Tokenizer, create_transforms
-from mindone_coca.config import load_model_config
+from mindone_coca.model.families import load_model_config
 assert sys.argv[1] in mindone_coca.__file__, mindone_coca.__file__
 assert Tokenizer()(["a dog"], 5).tolist() == [[49406, 320, 1929, 49407, 0]]
 for name in ("coca_vit-l-14", "coca_vit-b-32", "coca_base", "configs/coca_vit-l-14.yaml"):
@@ -19,17 +23,50 @@ import mindone_coca.captioning.captioner
 """
 
 
-def test_installed_package_finds_its_data(tmp_path):
-    target = tmp_path / "site"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-    source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The folder that pip installed the package in."""
+    folder = tmp_path_factory.mktemp("pip")
+    source, target = folder / "source", folder / "site"
     source.mkdir()
     for name in ("mindone_coca", "configs", "pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
         subprocess.run(["cp", "-r", ROOT / name, source], check=True)  # pip builds in the source tree
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*install, "--target", target, source], check=True, capture_output=True)
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(target)], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(target)},
-        capture_output=True, text=True,
-    )  # fmt: skip
+    return target
+
+
+def run(installed: Path, folder: Path, *command: str | Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    return subprocess.run([*command], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_installed_package_finds_its_data(installed, tmp_path):
+    done = run(installed, tmp_path, sys.executable, "-c", PROGRAM, str(installed))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["768", "512", "512", "768"]
+
+
+def test_installed_command_captions_a_video(installed, tmp_path):
+    program = installed / "bin" / "mindone-coca"
+    weights, video = ROOT / "models" / "coca_tiny.safetensors", ROOT / "assets" / "demo.mp4"
+    done = run(installed, tmp_path, program, "caption", "--model_path", weights, "--video_path", video)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "a large red star above a small yellow ring\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_usage_errors_are_one_line(command, capsys):
+    with pytest.raises(SystemExit) as leaving:
+        main([command, "--no_such_option"])
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_needs_no_framework(command):
+    """What takes long, MindSpore above all, is imported once the usage is right."""
+    program = f"import sys; from mindone_coca.cli.main import main; main([{command!r}, '--help'])"
+    check = "import atexit, sys; atexit.register(lambda: sys.stderr.write(str('mindspore' in sys.modules)))"
+    done = run(ROOT, ROOT, sys.executable, "-c", f"{check}\n{program}")
+    assert done.returncode == 0 and done.stderr == "False" and done.stdout.startswith("usage: mindone-coca")

@@ -9,7 +9,6 @@ an image among up to 100 different ones by contrastive similarity. All follow fr
 weights.
 """
 
-import argparse
 import io
 import os
 import sys
@@ -27,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only
 
 from mindone_coca.captioning.captioner import VideoCaptioner
-from mindone_coca.cli.common import run_cli
+from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.factory import find_config_and_weights
 from mindone_coca.video.frames import read_frames
 
@@ -98,7 +97,7 @@ def middle_frames(count: int, seed: int = 0) -> tuple[list[Image.Image], list[st
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--model_path", type=Path, default=WEIGHTS)
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--videos", type=int, default=100)

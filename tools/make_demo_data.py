@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindone_coca.cli.common import run_cli
+from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 from mindone_coca.video.frames import read_frames
@@ -137,7 +137,7 @@ def count(text: str) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--target", type=Path, help="folder to make: train-*.tar, val.csv, held_out.csv, videos.csv")
     what.add_argument("--demo_video", type=Path, help="write the bundled video alone to this .mp4 file, and its frames")

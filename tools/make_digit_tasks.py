@@ -15,7 +15,7 @@ motions         clips of a digit that moves right, left, down or up, or grows; t
                 (filepath, label)
 """
 
-import argparse
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations, product
 from pathlib import Path
@@ -24,6 +24,10 @@ import numpy as np
 from digit_pictures import MOTIONS, Scans, clip, side_by_side, write_clip
 from make_digits import NAMES, draw_digit, write_rows
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindone_coca.cli.common import Parser
 
 Row = tuple[list, list[str]]  # the pictures, or the frames of a clip; and the columns after their files'
 ANSWERS: dict[str, Callable[[int | None, int | None], str]] = {  # for the digits left and right, of which one may lack
@@ -124,7 +128,7 @@ def write_task(folder: Path, task: str, seed: int = 0, count: int | None = None)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seed", type=int, default=0)

@@ -5,13 +5,17 @@ python tools/make_digits.py data/digits
 Makes images/*.png (32 px), train.csv and, with every fifth scan, val.csv (columns filepath, title, label).
 """
 
-import argparse
 import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from mindone_coca.cli.common import Parser
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIDE = 32
@@ -55,7 +59,7 @@ def write_digits(folder: Path, limit: int | None = None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--limit", type=int, help="only this many scans")
     arguments = parser.parse_args(argv)

@@ -8,14 +8,13 @@ The encoded images are copied byte for byte. Exit code 0: all written; 1: some s
 standard error; 2: bad usage or nothing to write.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindone_coca.cli.common import run_cli
+from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.data.mindrecord import write_mindrecord
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.data.sources import open_sources
@@ -23,7 +22,7 @@ from mindone_coca.errors import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("source", help="list file, folder of classes, or shards (a pattern such as x-{00..10}.tar)")
     parser.add_argument("target", type=Path, help="such as train.mindrecord; with --shards train.mindrecord0 and so on")
     parser.add_argument("--shards", type=int, default=1, help="number of files (default 1)")

@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Write weights drawn at random for a config: to try the pipeline without a download. Captions will mean nothing.
+"""Write weights drawn at random for a config, and the config beside them: to try the pipeline without a download.
+
+Captions will mean nothing.
 
 python tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/random/coca_model.safetensors [--seed 0]
 """
 
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -18,13 +19,13 @@ except ModuleNotFoundError:  # run from a checkout that is not installed
 import mindspore as ms
 
 from mindone_coca import create_model
-from mindone_coca.cli.common import run_cli
+from mindone_coca.cli.common import Parser, run_cli
+from mindone_coca.factory import save_model
 from mindone_coca.weights.load import parameter_entries
-from mindone_coca.weights.save import save_weights
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("-c", "--config", required=True)
     parser.add_argument("--target", required=True, type=Path)
     parser.add_argument("--seed", type=int, default=0)
@@ -33,7 +34,8 @@ def main() -> int:
     def run() -> None:
         ms.set_seed(arguments.seed)
         model = create_model(arguments.config)
-        save_weights(arguments.target, parameter_entries(model), {"note": f"random weights, seed {arguments.seed}"})
+        note = {"note": f"random weights, seed {arguments.seed}"}
+        save_model(arguments.target, model.config, parameter_entries(model), metadata=note)
 
     return run_cli(run)
 

@@ -1,47 +1,73 @@
-"""Passages in, captions out: the model's part, in batches of few sizes over frames of several files."""
+"""Frames in, captions out: the model's part, in batches of few sizes over frames of several files."""
 
-import base64
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
 import mindspore as ms
 import numpy as np
+from mindspore import Tensor
 
-from mindone_coca.captioning.captioner import VideoCaptioner, one_line
+from mindone_coca import graph_cache
 from mindone_coca.captioning.options import CaptionOptions
-from mindone_coca.captioning.reading import Passage
-from mindone_coca.generation.engine import ENCODE_BATCHES, few_sizes
+from mindone_coca.graph_cache import BATCHES, few_sizes
+from mindone_coca.model.base import ImageTextModel
+from mindone_coca.model.video import VideoEncoder, check_fusion
+from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.tensors import normalize
 
-BATCH = ENCODE_BATCHES[0]
+BATCH = BATCHES[0]
 SCORE_DECIMALS = 4
 
 
-@dataclass
-class EncodedPassage:
-    """A passage's image feature (D,), of unit length, and its tokens for the decoder (K, W), both float32."""
+class Framed(Protocol):
+    """Something that gets one caption."""
 
-    passage: Passage
+    pixels: Sequence[np.ndarray]  # each frame as the model takes it, (3, S, S) float32
+
+
+Item = TypeVar("Item", bound=Framed)
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A caption, one line, and the mean log-probability of its tokens."""
+
+    text: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Caption(ScoredText):
+    """The best caption of an item.
+
+    Attributes:
+        alternatives: further ones, best first, if several were asked for.
+        image_feature, text_feature: (D,) float32, of unit length, if they were asked for.
+    """
+
+    alternatives: list[ScoredText] = field(default_factory=list)
+    image_feature: np.ndarray | None = None
+    text_feature: np.ndarray | None = None
+
+
+@dataclass
+class Encoded(Generic[Item]):
+    """An item's image feature (D,), of unit length, and its tokens for the decoder (K, W), both float32."""
+
+    item: Item
     feature: np.ndarray
     tokens: np.ndarray
 
 
 @dataclass
-class Captioned:
-    """A passage with its caption: `segment` is what the journal keeps of it."""
+class _Fusion(Generic[Item]):
+    """An item some of whose frames are encoded; several are fused by their mean."""
 
-    passage: Passage
-    segment: dict[str, Any]
-
-
-@dataclass
-class _Fusion:
-    """A passage some of whose frames are encoded; several are fused by their mean."""
-
-    passage: Passage
+    item: Item
     features: list[np.ndarray] = field(default_factory=list)
     tokens: np.ndarray | None = None
 
@@ -51,58 +77,70 @@ class _Fusion:
 
     @property
     def complete(self) -> bool:
-        return len(self.features) == len(self.passage.pixels)
+        return len(self.features) == len(self.item.pixels)
 
-    def result(self) -> EncodedPassage:
+    def result(self) -> Encoded[Item]:
         count = len(self.features)
         if count == 1:
-            return EncodedPassage(self.passage, self.features[0], self.tokens)
+            return Encoded(self.item, self.features[0], self.tokens)
         feature = np.mean(self.features, 0)
-        return EncodedPassage(self.passage, feature / np.linalg.norm(feature), self.tokens / np.float32(count))
+        return Encoded(self.item, feature / np.linalg.norm(feature), self.tokens / np.float32(count))
 
 
-class PassageCaptioner:
-    """Captions passages with one model.
+class BatchCaptioner:
+    """Captions items with one model: the one way from frames to captions.
+
+    Args:
+        keep_features: encode the captions too, and keep both features with them.
 
     Attributes:
         seconds_busy: time spent in the model so far.
+
+    Raises:
+        InputError: a fusion of frames that the model does not have.
     """
 
-    def __init__(self, captioner: VideoCaptioner, options: CaptionOptions, keep_features: bool) -> None:
-        self._captioner, self._model = captioner, captioner.model
-        self._options, self._keep_features = options, keep_features
+    def __init__(
+        self, model: ImageTextModel, tokenizer: Tokenizer, options: CaptionOptions, keep_features: bool = False
+    ) -> None:
+        check_fusion(model, options.fusion)
+        self._model, self._tokenizer, self._options, self._keep_features = model, tokenizer, options, keep_features
+        self._video_encoder = VideoEncoder(model, "pool") if options.fusion == "pool" else None
         self.seconds_busy = 0.0
 
-    def __call__(self, passages: Iterable[Passage]) -> Iterator[Captioned]:
-        """Caption passages in order; of segments, near-duplicates of the one before are merged into it.
+    def __call__(self, items: Iterable[Item]) -> Iterator[tuple[Item, Caption]]:
+        """Caption items in order; of segments, near-duplicates of the one before are merged into it.
 
-        How passages are batched depends on their number alone, so the same ones always give the same captions.
+        How items are batched depends on their number alone, so the same ones always give the same captions.
         """
-        encoded = self.encode(passages)
+        encoded = self.encode(items)
         if self._options.in_segments and self._options.merge_similarity < 1:
             encoded = merge_similar(encoded, self._options.merge_similarity)
         while batch := list(islice(encoded, BATCH)):
-            yield from self._caption(batch)
+            begin = time.perf_counter()
+            captions = self._caption(batch)
+            self.seconds_busy += time.perf_counter() - begin
+            yield from zip((one.item for one in batch), captions)
 
-    def encode(self, passages: Iterable[Passage]) -> Iterator[EncodedPassage]:
-        """Encode passages in order, each one's frames fused as the options say."""
-        return self._encode_whole(passages) if self._options.fusion == "pool" else self._encode_frames(passages)
+    def encode(self, items: Iterable[Item]) -> Iterator[Encoded[Item]]:
+        """Encode items in order, each one's frames fused as the options say."""
+        return self._encode_frames(items) if self._video_encoder is None else self._encode_whole(items)
 
-    def _encode_frames(self, passages: Iterable[Passage]) -> Iterator[EncodedPassage]:
-        """Frames of several passages share batches."""
-        open_fusions: deque[_Fusion] = deque()
+    def _encode_frames(self, items: Iterable[Item]) -> Iterator[Encoded[Item]]:
+        """Frames of several items share batches."""
+        open_fusions: deque[_Fusion[Item]] = deque()
         pixels: deque[np.ndarray] = deque()
 
-        def run(size: int) -> Iterator[EncodedPassage]:
+        def run(size: int) -> Iterator[Encoded[Item]]:
             features, tokens = self._run_tower(np.stack([pixels.popleft() for _ in range(size)]))
             for feature, token in zip(features, tokens):
                 open_fusions[0].add(feature, token)
                 if open_fusions[0].complete:
                     yield open_fusions.popleft().result()
 
-        for passage in passages:
-            open_fusions.append(_Fusion(passage))
-            pixels.extend(passage.pixels)
+        for item in items:
+            open_fusions.append(_Fusion(item))
+            pixels.extend(item.pixels)
             while len(pixels) >= BATCH:
                 yield from run(BATCH)
         for part in few_sizes(len(pixels)):
@@ -115,68 +153,63 @@ class PassageCaptioner:
         self.seconds_busy += time.perf_counter() - begin
         return arrays
 
-    def _encode_whole(self, passages: Iterable[Passage]) -> Iterator[EncodedPassage]:
-        """The pooler reads all frames of a passage at once."""
-        for passage in passages:
+    def _encode_whole(self, items: Iterable[Item]) -> Iterator[Encoded[Item]]:
+        """The pooler reads all frames of an item at once."""
+        for item in items:
             begin = time.perf_counter()
-            feature, tokens = self._captioner.encoder(np.stack(passage.pixels))
-            arrays = feature.asnumpy()[0], tokens.astype(ms.float32).asnumpy()[0]
+            latent, tokens = graph_cache.call(self._video_encoder, Tensor(np.stack(item.pixels)[None]))
+            arrays = normalize(latent).asnumpy()[0], tokens.astype(ms.float32).asnumpy()[0]
             self.seconds_busy += time.perf_counter() - begin
-            yield EncodedPassage(passage, *arrays)
+            yield Encoded(item, *arrays)
 
-    def _caption(self, batch: list[EncodedPassage]) -> Iterator[Captioned]:
-        begin = time.perf_counter()
-        prompt = self._captioner.prompt_ids(self._options.prompt)
+    def _caption(self, batch: list[Encoded]) -> list[Caption]:
         ids, scores = self._model.generate(
-            None, None if prompt is None else np.repeat(prompt, len(batch), 0),
-            image_embs=np.stack([item.tokens for item in batch]), return_scores=True, **self._options.generation,
-        )  # fmt: skip
-        ids, scores = ids.asnumpy(), scores.asnumpy()
-        each = len(ids) // len(batch)
-        texts = [one_line(self._captioner.tokenizer.decode(row, skip_special_tokens=True)) for row in ids]
-        captions = [
-            {"caption": text, "score": round(float(score), SCORE_DECIMALS)} for text, score in zip(texts, scores)
+            None,
+            self._prompts(len(batch)),
+            image_embs=np.stack([one.tokens for one in batch]),
+            return_scores=True,
+            **self._options.generation,
+        )
+        texts = [one_line(self._tokenizer.decode(row, skip_special_tokens=True)) for row in ids.asnumpy()]
+        scored = [ScoredText(text, round(float(score), SCORE_DECIMALS)) for text, score in zip(texts, scores.asnumpy())]
+        each = len(scored) // len(batch)
+        best, others = scored[::each], [scored[i + 1 : i + each] for i in range(0, len(scored), each)]
+        if not self._keep_features:
+            return [Caption(text.text, text.score, more) for text, more in zip(best, others)]
+        features = encode_texts(self._model, self._tokenizer, [text.text for text in best])
+        return [
+            Caption(text.text, text.score, more, one.feature, feature)
+            for text, more, one, feature in zip(best, others, batch, features)
         ]
-        text_features = encode_texts(self._captioner, texts[::each]) if self._keep_features else None
-        self.seconds_busy += time.perf_counter() - begin
-        for i, item in enumerate(batch):
-            passage = item.passage
-            segment = {
-                "start": round(passage.start, 6),
-                "end": round(passage.end, 6),
-                "times": [round(time, 6) for time in passage.times],
-                **captions[i * each],
-            }
-            if each > 1:
-                segment["alternatives"] = captions[i * each + 1 : (i + 1) * each]
-            if passage.thumbnails:
-                segment["thumbnails"] = passage.thumbnails
-            if text_features is not None:
-                segment["image_feature"] = pack(item.feature)
-                segment["text_feature"] = pack(text_features[i])
-            yield Captioned(passage, segment)
+
+    def _prompts(self, count: int) -> np.ndarray | None:
+        """The start token and the prompt's tokens for each of a batch, (B, P)."""
+        if self._options.prompt is None:
+            return None
+        ids = [self._tokenizer.sot_token_id, *self._tokenizer.encode(self._options.prompt)]
+        return np.repeat(np.array([ids]), count, 0)
 
 
-def merge_similar(encoded: Iterable[EncodedPassage], threshold: float) -> Iterator[EncodedPassage]:
-    """Let a passage grow over those after it whose cosine with it is at least `threshold`. Its own frame stays."""
-    kept: EncodedPassage | None = None
-    for item in encoded:
-        if kept is not None and float(kept.feature @ item.feature) >= threshold:
-            kept.passage.end = item.passage.end
+def merge_similar(encoded: Iterable[Encoded], threshold: float) -> Iterator[Encoded]:
+    """Let a segment grow over those after it whose cosine with it is at least `threshold`. Its own frame stays."""
+    kept: Encoded | None = None
+    for one in encoded:
+        if kept is not None and float(kept.feature @ one.feature) >= threshold:
+            kept.item.end = one.item.end
             continue
         if kept is not None:
             yield kept
-        kept = item
+        kept = one
     if kept is not None:
         yield kept
 
 
-def encode_texts(captioner: VideoCaptioner, texts: list[str]) -> np.ndarray:
+def encode_texts(model: ImageTextModel, tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
     """Text features (N, D), of unit length, in batches of few sizes."""
-    ids = captioner.tokenizer(texts, captioner.model.text.context_length)
-    return np.concatenate([captioner.model.encode_text(ids[part]).asnumpy() for part in few_sizes(len(texts))])
+    ids = tokenizer(texts, model.text.context_length)
+    return np.concatenate([model.encode_text(ids[part]).asnumpy() for part in few_sizes(len(texts))])
 
 
-def pack(feature: np.ndarray) -> str:
-    """Little-endian float32 in base64."""
-    return base64.b64encode(feature.astype("<f4").tobytes()).decode()
+def one_line(caption: str) -> str:
+    """The caption with its white space, line ends too, as single spaces."""
+    return " ".join(caption.split())

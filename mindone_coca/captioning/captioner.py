@@ -1,33 +1,20 @@
 """Videos and images in, captions out."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from mindone_coca.config import ModelConfig, load_model_config
+from mindone_coca.captioning.batches import BatchCaptioner
+from mindone_coca.captioning.options import CaptionOptions
+from mindone_coca.captioning.reading import PassageReader
+from mindone_coca.config import Dtype, FrameType, Fusion
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model, find_weights
-from mindone_coca.model.coca_pytorch.config import ParallelConfig
-from mindone_coca.model.video import FrameEncoder
+from mindone_coca.model.families import load_model_config
+from mindone_coca.model.family import FamilyConfig
+from mindone_coca.model.video import check_fusion
 from mindone_coca.preprocess.tokenizer import Tokenizer
-from mindone_coca.preprocess.transforms import create_transforms
-from mindone_coca.video.frames import VideoFrame, read_frames
-
-
-def make_transform(config: ModelConfig | ParallelConfig) -> Callable[[Image.Image], np.ndarray]:
-    """The image transform of a model: PIL image -> (3, H, W) float32."""
-    preprocess = config.preprocess
-    return create_transforms(
-        config.image_hw, preprocess.mean, preprocess.std, preprocess.interpolation, preprocess.resize_mode,
-        preprocess.fill_color,
-    )  # fmt: skip
-
-
-def one_line(caption: str) -> str:
-    return " ".join(caption.split())
+from mindone_coca.preprocess.transforms import make_transform
 
 
 class VideoCaptioner:
@@ -36,37 +23,41 @@ class VideoCaptioner:
     Args:
         config: model config, as for `create_model`.
         model_path: weights file, or a folder with one.
-        dtype: `float32`, `float16` or `bfloat16`.
+        dtype: `float32`, `float16` or `bfloat16`; None leaves it to the config.
         num_frames: frames that `multi_frames` takes, spread evenly from the first to the last.
-        fusion: `mean` or `pool`, see `FrameEncoder`.
+        fusion: how several frames become one: `mean` averages their tokens and features, `pool` lets the attentional
+            pooler read the patch tokens of all frames, which needs a model with one.
     Raises:
         InputError: config, weights or options that do not go together.
     """
 
     def __init__(
         self,
-        config: str | os.PathLike | Mapping | ModelConfig | ParallelConfig,
+        config: str | os.PathLike | Mapping | FamilyConfig,
         model_path: str | os.PathLike,
-        dtype: str = "float32",
+        dtype: Dtype | None = None,
         num_frames: int = 16,
-        fusion: str = "mean",
+        fusion: Fusion = "mean",
     ) -> None:
         self.config = load_model_config(config)
-        if num_frames < 1:
-            raise InputError(f"num_frames: must be at least 1, got {num_frames}")
+        self._options = {"num_frames": num_frames, "fusion": fusion}
+        CaptionOptions(**self._options)  # refuses wrong values before the model is loaded
         self.tokenizer = Tokenizer()
         if self.config.vocab_size != self.tokenizer.vocab_size:
             raise InputError(
                 f"vocabulary of {self.config.vocab_size}: captions need CLIP's tokenizer with "
                 f"{self.tokenizer.vocab_size} ids; use a model trained with it"
             )
-        self.num_frames = num_frames
         self.model = create_model(self.config, find_weights(model_path), dtype)
-        self.encoder = FrameEncoder(self.model, fusion)
-        self.transform = make_transform(self.config)
+        check_fusion(self.model, fusion)
+        self.transform = make_transform(self.config.image_hw, self.config.preprocess)
 
     def __call__(
-        self, video_path: str | os.PathLike, frame_type: str = "middle", prompt: str | None = None, **generation: Any
+        self,
+        video_path: str | os.PathLike,
+        frame_type: FrameType = "middle",
+        prompt: str | None = None,
+        **generation: Any,
     ) -> str:
         """Caption a video, or a still image as a one-frame video.
 
@@ -77,21 +68,12 @@ class VideoCaptioner:
         Raises:
             InputError: an unreadable file, naming it, or arguments that do not go together.
         """
-        return self.caption_frames(read_frames(video_path, frame_type, self.num_frames), prompt, **generation)
+        options = CaptionOptions(frame_type=frame_type, prompt=prompt, generation=generation, **self._options)
+        if options.in_segments:
+            raise InputError("frame_type: segments gives a caption for each; give middle or multi_frames")
+        [(_, caption)] = self.batches(options)(PassageReader(options, self.transform, thumbnails=False)(video_path))
+        return caption.text
 
-    def caption_frames(self, frames: list[VideoFrame], prompt: str | None = None, **generation: Any) -> str:
-        """One caption for all the frames."""
-        return self.captions_of_frames(frames, prompt, **generation)[0]
-
-    def captions_of_frames(self, frames: list[VideoFrame], prompt: str | None = None, **generation: Any) -> list[str]:
-        """As many captions for all the frames as `num_return_sequences` asks for, best first."""
-        images = np.stack([self.transform(frame.image) for frame in frames])  # (F, 3, H, W)
-        _, tokens = self.encoder(images)
-        ids = self.model.generate(None, self.prompt_ids(prompt), image_embs=tokens, **generation)
-        return [self.tokenizer.decode(row, skip_special_tokens=True) for row in ids.asnumpy()]
-
-    def prompt_ids(self, prompt: str | None) -> np.ndarray | None:
-        """The start token and the prompt's tokens, (1, P)."""
-        if prompt is None:
-            return None
-        return np.array([[self.tokenizer.sot_token_id, *self.tokenizer.encode(prompt)]])
+    def batches(self, options: CaptionOptions, keep_features: bool = False) -> BatchCaptioner:
+        """What captions any number of videos by these options."""
+        return BatchCaptioner(self.model, self.tokenizer, options, keep_features)

@@ -1,17 +1,33 @@
-"""What a run over a collection is asked to do."""
+"""What a caption is made from and how: each field is an option of the programs and a setting of the journal."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, get_args
 
+from mindone_coca.config import FrameType, Fusion
 from mindone_coca.errors import InputError
+from mindone_coca.typed_mapping import option
 from mindone_coca.video.segments import SCENE_THRESHOLD
 
-FRAME_TYPES = ("middle", "multi_frames", "mutil_frames", "segments")  # the third is the older port's spelling
+SEVERAL_FRAMES = ("multi_frames", "mutil_frames")
+
+
+def _several(options: "CaptionOptions") -> bool:
+    return options.frame_type in SEVERAL_FRAMES
+
+
+def _always(options: "CaptionOptions") -> bool:
+    return True
+
+
+def _segments(options: "CaptionOptions") -> bool:
+    return options.in_segments
 
 
 @dataclass(frozen=True)
 class CaptionOptions:
     """All that the captions depend on besides model and files.
+
+    A field's `matters` tells whether they depend on it at all, given the other fields; without it they do.
 
     Attributes:
         frame_type: `middle`, `multi_frames` (`num_frames` of them, fused by `fusion`) or `segments`.
@@ -23,13 +39,26 @@ class CaptionOptions:
         InputError: values out of range, by name.
     """
 
-    frame_type: str = "middle"
-    num_frames: int = 16
-    fusion: str = "mean"
-    segment_seconds: float | None = None
-    scene_threshold: float = SCENE_THRESHOLD
-    merge_similarity: float = 0.95
-    prompt: str | None = None
+    frame_type: FrameType = option(
+        "middle",
+        "what a caption is made from: the middle frame, several frames, or a frame for each segment of the video",
+    )
+    num_frames: int = option(16, "frames that multi_frames takes, first to last", matters=_several)
+    fusion: Fusion = option("mean", "how multi_frames become one", matters=_several)
+    segment_seconds: float | None = option(
+        None, "length of segments (default: from one scene change to the next)", matters=_segments
+    )
+    scene_threshold: float = option(
+        SCENE_THRESHOLD,
+        "how much a frame must stand out to begin a scene; lower finds more",
+        matters=lambda options: options.in_segments and options.segment_seconds is None,
+    )
+    merge_similarity: float = option(
+        0.95,
+        "segments whose images have this cosine similarity with the one before become part of it; 1 merges none",
+        matters=_segments,
+    )
+    prompt: str | None = option(None, "text that the caption continues")
     generation: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -37,10 +66,9 @@ class CaptionOptions:
             if not holds:
                 raise InputError(message)
 
-        require(
-            self.frame_type in FRAME_TYPES,
-            f"frame_type: must be one of {', '.join(FRAME_TYPES)}, got {self.frame_type!r}",
-        )
+        for name, known in (("frame_type", get_args(FrameType)), ("fusion", get_args(Fusion))):
+            value = getattr(self, name)
+            require(value in known, f"{name}: must be one of {', '.join(known)}, got {value!r}")
         require(self.num_frames >= 1, f"num_frames: must be at least 1, got {self.num_frames}")
         seconds = self.segment_seconds
         require(seconds is None or seconds > 0, f"segment_seconds: must be positive, got {seconds}")
@@ -56,17 +84,11 @@ class CaptionOptions:
     @property
     def frames_each(self) -> int:
         """Frames of one caption, at most."""
-        return self.num_frames if self.frame_type in ("multi_frames", "mutil_frames") else 1
+        return self.num_frames if _several(self) else 1
 
     def as_dict(self) -> dict[str, Any]:
-        """The options that matter for this frame type, for files and to compare."""
-        frame_type = "multi_frames" if self.frame_type == "mutil_frames" else self.frame_type
-        chosen: dict[str, Any] = {"frame_type": frame_type}
-        if frame_type == "multi_frames":
-            chosen |= {"num_frames": self.num_frames, "fusion": self.fusion}
-        if self.in_segments:
-            chosen["segment_seconds"] = self.segment_seconds
-            if self.segment_seconds is None:
-                chosen["scene_threshold"] = self.scene_threshold
-            chosen["merge_similarity"] = self.merge_similarity
-        return chosen | {"prompt": self.prompt, **self.generation}
+        """The options that matter given the others, for files and to compare."""
+        own = [spec for spec in fields(self) if spec.name != "generation"]
+        chosen = {spec.name: getattr(self, spec.name) for spec in own if spec.metadata.get("matters", _always)(self)}
+        chosen["frame_type"] = "multi_frames" if _several(self) else self.frame_type
+        return chosen | self.generation

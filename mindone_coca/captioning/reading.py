@@ -4,6 +4,7 @@ Decoding and resizing release Python's interpreter lock, so they run beside the 
 queue holds a few passages, and only a few files are read ahead of the one in use.
 """
 
+import os
 import queue
 import threading
 import time
@@ -22,6 +23,7 @@ from mindone_coca.outputs.thumbnails import thumbnail
 from mindone_coca.video.frames import Shot, read_shot
 from mindone_coca.video.segments import iter_segments
 
+Key = TypeVar("Key")  # a path, or what else names a file
 Item = TypeVar("Item")
 Transform = Callable[[Image.Image], np.ndarray]
 _FRAMES_AHEAD = 32  # files read ahead have about this many frames together
@@ -59,7 +61,7 @@ class PassageReader:
     def __init__(self, options: CaptionOptions, transform: Transform, thumbnails: bool) -> None:
         self._options, self._transform, self._thumbnails = options, transform, thumbnails
 
-    def __call__(self, path: str) -> Iterator[Passage]:
+    def __call__(self, path: str | os.PathLike) -> Iterator[Passage]:
         options = self._options
         if options.in_segments:
             shots = iter_segments(path, options.segment_seconds, options.scene_threshold)
@@ -67,10 +69,10 @@ class PassageReader:
             shots = (read_shot(path, options.frame_type, options.num_frames) for _ in range(1))
         return (self._prepare(path, shot) for shot in shots)
 
-    def _prepare(self, path: str, shot: Shot) -> Passage:
+    def _prepare(self, path: str | os.PathLike, shot: Shot) -> Passage:
         width = _THUMBNAIL_WIDTHS[len(shot.frames) > 1]
         return Passage(
-            path,
+            str(path),
             shot.start,
             shot.end,
             [frame.time for frame in shot.frames],
@@ -87,7 +89,7 @@ class ReadAhead:
         frames_each: frames of an item, which decide how many files are read ahead.
     """
 
-    def __init__(self, read: Callable[[str], Iterator[Item]], workers: int, frames_each: int) -> None:
+    def __init__(self, read: Callable[[Key], Iterator[Item]], workers: int, frames_each: int) -> None:
         self._read, self._workers = read, workers
         self._ahead = max(workers, _FRAMES_AHEAD // frames_each, 1)
         self._stopped = threading.Event()
@@ -101,9 +103,9 @@ class ReadAhead:
         self._stopped.set()
         self._pool.shutdown(cancel_futures=True)
 
-    def files(self, paths: Iterable[str]) -> Iterator[tuple[str, Iterator[Item]]]:
+    def files(self, paths: Iterable[Key]) -> Iterator[tuple[Key, Iterator[Item]]]:
         """Each path with its items; iterating over these raises ReadingFailed where the file cannot be read."""
-        started: deque[tuple[str, queue.Queue]] = deque()
+        started: deque[tuple[Key, queue.Queue]] = deque()
         remaining = iter(paths)
         while True:
             while len(started) < self._ahead and (path := next(remaining, None)) is not None:
@@ -126,7 +128,7 @@ class ReadAhead:
                 raise item
             yield item
 
-    def _run(self, path: str, waiting: queue.Queue) -> None:
+    def _run(self, path: Key, waiting: queue.Queue) -> None:
         try:
             for item in self._read(path):
                 self._put(waiting, item)

@@ -1,25 +1,89 @@
-"""What the command-line programs share: groups of options, mistakes told in one line, and the exit codes."""
+"""What the programs share: groups of options, mistakes reported in one line, and the exit codes."""
 
 import argparse
+import dataclasses
 import os
 import sys
+import types
+import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Mode
 from mindone_coca.errors import InputError
+from mindone_coca.generation.settings import GenerationOptions
 
 
 class Parser(argparse.ArgumentParser):
-    """Shows the program's docstring as it is written, and tells a usage error in one line."""
+    """Shows the program's description as it is written, and reports a usage error in one line."""
 
     def __init__(self, description: str | None = None, **options: Any) -> None:
-        super().__init__(
-            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options
-        )
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(description=description, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One program.
+
+    Attributes:
+        description: the text of its help, of which the first line says what it does.
+        add_options: adds its options to a parser.
+        run: does what they ask; returns the exit code, None for 0. Its mistakes in usage are `parser.error`'s.
+    """
+
+    description: str
+    add_options: Callable[[Parser], None]
+    run: Callable[[Parser, argparse.Namespace], int | None]
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a line."""
+        return self.description.splitlines()[0].rstrip(".")
+
+    def main(self, argv: Sequence[str] | None = None) -> int:
+        """Run it alone. Returns the exit code."""
+        parser = Parser(self.description)
+        self.add_options(parser)
+        arguments = parser.parse_args(argv)
+        return run_cli(lambda: self.run(parser, arguments))
+
+
+def add_dataclass_options(parser: Any, cls: type, skip: Collection[str] = ()) -> None:
+    """An option for each field of a dataclass, of its type, with its help; those not given stay out of the namespace.
+
+    Args:
+        parser: or a group of one.
+    """
+    hints = typing.get_type_hints(cls)
+    for spec in dataclasses.fields(cls):
+        if spec.name in skip:
+            continue
+        hint = hints[spec.name]
+        if typing.get_origin(hint) in (typing.Union, types.UnionType):  # X | None
+            hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
+        text = spec.metadata.get("help", "")
+        settings: dict[str, Any] = {"default": argparse.SUPPRESS}
+        if hint is bool:
+            settings["action"] = "store_true"
+        elif typing.get_origin(hint) is typing.Literal:
+            settings["choices"] = typing.get_args(hint)
+        else:
+            settings["type"] = hint
+        if hint is not bool and spec.default is not None:
+            text = f"{text} (default {spec.default})".strip()
+        parser.add_argument(f"--{spec.name}", help=text, **settings)
+
+
+def given_options(arguments: argparse.Namespace, cls: type) -> dict[str, Any]:
+    """What was given of `add_dataclass_options`, by field."""
+    names = [spec.name for spec in dataclasses.fields(cls)]
+    return {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
 
 
 def add_model_options(parser: Parser) -> None:
@@ -29,58 +93,28 @@ def add_model_options(parser: Parser) -> None:
     add("--model_path", help="weights file or folder (default: the config's checkpoint, else models/coca_model.*)")
 
 
-def add_generation_options(parser: Parser) -> argparse._ArgumentGroup:
-    """How to caption, for `generation_options`. Returns the group."""
+def add_generation_options(parser: Parser, skip: Collection[str] = ()) -> None:
+    """How to caption, for `generation_options`."""
     group = parser.add_argument_group("generation (open_clip's arguments and defaults, then ours)")
-    add = group.add_argument
-    add("--generation_type", default="beam_search", choices=("beam_search", "top_k", "top_p"))
-    add("--seq_len", type=int, default=30, help="longest caption in tokens, start and end included (default 30)")
-    add("--max_seq_len", type=int, default=77, help="sampling sees the last tokens only (default 77)")
-    add("--min_seq_len", type=int, default=5, help="no end before this many tokens (default 5)")
-    add("--temperature", type=float, default=1.0)
-    add("--top_p", type=float, default=0.1)
-    add("--top_k", type=int, default=1, help="1 is greedy (default 1)")
-    add("--num_beams", type=int, help="default 6, in 3 groups")
-    add("--num_beam_groups", type=int, help="default 3; 1 when only --num_beams is given")
-    add("--repetition_penalty", type=float, default=1.0)
-    add("--fixed_output_length", action="store_true", help="pad to seq_len (the text is the same)")
-    add("--pad_token_id", type=int)
-    add("--eos_token_id", type=int)
-    add("--sot_token_id", type=int)
-    add("--diversity_penalty", type=float, default=0.0, help="between beam groups, which are alike without it")
-    add("--normalize_scores", action="store_true", help="textbook beam search: add log-probabilities, not logits")
-    add("--length_penalty", type=float, default=1.0)
-    add("--seed", type=int, help="makes sampling reproducible")
-    return group
-
-
-GENERATION = (
-    "generation_type", "seq_len", "max_seq_len", "min_seq_len", "temperature", "top_p", "top_k", "repetition_penalty",
-    "fixed_output_length", "pad_token_id", "eos_token_id", "sot_token_id", "diversity_penalty", "normalize_scores",
-    "length_penalty", "seed",
-)  # fmt: skip
+    add_dataclass_options(group, GenerationOptions, skip)
 
 
 def generation_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of `CoCa.generate` that `add_generation_options` stands for."""
-    options = {name: getattr(arguments, name) for name in GENERATION}
-    beams, groups = arguments.num_beams, arguments.num_beam_groups
-    if beams is not None:
-        options["num_beams"] = beams
-        options["num_beam_groups"] = 1 if groups is None else groups
-    elif groups is not None:
-        options["num_beam_groups"] = groups
-    return options
+    """The arguments of `CoCa.generate` that `add_generation_options` stands for; beams without groups are one group."""
+    given = given_options(arguments, GenerationOptions)
+    if "num_beams" in given:
+        given.setdefault("num_beam_groups", 1)
+    return dataclasses.asdict(GenerationOptions(**given))
 
 
 def add_device_options(parser: Parser) -> None:
     """Where and how to run, for `configure_device`; `--dtype` is an argument of `create_model`."""
     add = parser.add_argument_group("device").add_argument
-    add("--device_target", default="auto", choices=("auto", "CPU", "GPU", "Ascend"))
+    add("--device_target", default="auto", choices=typing.get_args(DeviceTarget))
     add("--device_id", type=int)
-    add("--mode", default="graph", choices=("graph", "pynative"))
-    add("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
-    add("--jit_level", choices=("O0", "O1", "O2"))
+    add("--mode", default="graph", choices=typing.get_args(Mode))
+    add("--dtype", choices=typing.get_args(Dtype), help="of weights and activations (default: the config's, float32)")
+    add("--jit_level", choices=typing.get_args(JitLevel))
     add("--max_device_memory", help="such as 30GB")
 
 
@@ -96,6 +130,13 @@ def configure_device(arguments: argparse.Namespace) -> None:
 def default_workers() -> int:
     """Reading threads: half the cores, at most 8."""
     return min(8, max(1, (os.cpu_count() or 1) // 2))
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, as the type of an option."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, got {text}")
+    return int(text)
 
 
 def run_cli(program: Callable[[], int | None]) -> int:

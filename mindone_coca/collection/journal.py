@@ -18,7 +18,7 @@ from mindone_coca.collection.plan import Shard
 from mindone_coca.errors import InputError
 
 Record = dict[str, Any]
-FORMAT = 1
+FORMAT = 2
 KEPT = ("thumbnails", "features")  # settings that say what records hold beside their results
 
 
@@ -103,6 +103,11 @@ class Results:
                     self._sizes[record["path"]] = record["size"], record["error"] is not None
 
     def _check(self, path: Path, header: Record) -> None:
+        if header.get("journal") != FORMAT:
+            raise InputError(
+                f"{path}: a journal of another version of this program (format {header.get('journal')}, now {FORMAT}); "
+                "give another --output_dir, or finish it with that version"
+            )
         found = header.get("settings", {})
         for name in sorted({*self.settings, *found}):
             before, now = found.get(name), self.settings.get(name)

@@ -1,7 +1,6 @@
 """Caption a collection: plan, read ahead, caption, keep a journal, and write the files once all is done."""
 
-import dataclasses
-import hashlib
+import base64
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,22 +8,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from mindone_coca import __version__
-from mindone_coca.captioning.batches import PassageCaptioner
-from mindone_coca.captioning.captioner import VideoCaptioner, make_transform
+from mindone_coca.captioning.batches import BatchCaptioner, Caption, ScoredText
+from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import Passage, PassageReader, ReadAhead, ReadingFailed
 from mindone_coca.collection.journal import Journal, Record, Results, exclusive, file_size
 from mindone_coca.collection.plan import GROUP_SIZE, Shard, work_groups
-from mindone_coca.config import ModelConfig
-from mindone_coca.outputs.features import require_pyarrow
+from mindone_coca.config import Dtype
+from mindone_coca.model.family import FamilyConfig
+from mindone_coca.outputs.formats import write_outputs
 from mindone_coca.outputs.schema import Provenance
 from mindone_coca.outputs.tables import lines
-from mindone_coca.outputs.writers import write_outputs
-
-_FINGERPRINT_PARTS, _FINGERPRINT_BYTES = 64, 1 << 16
+from mindone_coca.preprocess.transforms import make_transform
+from mindone_coca.weights.fingerprint import model_name
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,31 @@ class CollectionRun:
         paths: Sequence[str],
         options: CaptionOptions,
         output: Output,
-        config: ModelConfig,
+        config: FamilyConfig,
         weights: Path,
         make_captioner: Callable[[], VideoCaptioner],
-        dtype: str = "float32",
+        dtype: Dtype | None = None,
         shard: Shard = Shard(),  # noqa: B008 immutable
         workers: int = 2,
         retry_failed: bool = False,
     ) -> None:
         self._paths, self._options, self._output, self._shard = paths, options, output, shard
         self._make_captioner, self._workers, self._retry_failed = make_captioner, workers, retry_failed
-        self._transform = make_transform(config)
-        if output.features:
-            require_pyarrow()
+        self._transform = make_transform(config.image_hw, config.preprocess)
         self._settings = {
-            "model": model_name(config, weights), "dtype": dtype, "version": __version__, **options.as_dict(),
-            "thumbnails": "html" in output.formats, "features": output.features,
-        }  # fmt: skip
+            "model": model_name(config, weights),
+            "dtype": dtype or config.cast_dtype or "float32",
+            "version": __version__,
+            **options.as_dict(),
+            "thumbnails": "html" in output.formats,
+            "features": output.features,
+        }
         self._groups = work_groups(paths, 1 if options.in_segments else GROUP_SIZE, shard)
 
     def run(self) -> int:
         """Do what is not done yet. Returns the exit code: 1 if files failed, now or before, else 0."""
         if self._output.folder is None:
-            printer = _Printer(self._paths, not self._output.single, self._options.in_segments)
+            printer = _Printer(self._paths, self._options.in_segments, self._output.single)
             return 1 if self._caption(self._groups, printer.add) else 0
         folder = self._output.folder / "journal"
         journal = Journal(folder, self._shard)
@@ -104,7 +106,7 @@ class CollectionRun:
             journal.close()
         self._write(folder)
         if self._output.single:
-            printer = _Printer(self._paths, False, self._options.in_segments)
+            printer = _Printer(self._paths, self._options.in_segments, single=True)
             printer.add(list(Results(folder, self._settings).records(self._paths)))
         return 1 if failed else 0
 
@@ -115,7 +117,7 @@ class CollectionRun:
 
         Returns the number of files in `todo` (None: all) that failed.
         """
-        captioner = PassageCaptioner(self._make_captioner(), self._options, self._settings["features"])
+        captioner = self._make_captioner().batches(self._options, self._settings["features"])
         read = PassageReader(self._options, self._transform, self._settings["thumbnails"])
         total = len(todo) if todo is not None else sum(map(len, groups))
         counts = {"files": 0, "captions": 0, "failed": 0}
@@ -148,7 +150,7 @@ class CollectionRun:
         return counts["failed"]
 
     def _caption_group(
-        self, group: list[str], files: Iterator[tuple[str, Iterator[Passage]]], captioner: PassageCaptioner
+        self, group: list[str], files: Iterator[tuple[str, Iterator[Passage]]], captioner: BatchCaptioner
     ) -> list[Record]:
         records: dict[str, Record] = {}
 
@@ -162,8 +164,8 @@ class CollectionRun:
                 except ReadingFailed as error:
                     record["error"] = str(error)
 
-        for done in captioner(passages()):
-            records[done.passage.path]["segments"].append(done.segment)
+        for passage, caption in captioner(passages()):
+            records[passage.path]["segments"].append(_segment(passage, caption))
         for record in records.values():
             if record["error"] is not None:
                 record["segments"] = []  # of what came before the damage
@@ -183,17 +185,51 @@ class CollectionRun:
             options = {name: value for name, value in self._settings.items() if name not in kept}
             provenance = Provenance(self._settings["model"], options, __version__)
             written = write_outputs(
-                self._output.folder, self._output.formats, self._output.features,
-                lambda: results.records(self._paths), self._paths, provenance,
-            )  # fmt: skip
+                self._output.folder,
+                self._output.formats,
+                self._output.features,
+                lambda: results.records(self._paths),
+                self._paths,
+                provenance,
+            )
         _say(f"wrote {', '.join(map(str, written))}")
 
 
-class _Printer:
-    """Prints captions in the order of the inputs, whatever the order in which they come."""
+def _segment(passage: Passage, caption: Caption) -> dict[str, Any]:
+    """What the journal keeps of a caption; `outputs.schema` says what is in it."""
+    segment = {
+        "start": round(passage.start, 6),
+        "end": round(passage.end, 6),
+        "times": [round(time, 6) for time in passage.times],
+        **_scored(caption),
+    }
+    if caption.alternatives:
+        segment["alternatives"] = [_scored(other) for other in caption.alternatives]
+    if passage.thumbnails:
+        segment["thumbnails"] = passage.thumbnails
+    if caption.image_feature is not None:
+        segment |= {"image_feature": pack(caption.image_feature), "text_feature": pack(caption.text_feature)}
+    return segment
 
-    def __init__(self, paths: Sequence[str], with_path: bool, with_times: bool) -> None:
-        self._paths, self._parts = iter(paths), {"with_path": with_path, "with_times": with_times}
+
+def _scored(caption: ScoredText) -> dict[str, Any]:
+    return {"caption": caption.text, "score": caption.score}
+
+
+def pack(feature: np.ndarray) -> str:
+    """Little-endian float32 in base64."""
+    return base64.b64encode(feature.astype("<f4").tobytes()).decode()
+
+
+class _Printer:
+    """Prints captions in the order of the inputs, whatever the order in which they come.
+
+    Those of a single file stand without its path, and with the alternatives that were asked for.
+    """
+
+    def __init__(self, paths: Sequence[str], with_times: bool, single: bool) -> None:
+        self._paths = iter(paths)
+        self._parts = {"with_path": not single, "with_times": with_times, "with_alternatives": single}
         self._next = next(self._paths, None)
         self._waiting: dict[str, Record] = {}
 
@@ -207,20 +243,3 @@ class _Printer:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
-
-
-def model_name(config: ModelConfig, weights: Path) -> str:
-    """The weights' file name and a fingerprint of config and weights: of 64 parts of the file, 64 KiB each."""
-    digest = hashlib.sha256(repr(_plain(dataclasses.asdict(config))).encode())
-    size = weights.stat().st_size
-    digest.update(str(size).encode())
-    with open(weights, "rb") as file:
-        for part in range(_FINGERPRINT_PARTS):
-            file.seek(part * max(size - _FINGERPRINT_BYTES, 0) // (_FINGERPRINT_PARTS - 1))
-            digest.update(file.read(_FINGERPRINT_BYTES))
-    return f"{weights.name} {digest.hexdigest()[:16]}"
-
-
-def _plain(config: dict[str, Any]) -> dict[str, Any]:
-    """Without the path of the weights, which does not change them."""
-    return {name: value for name, value in config.items() if name != "checkpoint"}

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from mindone_coca.errors import InputError
-from mindone_coca.outputs.features import require_pyarrow
 from mindone_coca.outputs.schema import clock
 
 _COLUMNS = ["image_path", "start", "end", "caption"]
@@ -65,4 +64,6 @@ def _parts(folder: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _metadata(folder: Path, number: str) -> Any:
-    return require_pyarrow().read_table(folder / "metadata" / f"metadata_{number}.parquet", columns=_COLUMNS)
+    from pyarrow import parquet  # heavy
+
+    return parquet.read_table(folder / "metadata" / f"metadata_{number}.parquet", columns=_COLUMNS)

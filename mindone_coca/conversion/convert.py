@@ -11,28 +11,23 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mindone_coca.config import ModelConfig, load_model_config
 from mindone_coca.conversion.resize import resize_positions
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
-from mindone_coca.model.coca_pytorch.config import ParallelConfig
-from mindone_coca.model.coca_pytorch.names import derived_entry, without_derived
+from mindone_coca.model.families import family_of, load_model_config
+from mindone_coca.model.family import Family, FamilyConfig
 from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.formats.entry import Entry, Weights
-from mindone_coca.weights.infer import config_beside, infer_config, open_clip_json
-from mindone_coca.weights.names import naming, to_mindspore, to_open_clip
+from mindone_coca.weights.infer import config_beside, infer_config
+from mindone_coca.weights.names import recognise
 from mindone_coca.weights.save import save_weights
-from mindone_coca.weights.shapes import check_shapes, expected_shapes, parameter_shapes
+from mindone_coca.weights.shapes import check_shapes
 from mindone_coca.weights.source import TORCH_SUFFIXES, open_weights
+from mindone_coca.weights.tied import derived_entry, without_derived
 
-_POSITIONS = "visual.positional_embedding"
 _TARGETS = (".ckpt", ".safetensors")
 _REVERSE_TARGETS = (*TORCH_SUFFIXES, ".safetensors")
-OPEN_CLIP_NAME, COCA_PYTORCH_NAME = "open_clip_pytorch_model.bin", "coca_pytorch.pt"  # in a folder
 _SPARE_DISK = 16 << 20  # for headers and the config beside the weights
-
-
-AnyConfig = ModelConfig | ParallelConfig
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class Plan:
     source: Weights
     target: Path
     entries: dict[str, Entry]
-    config: AnyConfig
+    config: FamilyConfig
     texts: dict[Path, str]
     metadata: dict[str, str]
     notes: list[str]
@@ -81,7 +76,7 @@ class Plan:
         return sum(prod(entry.shape) for entry in self.entries.values())
 
 
-def target_file(target: Path, reverse: bool) -> Path:
+def target_file(target: Path, reverse: bool, family: Family) -> Path:
     """The weights file that `--target` means: the file itself, or the usual name in a folder."""
     allowed = _REVERSE_TARGETS if reverse else _TARGETS
     if target.suffix in allowed:
@@ -93,49 +88,49 @@ def target_file(target: Path, reverse: bool) -> Path:
         raise InputError(f"{target}: {target.suffix} is written {other} --reverse; here it can be {', '.join(allowed)}")
     if target.exists() and not target.is_dir():
         raise InputError(f"{target}: is a file of another kind; give a folder or a name ending in {', '.join(allowed)}")
-    return target / (OPEN_CLIP_NAME if reverse else "coca_model.ckpt")
+    return target / (family.torch_file if reverse else "coca_model.ckpt")
 
 
-def _source_config(options: Options, weights: Weights, entries: dict[str, Entry]) -> tuple[AnyConfig, str]:
+def _source_config(
+    options: Options, weights: Weights, entries: dict[str, Entry], family: Family
+) -> tuple[FamilyConfig, str]:
     if options.config is not None:
         return load_model_config(options.config), f"config {options.config}"
     beside = config_beside(weights.path)
     if beside is not None:
         return load_model_config(beside), f"config {beside}"
-    return infer_config({name: entry.shape for name, entry in entries.items()}, weights.path)
+    return infer_config({name: entry.shape for name, entry in entries.items()}, family, weights.path)
 
 
-def _new_image_size(options: Options, config: ModelConfig) -> tuple[int, int] | None:
+def _new_image_size(options: Options, config: FamilyConfig) -> tuple[int, int] | None:
     if options.patch_grid is not None:
-        return tuple(n * p for n, p in zip(options.patch_grid, config.vision_cfg.patch_hw, strict=True))
+        return tuple(n * p for n, p in zip(options.patch_grid, config.patch_hw, strict=True))
     return options.image_size
 
 
 def _resized(
-    entries: dict[str, Entry], config: ModelConfig, size: tuple[int, int], path: Path
-) -> tuple[dict[str, Entry], ModelConfig, str]:
+    entries: dict[str, Entry], config: FamilyConfig, size: tuple[int, int], positions: str, path: Path
+) -> tuple[dict[str, Entry], FamilyConfig, str]:
     """Entries and config for another image size, and a note that says what was resampled."""
-    if _POSITIONS not in entries or len(entries[_POSITIONS].shape) != 2:
-        raise InputError(f"{path}: has no {_POSITIONS} to resize")
-    old = entries[_POSITIONS]
-    grid, patches = config.vision_cfg.grid_hw, old.shape[0] - 1
+    if positions not in entries or len(entries[positions].shape) != 2:
+        raise InputError(f"{path}: has no {positions} to resize")
+    old = entries[positions]
+    grid, patches = config.grid_hw, old.shape[0] - 1
     if prod(grid) != patches:  # the config is already the new one
         grid = (isqrt(max(patches, 0)),) * 2
     if prod(grid) != patches or not patches:
         raise InputError(f"{path}: {patches} image patches are no square grid; give the old image size with --config")
-    plain = size[0] if size[0] == size[1] else size
-    vision = dataclasses.replace(config.vision_cfg, image_size=plain)
-    preprocess = dataclasses.replace(config.preprocess, size=plain)
-    config = load_model_config(dataclasses.replace(config, vision_cfg=vision, preprocess=preprocess))
-    new_grid = config.vision_cfg.grid_hw
+    config = config.resized(size[0] if size[0] == size[1] else size)
+    config.check()
+    new_grid = config.grid_hw
 
     def read() -> np.ndarray:
         values = resize_positions(cast(old.read(), old.dtype, "float32"), grid, new_grid)
         return cast(values, "float32", old.dtype)
 
     shape = (prod(new_grid) + 1, old.shape[1])
-    note = f"{_POSITIONS} resized from {grid[0]}x{grid[1]} to {new_grid[0]}x{new_grid[1]} patches, bicubic, antialiased"
-    return {**entries, _POSITIONS: Entry(shape, old.dtype, read, old.check)}, config, note
+    note = f"{positions} resized from {grid[0]}x{grid[1]} to {new_grid[0]}x{new_grid[1]} patches, bicubic, antialiased"
+    return {**entries, positions: Entry(shape, old.dtype, read, old.check)}, config, note
 
 
 def _converted(plan: Plan, name: str, entry: Entry, shape: tuple[int, ...], dtype: str, allow_nan: bool) -> Entry:
@@ -168,19 +163,14 @@ def _result_dtype(entry: Entry, name: str, dtype: str | None, path: Path) -> str
     return dtype or entry.dtype
 
 
-def _config_texts(target: Path, config: AnyConfig, notes: list[str], reverse: bool) -> dict[Path, str]:
+def _config_texts(target: Path, config: FamilyConfig, notes: list[str], reverse: bool) -> dict[Path, str]:
     config = dataclasses.replace(config, checkpoint=None)  # it named the source's place
     comment = "".join(f"# {note}\n" for note in notes)
     texts = {target.with_suffix(".yaml"): comment + yaml.safe_dump(config.to_dict(), sort_keys=False)}
-    if reverse and isinstance(config, ModelConfig):
-        plain, whole = open_clip_json(config)
-        texts[target.with_suffix(".json")] = plain
-        # Makes the folder one that open_clip.create_model("local-dir:FOLDER") takes.
-        texts[target.with_name("open_clip_config.json")] = whole
-    return texts
+    return {**texts, **family_of(config).config_files(config, target)} if reverse else texts
 
 
-def _holds(file: Path, config: AnyConfig) -> bool:
+def _holds(file: Path, config: FamilyConfig) -> bool:
     """Whether a config file is there already and says the same, so that it can stay."""
     try:
         return file.is_file() and load_model_config(file) == dataclasses.replace(config, checkpoint=None)
@@ -197,29 +187,26 @@ def plan_conversion(options: Options) -> Plan:
     Raises:
         InputError: one line naming what is wrong and the mend.
     """
-    target = target_file(options.target, options.reverse)
     source = open_weights(options.source, ema=options.ema)
     path = source.path
-    entries = dict(source.entries)
-    names = naming(entries, str(path))
-    if names == "coca_pytorch":
-        entries = without_derived(entries, path)
-    elif names == "mindspore":
-        entries = {to_open_clip(name) or name: entry for name, entry in entries.items()}
-    config, origin = _source_config(options, source, entries)
+    family, ours = recognise(source, str(path))
+    if ours:
+        entries = {family.to_original(name) or name: entry for name, entry in source.items()}
+    else:
+        entries = without_derived(source.entries, family, path)
+    config, origin = _source_config(options, source, entries, family)
+    family = family_of(config)
+    target = target_file(options.target, options.reverse, family)
     notes = [f"converted from {path.name}", *source.notes, origin]
     metadata = {"format": "pt" if options.reverse else "ms", "source": path.name}
-    if isinstance(config, ParallelConfig):
-        if options.patch_grid or options.image_size:
-            raise InputError(f"{path}: a coca-pytorch model; only open_clip's position embeddings can be resized")
-        if options.reverse and target.name == OPEN_CLIP_NAME:
-            target = target.with_name(COCA_PYTORCH_NAME)
-    size = _new_image_size(options, config)
+    if family.positions is None and (options.patch_grid or options.image_size):
+        raise InputError(f"{path}: a {family.original} model; only open_clip's position embeddings can be resized")
+    size = None if family.positions is None else _new_image_size(options, config)
     if size is not None:
-        entries, config, note = _resized(entries, config, size, path)
+        entries, config, note = _resized(entries, config, size, family.positions, path)
         notes.append(note)
         metadata["positions"] = note
-    parameters = parameter_shapes(config)
+    parameters = family.parameter_shapes(config)
     check_shapes(parameters, {name: entry.shape for name, entry in entries.items()}, path)
 
     texts = _config_texts(target, config, notes, options.reverse)
@@ -228,10 +215,10 @@ def plan_conversion(options: Options) -> Plan:
     if existing and not options.force:
         raise InputError(f"{existing[0]}: exists already; pass --force to overwrite it")
     plan = Plan(source, target, {}, config, texts, metadata, notes)
-    for name, shape in (expected_shapes(config) if options.reverse else parameters).items():
-        entry = entries[name] if name in parameters else derived_entry(name, shape, entries)
+    for name, shape in (family.shapes(config) if options.reverse else parameters).items():
+        entry = entries[name] if name in parameters else derived_entry(name, shape, entries, family)
         dtype = _result_dtype(entry, name, options.dtype, path)
-        written = name if options.reverse else to_mindspore(name)
+        written = name if options.reverse else family.to_mindspore(name)
         plan.entries[written] = _converted(plan, name, entry, shape, dtype, options.allow_nan)
     _check_disk(plan)
     return plan

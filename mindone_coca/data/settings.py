@@ -1,10 +1,9 @@
 """The `data:` section of a training config: every key, its meaning and its default."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-Task = Literal["classification", "video_classification", "vqa", "entailment", "nlvr2"]  # downstream ones (paper, 4.2)
-TASKS: tuple[str, ...] = get_args(Task)
+from mindone_coca.config import Fusion
 
 
 @dataclass
@@ -64,4 +63,4 @@ class DataConfig:
     frame_type: Literal["middle", "random", "multi_frames"] = "middle"
     num_frames: int = 16
     # How multi_frames become one: the mean of their tokens and features, or the attentional pooler over all of them.
-    fusion: Literal["mean", "pool"] = "mean"
+    fusion: Fusion = "mean"

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from mindone_coca.captioning.batches import PassageCaptioner
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.evaluation.caption_scores import score_captions
@@ -40,9 +39,8 @@ def evaluate_captioning(
     Returns:
         `Bleu_1` to `Bleu_4`, `ROUGE_L`, `CIDEr`, and the numbers of images and references.
     """
-    passages = samples.passages(captioner, options, workers)
-    captioned = PassageCaptioner(captioner, options, keep_features=False)(passages)
-    captions = [done.segment["caption"] for done in progress(captioned, len(samples), "captioning", "image")]
+    captioned = captioner.batches(options)(samples.pictures(captioner, options, workers))
+    captions = [caption.text for _, caption in progress(captioned, len(samples), "captioning", "image")]
     references = [item.captions for item in samples.items]
     scores, cider = score_captions(captions, references)
     metrics = {**scores, "images": len(samples), "references": sum(map(len, references))}
@@ -55,10 +53,15 @@ def evaluate_captioning(
         shown = sorted(choose_examples(np.ones(len(samples), bool)), key=lambda i: cider[i])
         examples = [
             Example(
-                samples.items[i].name, samples.frames(i, options), None, " / ".join(references[i]), captions[i], None,
+                samples.items[i].name,
+                samples.frames(i, options),
+                None,
+                " / ".join(references[i]),
+                captions[i],
+                None,
                 float(cider[i]),
             )
             for i in shown
-        ]  # fmt: skip
+        ]
         write_report(folder, "captioning", {**metrics, **(notes or {})}, examples)
     return metrics

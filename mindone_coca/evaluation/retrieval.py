@@ -114,10 +114,15 @@ def evaluate_retrieval(
         right = to_text.ranks == 0
         examples = [
             Example(
-                samples.items[i].name, samples.frames(i, options), None, " / ".join(samples.items[i].captions),
-                captions[to_text.first[i]], bool(right[i]), float(to_text.similarity[i]),
+                samples.items[i].name,
+                samples.frames(i, options),
+                None,
+                " / ".join(samples.items[i].captions),
+                captions[to_text.first[i]],
+                bool(right[i]),
+                float(to_text.similarity[i]),
             )
             for i in choose_examples(right)
-        ]  # fmt: skip
+        ]
         write_report(folder, "retrieval", {**metrics, **(notes or {})}, examples)
     return metrics

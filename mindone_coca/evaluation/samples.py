@@ -1,9 +1,7 @@
 """What to evaluate on: each image or video once, with all that is said of it, read ahead of the model."""
 
 import sys
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,18 +10,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mindone_coca.captioning.batches import PassageCaptioner, encode_texts
+from mindone_coca.captioning.batches import encode_texts
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
-from mindone_coca.captioning.reading import Passage
+from mindone_coca.captioning.reading import ReadAhead, ReadingFailed
 from mindone_coca.data.reading import decode_image, file_of
 from mindone_coca.data.samples import VIDEO_SUFFIXES, BadSample, Sample, Source
 from mindone_coca.errors import InputError
 from mindone_coca.video.frames import read_frames
 
-Argument = TypeVar("Argument")
 Result = TypeVar("Result")
-_FRAMES_AHEAD = 32
 _TEXTS_AT_ONCE = 256
 
 
@@ -41,6 +37,13 @@ class Item:
     name: str
     captions: list[str]
     image_id: int | str | None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The frames of an item as the model takes them, each (3, S, S) float32."""
+
+    pixels: list[np.ndarray]
 
 
 class Samples:
@@ -81,25 +84,27 @@ class Samples:
         except (OSError, BadSample) as error:
             raise InputError(f"{sample.name}: cannot be read ({_reason(error)})") from error
 
-    def passages(self, captioner: VideoCaptioner, options: CaptionOptions, workers: int) -> Iterator[Passage]:
-        """All items as the model takes them, read by threads; `path` is the item's name."""
+    def pictures(self, captioner: VideoCaptioner, options: CaptionOptions, workers: int) -> Iterator[Pictures]:
+        """All items as the model takes them, in order, read by threads."""
 
-        def read(number: int) -> Passage:
+        def read(number: int) -> Iterator[Pictures]:
             frames = self.frames(number, options)
             try:
-                pixels = [captioner.transform(frame) for frame in frames]
+                yield Pictures([captioner.transform(frame) for frame in frames])
             except (OSError, ValueError) as error:  # an image of a mode or size that Pillow cannot convert or resize
                 raise InputError(f"{self.items[number].name}: cannot be read ({error})") from error
-            return Passage(self.items[number].name, 0.0, 0.0, [0.0] * len(frames), pixels, [])
 
-        ahead = max(workers, _FRAMES_AHEAD // options.frames_each)
-        return read_ahead(read, range(len(self.items)), workers, ahead)
+        with ReadAhead(read, workers, options.frames_each) as reader:
+            for _, found in reader.files(range(len(self.items))):
+                try:
+                    yield from found
+                except ReadingFailed as error:
+                    raise InputError(str(error)) from error
 
     def features(self, captioner: VideoCaptioner, options: CaptionOptions, workers: int) -> np.ndarray:
         """Image features (N, D) float32, of unit length."""
-        passages = self.passages(captioner, options, workers)
-        encoded = PassageCaptioner(captioner, options, keep_features=False).encode(passages)
-        return finite(np.stack([item.feature for item in progress(encoded, len(self), "encoding images", "image")]))
+        encoded = captioner.batches(options).encode(self.pictures(captioner, options, workers))
+        return finite(np.stack([one.feature for one in progress(encoded, len(self), "encoding images", "image")]))
 
 
 def finite(features: np.ndarray) -> np.ndarray:
@@ -121,27 +126,10 @@ def text_features(captioner: VideoCaptioner, texts: Sequence[str]) -> np.ndarray
     distinct = list(places)
     starts = range(0, len(distinct), _TEXTS_AT_ONCE)
     blocks = [
-        encode_texts(captioner, distinct[start : start + _TEXTS_AT_ONCE])
+        encode_texts(captioner.model, captioner.tokenizer, distinct[start : start + _TEXTS_AT_ONCE])
         for start in progress(starts, len(starts), "encoding captions", "block")
     ]
     return finite(np.concatenate(blocks))[[places[text] for text in texts]]
-
-
-def read_ahead(
-    read: Callable[[Argument], Result], arguments: Sequence[Argument], workers: int, ahead: int
-) -> Iterator[Result]:
-    """The results in order, at most `ahead` of them computed by threads before they are asked for."""
-    waiting: deque = deque()
-    pool = ThreadPoolExecutor(workers, "reader")
-    try:
-        for argument in arguments:
-            waiting.append(pool.submit(read, argument))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _sample(source: Source, index: int) -> Sample:

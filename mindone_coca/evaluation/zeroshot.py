@@ -96,7 +96,9 @@ def class_weights(captioner: VideoCaptioner, names: Sequence[str], templates: Se
     for start in progress(starts, len(starts), "encoding classes", "block"):
         block = names[start : start + _CLASSES_AT_ONCE]
         texts = [template.replace("{}", name) for name in block for template in templates]
-        features = encode_texts(captioner, texts).reshape(len(block), len(templates), -1).mean(1)
+        features = (
+            encode_texts(captioner.model, captioner.tokenizer, texts).reshape(len(block), len(templates), -1).mean(1)
+        )
         weights.append(features / np.linalg.norm(features, axis=1, keepdims=True))
     return finite(np.concatenate(weights))
 
@@ -150,10 +152,15 @@ def evaluate_zeroshot(
     if folder is not None:
         examples = [
             Example(
-                data.samples.items[i].name, data.samples.frames(i, options), None, data.names[data.labels[i]],
-                data.names[predicted[i]], bool(ranks[i] == 0), float(similarity[i, predicted[i]]),
+                data.samples.items[i].name,
+                data.samples.frames(i, options),
+                None,
+                data.names[data.labels[i]],
+                data.names[predicted[i]],
+                bool(ranks[i] == 0),
+                float(similarity[i, predicted[i]]),
             )
             for i in choose_examples(ranks == 0)
-        ]  # fmt: skip
+        ]
         write_report(folder, "zeroshot", {**metrics, **(notes or {})}, examples, (data.names, confusion))
     return metrics

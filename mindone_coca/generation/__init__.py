@@ -1,5 +1,1 @@
-"""Captions from a model: beam search and sampling over a compiled, cached decoder."""
-
-from mindone_coca.generation.generate import generate
-
-__all__ = ["generate"]
+"""Captions by beam search and sampling over a compiled, cached decoder."""

@@ -13,7 +13,7 @@ from mindone_coca.generation.scores import BeamCandidates, forbidden_rows
 from mindone_coca.generation.session import DecodeSession
 
 if TYPE_CHECKING:
-    from mindone_coca.generation.generate import GenerationConfig
+    from mindone_coca.generation.settings import GenerationConfig
 
 Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]  # scores, ids, log-probabilities, each (rows, k), best first
 
@@ -34,10 +34,8 @@ def beam_search(
     ]
     # enough candidates to fill a group when all end tokens and all tokens of earlier groups fall out
     k = max(2, 1 + len(config.end_ids)) * size + (config.num_beams if config.diversity_penalty else 0)
-    score = engine.score_cell(
-        BeamCandidates, min(k, engine.model.text.vocab_size), config.normalize_scores, config.return_scores
-    )
-    forbidden = forbidden_rows(engine.model.text.vocab_size, config.end_ids)
+    score = engine.score_cell(BeamCandidates, min(k, engine.vocab_size), config.normalize_scores, config.return_scores)
+    forbidden = forbidden_rows(engine.vocab_size, config.end_ids)
     penalty = None if config.repetition_penalty == 1 else Tensor(config.repetition_penalty, ms.float32)
     session = DecodeSession(engine, image_embs, group_count * size, config.longest_run(prompt.shape[1], engine.limit))
 

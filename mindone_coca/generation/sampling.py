@@ -13,7 +13,7 @@ from mindone_coca.generation.scores import Sampler, forbidden_rows
 from mindone_coca.generation.session import DecodeSession
 
 if TYPE_CHECKING:
-    from mindone_coca.generation.generate import GenerationConfig
+    from mindone_coca.generation.settings import GenerationConfig
 
 LARGEST_UNIFORM = np.float32(1 - 2**-24)  # the largest float32 below 1
 
@@ -35,7 +35,7 @@ def sample(
     Returns:
         ids (B, L) and their mean token log-probabilities.
     """
-    vocab_size = engine.model.text.vocab_size
+    vocab_size = engine.vocab_size
     top_k = min(config.top_k, vocab_size) if config.generation_type == "top_k" else None
     sampler = engine.score_cell(Sampler, top_k, config.return_scores)
     forbidden = forbidden_rows(vocab_size, config.end_ids)

@@ -7,7 +7,8 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from mindone_coca import graph_cache
-from mindone_coca.generation.engine import DecodeEngine, round_up
+from mindone_coca.generation.cache import round_up
+from mindone_coca.generation.engine import DecodeEngine
 
 
 class DecodeSession:
@@ -33,7 +34,7 @@ class DecodeSession:
         padded = 1 << (count - 1).bit_length()
         if padded > count:
             image_embs = ops.concat((image_embs, ops.tile(image_embs[-1:], (padded - count, 1, 1))), 0)
-        self.cross = tuple(graph_cache.call(engine.cross_projection, image_embs))
+        self.cross = tuple(graph_cache.call(engine.cells.cross_projection, image_embs))
         self.slots: list[int | None] = [*range(count), *[None] * (padded - count)]
         if not self.cache_length:
             self._share_nothing()
@@ -104,7 +105,7 @@ class DecodeSession:
             logits = self._run_whole(prompt)
         else:
             logits, self.unimodal, self.multimodal = graph_cache.call(
-                self.engine.token_step, table, Tensor(length - 1, ms.int32), Tensor(origin), self.unimodal,
+                self.engine.cells.token_step, table, Tensor(length - 1, ms.int32), Tensor(origin), self.unimodal,
                 self.multimodal, *self.cross,
             )  # fmt: skip
         return logits, table, places
@@ -120,7 +121,11 @@ class DecodeSession:
         length = ids.shape[1]
         padded = np.pad(ids, ((0, 0), (0, round_up(length, self.engine.prompt_sizes) - length)))
         output = graph_cache.call(
-            self.engine.prompt_pass, Tensor(padded, ms.int32), Tensor(length, ms.int32), self.cache_length, *self.cross
+            self.engine.cells.prompt_pass,
+            Tensor(padded, ms.int32),
+            Tensor(length, ms.int32),
+            self.cache_length,
+            *self.cross,
         )
         if self.cache_length:
             self.unimodal, self.multimodal, self.rows_in_cache = output[1], output[2], 1

@@ -7,6 +7,7 @@ Norms, softmax and attention scores are computed in float32 whatever the type of
 import math
 
 import mindspore as ms
+import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import (
     Constant,
@@ -20,10 +21,10 @@ from mindspore.common.initializer import (
     initializer,
 )
 
+from mindone_coca import kernels
+
 # Added to the scores of hidden keys. Finite, because the CPU's softmax corrupts its neighbours on a row of -inf.
 MASKED = -1e9
-EPSILON = 1e-5  # of layer norms
-FEW_NUMBERS = 8192  # up to here an operator more takes longer on the CPU than a slow kernel
 
 
 def new_parameter(init: Initializer, shape: tuple[int, ...], dtype: ms.Type, name: str) -> Parameter:
@@ -57,41 +58,10 @@ class LayerNorm(nn.Cell):
         super().__init__()
         self.gamma = new_parameter(One(), (width,), ms.float32, "gamma")
         self.beta = new_parameter(Zero(), (width,), ms.float32, "beta")
-        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=EPSILON)
-        self.on_cpu = LayerNormOnCPU() if ms.get_context("device_target") == "CPU" else None
+        self.normalise = kernels.layer_norm()
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.on_cpu is not None and x.size > FEW_NUMBERS:
-            return self.on_cpu(x.astype(ms.float32), self.gamma, self.beta)[0].astype(x.dtype)
-        return self.layer_norm(x.astype(ms.float32), self.gamma, self.beta)[0].astype(x.dtype)
-
-
-class LayerNormOnCPU(nn.Cell):
-    """The operator LayerNorm, x (..., D) -> normalised (..., D), mean and variance (..., 1), with its gradient written
-    out, because the CPU's calls pow for every number. Rows and columns are tiled first: arithmetic that broadcasts
-    takes several times as long as the tiling."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=EPSILON)
-
-    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.layer_norm(x, gamma, beta)
-
-    def bprop(
-        self, x: Tensor, gamma: Tensor, beta: Tensor, out: tuple[Tensor, ...], grads: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        width = x.shape[-1]
-        flat, grad = x.reshape(-1, width), grads[0].reshape(-1, width)  # (N, D)
-        mean, variance = out[1].reshape(-1, 1), out[2].reshape(-1, 1)  # (N, 1)
-        rows = (1, width)
-        scale = ops.tile(ops.rsqrt(variance + EPSILON), rows)
-        normal = (flat - ops.tile(mean, rows)) * scale
-        inner = grad * ops.tile(gamma[None], (flat.shape[0], 1))
-        offset = ops.tile(inner.sum(-1, keepdims=True) * (1 / width), rows)
-        slope = ops.tile((inner * normal).sum(-1, keepdims=True) * (1 / width), rows)
-        x_grad = (inner - offset - normal * slope) * scale
-        return x_grad.reshape(x.shape), (grad * normal).sum(0), grad.sum(0)
+        return self.normalise(x.astype(ms.float32), self.gamma, self.beta).astype(x.dtype)
 
 
 class LayerScale(nn.Cell):
@@ -112,57 +82,9 @@ class QuickGELU(nn.Cell):
         return x * ops.sigmoid(1.702 * x)
 
 
-class NormalCDF(nn.Cell):
-    """Phi(x), the standard normal distribution function, for the CPU, where erf of many numbers takes several times as
-    long.
-
-    Phi(x) = sigmoid(x P(x^2)) with P fitted to 2 atanh(erf(x / sqrt 2)) / x: x Phi(x) is 7e-8 from the exact GELU at
-    most, less than float32's own rounding (benchmarks/fit_gelu.py). x^2 is capped where Phi has long been 0 or 1. Not
-    through tanh: the CPU's is off by 1e-4 beyond 5.
-    """
-
-    def construct(self, x: Tensor) -> Tensor:
-        if x.size <= FEW_NUMBERS:
-            return 0.5 * ops.erf(x * 0.5**0.5) + 0.5  # each of the polynomial's twenty operators takes as long as this
-        square = ops.minimum(x * x, GELU_CAP)
-        poly = GELU_COEFFICIENTS[0]
-        for coefficient in GELU_COEFFICIENTS[1:]:
-            poly = poly * square + coefficient
-        return ops.sigmoid(x * poly)
-
-    def bprop(self, x: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor]:
-        # written out, so that training keeps none of the polynomial's terms
-        return (grad * (ops.exp((-0.5 * x) * x) * (1 / math.sqrt(2 * math.pi))),)
-
-
-class GELU(nn.Cell):
-    """The exact GELU, x * Phi(x), for the CPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.normal_cdf = NormalCDF()
-
-    def construct(self, x: Tensor) -> Tensor:
-        return x * self.normal_cdf(x)
-
-
-# Highest power first.
-GELU_COEFFICIENTS = (
-    3.6112323293747482e-09,
-    -2.668927961705412e-07,
-    7.938218545174055e-06,
-    -0.00011048031414701874,
-    -6.625999721415765e-05,
-    0.07266856704222244,
-    1.5957684322262105,
-)
-GELU_CAP = 5.5**2
-
-
 def activation(quick_gelu: bool) -> nn.Cell:
-    if quick_gelu:
-        return QuickGELU()
-    return GELU() if ms.get_context("device_target") == "CPU" else nn.GELU(approximate=False)
+    """The activation of a feedforward layer."""
+    return QuickGELU() if quick_gelu else kernels.gelu()
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
@@ -349,3 +271,10 @@ class AttentionalPooler(nn.Cell):
         query = ops.tile(query, (x.shape[0], 1, 1, 1))  # for every image, so it is projected once
         key, value = self.attn.project_key_value(x)
         return self.attn.project_out(attend(query, key, value, mask))
+
+
+@ops.constexpr
+def interpolation(count: int, trained: int) -> Tensor:
+    """(count, trained): the linear interpolation of `trained` values at `count` places from first to last."""
+    places = np.linspace(0, trained - 1, count) if count > 1 else np.array([(trained - 1) / 2])
+    return Tensor(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(trained))).astype(np.float32))

@@ -15,21 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 from mindone_coca.outputs.schema import Provenance, Records, plain
 
 PART_ROWS = 16384
 COLUMNS = ("image_path", "caption", "score", "start", "end", "times")
-
-
-def require_pyarrow() -> Any:
-    """The parquet module. Raises InputError where it is not installed."""
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise InputError("--save_features and --query need pyarrow for NumPy 1: pip install 'pyarrow<22'") from error
-    return parquet
 
 
 def write_features(folder: Path, records: Records, provenance: Provenance, part_rows: int = PART_ROWS) -> None:
@@ -64,14 +54,15 @@ class _Part:
         self.rows.append({"image_path": plain(path), **row})
 
     def write(self, folder: Path, number: str) -> None:
-        import pyarrow
+        import pyarrow  # only where features are wanted: it is heavy
+        from pyarrow import parquet
 
         for name, features in (("img_emb", self.images), ("text_emb", self.texts)):
             with atomic_path(folder / name / f"{name}_{number}.npy") as partial:
                 np.save(partial, np.stack(features))
         table = pyarrow.table({name: [row[name] for row in self.rows] for name in COLUMNS})
         with atomic_path(folder / "metadata" / f"metadata_{number}.parquet") as partial:
-            require_pyarrow().write_table(table, partial)
+            parquet.write_table(table, partial)
 
 
 def _unpack(text: str) -> np.ndarray:

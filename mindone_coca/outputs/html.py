@@ -3,6 +3,7 @@
 import html
 import json
 import math
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from mindone_coca.files import atomic_path
 from mindone_coca.outputs.schema import Provenance, Records, plain
 
 
-def write_html(path: Path, records: Records, provenance: Provenance) -> None:
+def write_html(path: Path, records: Records, paths: Sequence[str], provenance: Provenance) -> None:
     """Write the page. Frames are data URIs; all text is escaped."""
     files = captions = 0
     failures = []

@@ -13,7 +13,6 @@ from typing import Any
 
 Record = dict[str, Any]
 Records = Callable[[], Iterable[Record]]  # each call reads them again, so that they need not fit into memory
-FORMATS = ("txt", "json", "jsonl", "csv", "srt", "vtt", "html")  # names of output files' formats
 COLUMNS = ("path", "duration", "start", "end", "times", "caption", "score", "alternatives", "error")
 
 

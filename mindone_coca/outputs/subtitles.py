@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mindone_coca.files import atomic_path
-from mindone_coca.outputs.schema import Record, Records, clock
+from mindone_coca.outputs.schema import Provenance, Record, Records, clock
 
 
-def write_subtitles(folder: Path, suffix: str, records: Records, paths: Sequence[str]) -> None:
+def write_subtitles(suffix: str, folder: Path, records: Records, paths: Sequence[str], provenance: Provenance) -> None:
     """Write a file for each video that lasts some time.
 
     Args:

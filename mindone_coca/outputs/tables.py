@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mindone_coca.files import atomic_path
@@ -11,16 +11,19 @@ from mindone_coca.outputs.schema import COLUMNS, Provenance, Record, Records, cl
 _UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}  # the latter for paths that are no UTF-8
 
 
-def lines(record: Record, with_path: bool = True, with_times: bool = False) -> Iterator[str]:
-    """The captions of a file as lines, tab-separated: path, start and end, caption."""
+def lines(
+    record: Record, with_path: bool = True, with_times: bool = False, with_alternatives: bool = False
+) -> Iterator[str]:
+    """The captions of a file as lines, tab-separated: path, start and end, caption; then its alternatives alike."""
     for segment in record["segments"]:
         parts = [plain(record["path"])] if with_path else []
         if with_times:
             parts.append(f"{clock(segment['start'])} --> {clock(segment['end'])}")
-        yield "\t".join([*parts, segment["caption"]])
+        captions = [segment, *(segment.get("alternatives", ()) if with_alternatives else ())]
+        yield from ("\t".join([*parts, caption["caption"]]) for caption in captions)
 
 
-def write_txt(path: Path, records: Records, provenance: Provenance) -> None:
+def write_txt(path: Path, records: Records, paths: Sequence[str], provenance: Provenance) -> None:
     """A line for each caption, with times where videos are divided into segments; failures are left out."""
     with_times = provenance.options["frame_type"] == "segments"
     with atomic_path(path) as partial, open(partial, "w", **_UTF8) as file:
@@ -28,7 +31,7 @@ def write_txt(path: Path, records: Records, provenance: Provenance) -> None:
             file.writelines(line + "\n" for line in lines(record, with_times=with_times))
 
 
-def write_jsonl(path: Path, records: Records, provenance: Provenance) -> None:
+def write_jsonl(path: Path, records: Records, paths: Sequence[str], provenance: Provenance) -> None:
     """A row for each line, with its provenance."""
     with atomic_path(path) as partial, open(partial, "w", **_UTF8) as file:
         for record in records():
@@ -36,7 +39,7 @@ def write_jsonl(path: Path, records: Records, provenance: Provenance) -> None:
                 file.write(json.dumps(row | provenance.as_dict(), ensure_ascii=False) + "\n")
 
 
-def write_json(path: Path, records: Records, provenance: Provenance) -> None:
+def write_json(path: Path, records: Records, paths: Sequence[str], provenance: Provenance) -> None:
     """One object: the provenance, and all rows under `results`."""
     head = json.dumps(provenance.as_dict(), ensure_ascii=False, indent=1)
     with atomic_path(path) as partial, open(partial, "w", **_UTF8) as file:
@@ -49,7 +52,7 @@ def write_json(path: Path, records: Records, provenance: Provenance) -> None:
         file.write("\n ]\n}\n")
 
 
-def write_csv(path: Path, records: Records, provenance: Provenance) -> None:
+def write_csv(path: Path, records: Records, paths: Sequence[str], provenance: Provenance) -> None:
     """A row for each line, with its provenance; lists and options are JSON within their cell."""
     common = {key: _cell(value) for key, value in provenance.as_dict().items()}
     with atomic_path(path) as partial, open(partial, "w", newline="", **_UTF8) as file:

@@ -5,18 +5,14 @@ transparency the other order gives other pixels.
 """
 
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from mindone_coca.config import PreprocessCfg
 from mindone_coca.errors import InputError
-
-OPENAI_MEAN = (0.48145466, 0.4578275, 0.40821073)
-OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 # open_clip evaluates with bicubic when the config says "random".
 _RESAMPLING = {
@@ -25,7 +21,6 @@ _RESAMPLING = {
     "random": Image.Resampling.BICUBIC,
 }
 _RESIZE_MODES = ("shortest", "longest", "squash")
-_PREPROCESS_KEYS = ("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color")
 _CROP_ATTEMPTS = 10
 
 ImageLike = Image.Image | np.ndarray
@@ -120,20 +115,22 @@ def create_transforms(
     return EvalTransform(size, resize_mode, _RESAMPLING[interpolation], fill_color, _byte_table(mean, std))
 
 
-def create_transforms_from(preprocess_cfg: Mapping[str, Any], image_size: int | Sequence[int]) -> EvalTransform:
-    """Build the inference transform from the `preprocess_cfg` of a Hugging Face `open_clip_config.json`.
+def make_transform(image_hw: tuple[int, int], preprocess: PreprocessCfg) -> EvalTransform:
+    """The inference transform of a model: images of any size -> (3, H, W) float32."""
+    return create_transforms(
+        image_hw,
+        preprocess.mean,
+        preprocess.std,
+        preprocess.interpolation,
+        preprocess.resize_mode,
+        preprocess.fill_color,
+    )
 
-    `image_size` is the model's and wins over the config's `size`, as in open_clip. Keys with a null value count as
-    absent; unknown keys are passed over with a warning.
-    """
-    unknown = sorted(set(preprocess_cfg) - set(_PREPROCESS_KEYS))
-    if unknown:
-        warnings.warn(f"preprocess_cfg: passing over unknown keys {', '.join(unknown)}", stacklevel=2)
-    settings = {key: preprocess_cfg[key] for key in _PREPROCESS_KEYS if preprocess_cfg.get(key) is not None}
-    if settings.pop("mode", "RGB") != "RGB":
-        raise InputError(f"preprocess_cfg: mode is {preprocess_cfg['mode']!r}; only RGB is supported")
-    settings.pop("size", None)
-    return create_transforms(image_size, **settings)
+
+def to_pixels(image: np.ndarray, preprocess: PreprocessCfg) -> np.ndarray:
+    """The transform's inverse: a model's input (3, H, W) as RGB uint8 (H, W, 3)."""
+    mean, std = (np.array(x, np.float32)[:, None, None] for x in (preprocess.mean, preprocess.std))
+    return np.clip((image * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def create_train_transforms(
@@ -219,8 +216,8 @@ def _normalise(image: Image.Image, table: np.ndarray) -> np.ndarray:
 
 def _byte_table(mean: Channels, std: Channels) -> np.ndarray:
     """(3, 256): (byte / 255 - mean) / std in float32, step by step as torchvision computes it."""
-    mean = _three("mean", OPENAI_MEAN if mean is None else mean)
-    std = _three("std", OPENAI_STD if std is None else std)
+    mean = _three("mean", PreprocessCfg.mean if mean is None else mean)
+    std = _three("std", PreprocessCfg.std if std is None else std)
     if not (std > 0).all():
         raise InputError(f"std is {std.tolist()}; every value must be above 0")
     values = np.arange(256, dtype=np.float32) / np.float32(255)

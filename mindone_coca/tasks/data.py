@@ -9,10 +9,11 @@ import numpy as np
 
 from mindone_coca.data.batches import Batches, Reading
 from mindone_coca.data.reading import FrameReader
-from mindone_coca.data.settings import TASKS, DataConfig
+from mindone_coca.data.settings import DataConfig
 from mindone_coca.data.sources import source_configs
 from mindone_coca.errors import InputError
-from mindone_coca.tasks.rows import SENTENCES, TaskRows, open_task_rows
+from mindone_coca.tasks.rows import TaskRows, open_task_rows
+from mindone_coca.tasks.spec import TASKS
 from mindone_coca.typed_mapping import nearest
 
 
@@ -154,20 +155,21 @@ def open_task_data(
     if task not in TASKS:
         raise InputError(f"task: {task!r} is none of {', '.join(TASKS)}")
     where = "data.train" if training else "data.val"
-    if task != "video_classification" and config.frame_type == "multi_frames":
+    spec = TASKS[task]
+    if not spec.video and config.frame_type == "multi_frames":
         raise InputError(f"data.frame_type: multi_frames is for task video_classification, not {task}; use middle")
     if views > 1 and config.frame_type != "multi_frames":
         raise InputError("views: more than one needs data.frame_type multi_frames")
     configs = source_configs(config.train if training else config.val, where)
     sources = [open_task_rows(source, config, task, place) for place, source in configs.items()]
     if labels is None:
-        labels = _labels_of(sources, by_count=task == "vqa")[: max_labels if task == "vqa" else None]
-    elif task != "vqa":
+        labels = _labels_of(sources, by_count=spec.several_answers)[: max_labels if spec.several_answers else None]
+    elif not spec.several_answers:
         _require_known(sources, labels)
     return TaskData(
         sources,
         labels,
-        tokenizer if task in SENTENCES else None,
+        tokenizer if spec.reads_text else None,
         transform,
         batch_size=batch_size,
         context_length=context_length,

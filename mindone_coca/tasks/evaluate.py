@@ -10,16 +10,16 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mindone_coca.captioning.captioner import make_transform
+from mindone_coca.config import Dtype
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
 from mindone_coca.evaluation.reports import EXAMPLES, Example, write_report
 from mindone_coca.files import atomic_path
 from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.preprocess.transforms import make_transform, to_pixels
 from mindone_coca.tasks.data import TaskBatch, open_task_data
 from mindone_coca.tasks.load import load_task_model, read_task_cfg
 from mindone_coca.tasks.predict import Predictor, predict_all
-from mindone_coca.training.validation import to_pixels
 
 MATRIX_CLASSES = 1000  # with more, a confusion matrix is no use
 SHOWN_FRAMES = 8  # of a video, on the page of examples
@@ -32,7 +32,7 @@ def evaluate_task(
     output_dir: Path | None = None,
     *,
     model_path: str | os.PathLike | None = None,
-    dtype: str = "float32",
+    dtype: Dtype | None = None,
     batch_size: int = 32,
     views: int = 1,
     num_workers: int = 4,
@@ -64,10 +64,16 @@ def evaluate_task(
     model_config, classifier = load_task_model(config, model_path, dtype)
     frames = {"frame_type": "multi_frames", "num_frames": cfg.num_frames} if cfg.num_frames > 1 else {}
     rows = open_task_data(
-        DataConfig(train=None, val=data, num_workers=num_workers, **frames), task, Tokenizer(),
-        make_transform(model_config), labels=cfg.labels, batch_size=batch_size,
-        context_length=model_config.context_length, training=False, views=views,
-    )  # fmt: skip
+        DataConfig(train=None, val=data, num_workers=num_workers, **frames),
+        task,
+        Tokenizer(),
+        make_transform(model_config.image_hw, model_config.preprocess),
+        labels=cfg.labels,
+        batch_size=batch_size,
+        context_length=model_config.context_length,
+        training=False,
+        views=views,
+    )
     tally = Tally(cfg.labels, model_config.preprocess, cfg.images)
     with closing(predict_all(Predictor(classifier, views), rows, batch_size)) as predictions:
         for batch, probabilities in tqdm(predictions, total=len(rows), unit="batch", disable=None):

@@ -5,28 +5,11 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
-from mindone_coca.config import ModelConfig
 from mindone_coca.errors import InputError
 from mindone_coca.model.base import ImageTextModel
-from mindone_coca.model.coca_pytorch.config import ParallelConfig
-from mindone_coca.model.layers import MASKED, AttentionalPooler, LayerNorm, Linear, new_parameter
-from mindone_coca.model.open_clip.vision import interpolation
+from mindone_coca.model.layers import MASKED, AttentionalPooler, LayerNorm, Linear, interpolation, new_parameter
 from mindone_coca.tasks.settings import TaskCfg
-from mindone_coca.training.optim import unreached
-
-
-def widths(config: ModelConfig | ParallelConfig, reads_text: bool) -> tuple[int, int]:
-    """The width of a head, and that of the tokens it reads."""
-    parallel = isinstance(config, ParallelConfig)
-    width = config.dim if parallel else config.embed_dim
-    if reads_text:
-        return width, config.dim if parallel else config.multimodal_cfg.width
-    return width, config.image_dim if parallel else config.vision_cfg.width
-
-
-def default_heads(config: ModelConfig | ParallelConfig) -> int:
-    """Attention heads of the model's own pooler."""
-    return config.heads if isinstance(config, ParallelConfig) else config.vision_cfg.attn_pooler_heads
+from mindone_coca.weights.names import HEAD
 
 
 class ImageFeatures(nn.Cell):
@@ -71,17 +54,17 @@ class Head(nn.Cell):
 
     def __init__(self, cfg: TaskCfg, width: int, context_width: int) -> None:
         super().__init__()
-        self.reads_text = cfg.reads_text
+        self.reads_text = cfg.spec.reads_text
         self.pooler = AttentionalPooler(width, context_width, cfg.heads, cfg.queries, ms.float32)
         self.ln_post = LayerNorm(width)
-        pooled = cfg.queries * (cfg.images if cfg.reads_text else 1) * width
+        pooled = cfg.queries * (cfg.images if cfg.spec.reads_text else 1) * width
         self.classifier = Linear(pooled, len(cfg.labels), ms.float32)
         self.temporal_embedding = None
-        if cfg.task == "video_classification":
+        if cfg.spec.video:
             self.temporal_embedding = new_parameter(
                 Normal(context_width**-0.5), (cfg.num_frames, context_width), ms.float32, "temporal_embedding"
             )
-        self.update_parameters_name("head.")
+        self.update_parameters_name(HEAD)
 
     def construct(self, features: Tensor, text: Tensor) -> Tensor:
         batch, count, length, width = features.shape
@@ -117,11 +100,11 @@ class Classifier(nn.Cell):
 
     def __init__(self, model: ImageTextModel, cfg: TaskCfg) -> None:
         super().__init__(auto_prefix=False)
-        width, context_width = widths(model.config, cfg.reads_text)
+        width, context_width = model.head_widths(cfg.spec.reads_text)
         if width % cfg.heads:
             raise InputError(f"head.heads: {cfg.heads} does not divide the pooler's width {width}; choose a divisor")
         self.model, self.cfg = model, cfg
-        self.features = FusedFeatures(model) if cfg.reads_text else ImageFeatures(model)
+        self.features = FusedFeatures(model) if cfg.spec.reads_text else ImageFeatures(model)
         self.head = Head(cfg, width, context_width)
         self.logit_scale = model.logit_scale
 
@@ -129,16 +112,12 @@ class Classifier(nn.Cell):
         return self.head(self.features(images, text), text)
 
     def unread(self) -> list[str]:
-        """Patterns of CoCa's parameters on which the logits do not depend."""
-        config = self.model.config
-        if self.cfg.reads_text:
-            patterns = unreached(config, caption_weight=1.0, contrastive_weight=0.0)
-            return [*patterns, "visual.temporal_embedding", "text_decoder.text_projection"]
-        if isinstance(config, ParallelConfig):
-            own = ["visual.img_queries", "visual.img_attn_pool*", "visual.img_to_latents*", "visual.img_encoder.proj"]
-            return [*own, "visual.img_encoder.vit.*_head.*", "text.*", "text_decoder.*", "temperature"]
-        own = ["visual.attn_pool*", "visual.ln_post.*", "visual.proj", "visual.temporal_embedding"]
-        return [*own, "text.*", "text_decoder.*", "logit_scale", "logit_bias"]
+        """Patterns of the names of CoCa's parameters on which the logits do not depend."""
+        return self.model.unread_by_head(self.cfg.spec.reads_text)
+
+    def blocks_after(self, name: str) -> int:
+        """See `ImageTextModel.blocks_after`; the head comes after all."""
+        return 0 if name.startswith(HEAD) else self.model.blocks_after(name)
 
 
 def no_text(batch: int) -> np.ndarray:

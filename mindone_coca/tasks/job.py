@@ -10,17 +10,17 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mindone_coca.captioning.captioner import make_transform
 from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.errors import InputError
+from mindone_coca.preprocess.transforms import make_transform
 from mindone_coca.tasks.cache import FeatureCache, weights_key
 from mindone_coca.tasks.data import TaskBatch, TaskData, open_task_data
-from mindone_coca.tasks.heads import Classifier, default_heads, no_text
+from mindone_coca.tasks.heads import Classifier, no_text
 from mindone_coca.tasks.predict import Predictor, predict_all
-from mindone_coca.tasks.settings import TaskCfg
+from mindone_coca.tasks.settings import TaskCfg, TaskTrainConfig
 from mindone_coca.tasks.step import MicroBatch, TaskStep
 from mindone_coca.training.checkpoints import export
-from mindone_coca.training.job import open_model, set_precision, training_transform
+from mindone_coca.training.job import CocaJob, Job, open_model, set_precision, training_transform
 from mindone_coca.training.optim import AdamW, freeze, freeze_matching
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.validation import write_page
@@ -35,7 +35,7 @@ class TaskJob:
     Raises InputError: config, data or weights that do not go together.
     """
 
-    def __init__(self, config: TrainConfig, ranks: Ranks) -> None:
+    def __init__(self, config: TaskTrainConfig, ranks: Ranks) -> None:
         self.config, self.ranks, head = config, ranks, config.head
         self.model_config, model, self.tokenizer = open_model(config)
         set_precision(model, config)
@@ -44,9 +44,12 @@ class TaskJob:
             raise InputError(f"data.train: all rows have the label {self.data.labels[0]!r}; a task needs two classes")
         self.val = self._open_data(self.data.labels) if config.data.val is not None else None
         self.cfg = TaskCfg(
-            config.task, self.data.labels, head.heads or default_heads(self.model_config), head.queries,
+            config.task,
+            self.data.labels,
+            head.heads or model.pooler_heads,
+            head.queries,
             config.data.num_frames if config.data.frame_type == "multi_frames" else 1,
-        )  # fmt: skip
+        )
         self.classifier = Classifier(model, self.cfg)
         self.frozen = head.is_frozen(config.task)
         if self.frozen:
@@ -55,32 +58,49 @@ class TaskJob:
         freeze_matching(model, self.classifier.unread())
         rate = 1.0 if head.encoder_lr is None else head.encoder_lr / config.optim.lr
         self.optimiser = AdamW(
-            self.classifier, config.optim, ranks, config.train.grad_clip_norm, config.train.ema_decay,
-            loss_scaling=config.train.precision == "fp16", encoder_rate=rate,
-        )  # fmt: skip
+            self.classifier,
+            config.optim,
+            ranks,
+            config.train.grad_clip_norm,
+            config.train.ema_decay,
+            loss_scaling=config.train.precision == "fp16",
+            encoder_rate=rate,
+        )
         self.weights = list(self.classifier.get_parameters())
         self.step = TaskStep(
-            self.classifier.head if self.frozen else self.classifier, head.label_smoothing, self.optimiser, ranks,
+            self.classifier.head if self.frozen else self.classifier,
+            head.label_smoothing,
+            self.optimiser,
+            ranks,
             config.train.accumulate_steps,
-        )  # fmt: skip
+        )
         self.predictor = Predictor(self.classifier, head.views, self._open_cache() if head.cache else None)
         self.sum = Sum(ranks)
 
     def _open_data(self, labels: Sequence[str] | None) -> TaskData:
         """The training data, or with their labels the validation data."""
-        transform = make_transform(self.model_config)
+        transform = make_transform(self.model_config.image_hw, self.model_config.preprocess)
         if labels is None:
-            transform = training_transform(self.config, self.model_config)
+            transform = training_transform(self.config.random_crop, self.model_config)
         return open_task_data(
-            self.config.data, self.config.task, self.tokenizer, transform, labels=labels,
-            batch_size=self.config.train.batch_size, context_length=self.model_config.context_length,
-            seed=self.config.train.seed, training=labels is None, rank=self.ranks.rank, world_size=self.ranks.size,
-            max_labels=self.config.head.answers, views=1 if labels is None else self.config.head.views,
-        )  # fmt: skip
+            self.config.data,
+            self.config.task,
+            self.tokenizer,
+            transform,
+            labels=labels,
+            batch_size=self.config.train.batch_size,
+            context_length=self.model_config.context_length,
+            seed=self.config.train.seed,
+            training=labels is None,
+            rank=self.ranks.rank,
+            world_size=self.ranks.size,
+            max_labels=self.config.head.answers,
+            views=1 if labels is None else self.config.head.views,
+        )
 
     def _open_cache(self) -> FeatureCache:
         target = ms.get_context("device_target")
-        settings = f"{self.model_config.to_dict()} {self.config.train.precision} {self.cfg.reads_text} {target}"
+        settings = f"{self.model_config.to_dict()} {self.config.train.precision} {self.cfg.spec.reads_text} {target}"
         return FeatureCache(Path(self.config.head.cache), weights_key(self.classifier.model.get_parameters(), settings))
 
     def _inputs(self, batch: TaskBatch) -> MicroBatch:
@@ -117,6 +137,11 @@ class TaskJob:
 
     def export(self, folder: Path, name: str, weights: dict[str, Entry]) -> Path:
         return export(folder, name, self.model_config, weights, dataclasses.asdict(self.cfg))
+
+
+def open_job(config: TrainConfig, ranks: Ranks) -> Job:
+    """What a config trains: CoCa itself, or a head for a task."""
+    return CocaJob(config, ranks) if config.task == "coca" else TaskJob(config, ranks)
 
 
 def batch_totals(probabilities: np.ndarray, labels: np.ndarray, smoothing: float) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 import os
 
-from mindone_coca.config import ModelConfig, find_config
+from mindone_coca.config import Dtype, find_config
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model, find_config_and_weights
-from mindone_coca.model.coca_pytorch.config import ParallelConfig
+from mindone_coca.model.families import HEAD_KEY
+from mindone_coca.model.family import FamilyConfig
 from mindone_coca.tasks.heads import Classifier
 from mindone_coca.tasks.settings import TaskCfg
 from mindone_coca.typed_mapping import from_dict, read_mapping
@@ -18,22 +19,22 @@ def read_task_cfg(config: str | os.PathLike) -> TaskCfg:
     """The `task_cfg` of a config. Raises InputError when it has none, as a model without a head has."""
     path = find_config(config)
     data = read_mapping(path)
-    if "task_cfg" not in data:
+    if HEAD_KEY not in data:
         raise InputError(
             f"{path}: no model trained for a task (it has no task_cfg); give the final.yaml of a training run with "
             "task: classification or another"
         )
-    return from_dict(TaskCfg, data["task_cfg"], f"{path}: task_cfg")
+    return from_dict(TaskCfg, data[HEAD_KEY], f"{path}: {HEAD_KEY}")
 
 
 def load_task_model(
-    config: str | os.PathLike, model_path: str | os.PathLike | None = None, dtype: str = "float32"
-) -> tuple[ModelConfig | ParallelConfig, Classifier]:
+    config: str | os.PathLike, model_path: str | os.PathLike | None = None, dtype: Dtype | None = None
+) -> tuple[FamilyConfig, Classifier]:
     """Build the model of a run's `final.yaml` and load it strictly, head and all.
 
     Args:
         config: a path. model_path: weights; by default those that the config names.
-        dtype: `float32`, `float16` or `bfloat16` for CoCa; the head is float32.
+        dtype: `float32`, `float16` or `bfloat16` for CoCa, None as the config says; the head is float32.
     Raises:
         InputError: no model of a task, or config and weights do not go together.
     """

@@ -12,9 +12,8 @@ from mindone_coca.data.samples import PackedRows, Sample, existing_file, existin
 from mindone_coca.data.settings import DataConfig, SourceConfig
 from mindone_coca.data.sources import refuse_settings, source_format
 from mindone_coca.errors import InputError
+from mindone_coca.tasks.spec import TASKS
 
-SENTENCES = {"vqa": "question", "entailment": "sentence", "nlvr2": "sentence"}  # the columns where there is text
-LABELS = {"vqa": "answer"}  # "label" for the others
 PackedRow = tuple[list[str], str, str, list[str]]  # paths, sentence, label, all answers
 
 
@@ -60,21 +59,19 @@ class _Columns:
 
     @classmethod
     def of(cls, task: str, config: SourceConfig, data: DataConfig) -> "_Columns":
-        needed_by = f"task {task}"
-        pictures = {config.image_key or data.image_key: "image_key"}
-        if task == "nlvr2":
-            pictures = {"left": needed_by, "right": needed_by}
+        needed_by, spec = f"task {task}", TASKS[task]
+        pictures = dict.fromkeys(spec.pictures, needed_by) or {config.image_key or data.image_key: "image_key"}
         sentence = None
-        if task in SENTENCES:
-            sentence = (config.caption_key, "caption_key") if config.caption_key else (SENTENCES[task], needed_by)
-        label = (config.label_key, "label_key") if config.label_key else (LABELS.get(task, "label"), needed_by)
+        if spec.sentence:
+            sentence = (config.caption_key, "caption_key") if config.caption_key else (spec.sentence, needed_by)
+        label = (config.label_key, "label_key") if config.label_key else (spec.label, needed_by)
         return cls(pictures, sentence, label)
 
 
 def open_task_rows(config: SourceConfig, data: DataConfig, task: str, where: str) -> TaskRows:
     """Open one source of a task; `where` names its setting. Raises InputError naming file or setting, and the mend."""
     kind = source_format(config)
-    folders = task in ("classification", "video_classification")
+    folders = TASKS[task].class_folders
     if kind not in ("csv", "tsv", "jsonl") and not (kind == "folder" and folders):
         known = "csv, tsv, jsonl" + (" or a folder of classes" if folders else "")
         raise InputError(f"{where}: {config.path}: a {kind} source has no rows for task {task}; give {known}")
@@ -87,7 +84,9 @@ def open_task_rows(config: SourceConfig, data: DataConfig, task: str, where: str
     root = Path(config.image_root).expanduser() if config.image_root else path.parent
     columns = _Columns.of(task, config, data)
     needed = columns.pictures | dict([columns.sentence] if columns.sentence else [])
-    several = kind == "jsonl" and task == "vqa" and not config.label_key  # then `answers` may stand for `answer`
+    several = (
+        kind == "jsonl" and TASKS[task].several_answers and not config.label_key
+    )  # then `answers` may stand for `answer`
     if not several:
         needed |= dict([columns.label])
     rows = jsonl_rows(path, needed) if kind == "jsonl" else table_rows(path, needed, config.separator or data.separator)
@@ -98,8 +97,8 @@ def _known_settings(kind: str, task: str) -> set[str]:
     known = {"label_names"}
     if kind != "folder":
         known |= {"image_root", "label_key"}
-        known |= set() if task == "nlvr2" else {"image_key"}
-        known |= {"caption_key"} if task in SENTENCES else set()
+        known |= set() if TASKS[task].pictures else {"image_key"}
+        known |= {"caption_key"} if TASKS[task].reads_text else set()
         known |= set() if kind == "jsonl" else {"separator"}
     return known
 

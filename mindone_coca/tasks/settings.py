@@ -1,19 +1,15 @@
 """The `task` and `head:` of a training config, and the `task_cfg` section of a trained task model's config."""
 
 import dataclasses
-import typing
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from mindone_coca.data.settings import TASKS, DataConfig, Task
+from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
-from mindone_coca.typed_mapping import value_differs
-
-if typing.TYPE_CHECKING:
-    from mindone_coca.training.settings import TrainConfig
-
-POOLING = ("classification", "video_classification")  # read the image encoder alone; the others read text too
-UNCROPPED = ("video_classification", "nlvr2")  # the paper's exceptions from augmentation
-IMAGES = {"nlvr2": 2}  # of one sample; 1 for the others, and as many as data.num_frames for videos
+from mindone_coca.tasks.spec import TASKS, Task, TaskSpec
+from mindone_coca.training.settings import TrainConfig, check_train_config, read_train_settings
+from mindone_coca.typed_mapping import from_dict, value_differs
 
 
 @dataclass
@@ -36,7 +32,7 @@ class HeadConfig:
     views: int = 1  # of video_classification: clips per video in validation, whose probabilities are averaged
 
     def is_frozen(self, task: str) -> bool:
-        return task in POOLING if self.frozen is None else self.frozen
+        return TASKS[task].frozen if self.frozen is None else self.frozen
 
 
 @dataclass
@@ -51,51 +47,91 @@ class TaskCfg:
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.queries < 1 or self.num_frames < 1:
-            raise InputError(f"task_cfg: heads {self.heads}, queries {self.queries}, num_frames {self.num_frames}: "
-                             "all must be above 0")  # fmt: skip
+            raise InputError(
+                f"task_cfg: heads {self.heads}, queries {self.queries}, num_frames {self.num_frames}: "
+                "all must be above 0"
+            )
         if len(self.labels) < 2:
             raise InputError(
                 f"task_cfg: labels: {len(self.labels)} classes cannot be told apart; at least 2 are needed"
             )
 
     @property
-    def reads_text(self) -> bool:
-        return self.task not in POOLING
+    def spec(self) -> TaskSpec:
+        return TASKS[self.task]
 
     @property
     def images(self) -> int:
         """Images of one sample."""
-        return self.num_frames if self.task == "video_classification" else IMAGES.get(self.task, 1)
+        return self.num_frames if self.spec.video else len(self.spec.pictures) or 1
 
 
-def crops_randomly(task: str, data: DataConfig) -> bool:
-    """Whether a run, of a task or `coca`, trains on random crops."""
-    return task not in UNCROPPED if data.random_crop is None else data.random_crop
+@dataclass
+class TaskTrainConfig(TrainConfig):
+    """The settings of a run that trains a head for a task."""
+
+    task: Task = "classification"
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+    @property
+    def random_crop(self) -> bool:
+        """Whether the run trains on random crops."""
+        return TASKS[self.task].random_crop if self.data.random_crop is None else self.data.random_crop
 
 
-def check_task(config: "TrainConfig", where: str) -> None:
+def load_train_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read and check a training config: CoCa's own, or with `task` another's a TaskTrainConfig.
+
+    Args:
+        path: a YAML or JSON file, or a packaged config by name.
+        overrides: `section.key=value`, the value in YAML; they win over the file.
+    Raises:
+        InputError: an unknown key, a wrong type or value, naming it and the mend.
+    """
+    data, where = read_train_settings(path, overrides)
+    task = data.get("task", "coca")
+    if task == "coca":
+        head = from_dict(HeadConfig, data.pop("head", {}), f"{where}: head")
+        if changed := _changed(head):
+            raise InputError(
+                f"{where}: head.{changed[0]}: task coca has no head; remove it, or set task to one of "
+                f"{', '.join(TASKS)}"
+            )
+        config = from_dict(TrainConfig, data, where)
+        check_train_config(config, where)
+        return config
+    if task in TASKS and TASKS[task].video and isinstance(data.get("data"), dict):
+        data["data"].setdefault("frame_type", "multi_frames")
+    config = from_dict(TaskTrainConfig, data, where)
+    check_train_config(config, where)
+    check_task(config, where)
+    return config
+
+
+def _changed(section: HeadConfig) -> list[str]:
+    """Settings away from their defaults."""
+    return [spec.name for spec in dataclasses.fields(section) if value_differs(section, spec)]
+
+
+def check_task(config: TaskTrainConfig, where: str) -> None:
     """Refuse settings that the task does not have, or that contradict each other, by name."""
-    task, head, data = config.task, config.head, config.data
+    task, head, data, spec = config.task, config.head, config.data, TASKS[config.task]
 
     def refuse(key: str, reason: str) -> None:
         raise InputError(f"{where}: {key}: {reason}")
 
-    changed = [spec.name for spec in dataclasses.fields(head) if value_differs(head, spec)]
-    if task == "coca":
-        if changed:
-            refuse(f"head.{changed[0]}", f"task coca has no head; remove it, or set task to one of {', '.join(TASKS)}")
-        return
-    for spec in dataclasses.fields(config.loss):
-        if value_differs(config.loss, spec):
-            refuse(f"loss.{spec.name}", f"task {task} has the cross-entropy as its only loss; remove it")
+    for loss in dataclasses.fields(config.loss):
+        if value_differs(config.loss, loss):
+            refuse(f"loss.{loss.name}", f"task {task} has the cross-entropy as its only loss; remove it")
     if config.model.temporal_embedding:
         refuse("model.temporal_embedding", f"task {task} does not use it; video_classification has its own; remove it")
-    if data.fusion != "mean":
+    if data.fusion != DataConfig.fusion:
         refuse("data.fusion", f"says nothing about task {task}, whose pooler reads all images; remove it")
-    if task != "video_classification" and data.frame_type == "multi_frames":
+    if not spec.video and data.frame_type == "multi_frames":
         refuse(
             "data.frame_type", f"task {task} reads one frame; use middle or random, or set task to video_classification"
         )
+    changed = _changed(head)
     for name, needed in (("answers", "vqa"), ("views", "video_classification")):
         if name in changed and task != needed:
             refuse(f"head.{name}", f"says something about task {needed} only, not {task}; remove it")
@@ -107,6 +143,12 @@ def check_task(config: "TrainConfig", where: str) -> None:
             refuse(f"head.{name}", f"must be above 0, got {value}")
     if not 0 <= head.label_smoothing < 1:
         refuse("head.label_smoothing", f"must be from 0 to below 1, got {head.label_smoothing}")
+    _check_frozen(config, refuse)
+
+
+def _check_frozen(config: TaskTrainConfig, refuse: Callable[[str, str], None]) -> None:
+    """What a model whose own weights stay as they are cannot have, and what only such a model can."""
+    task, head = config.task, config.head
     frozen = head.is_frozen(task)
     if frozen and head.encoder_lr is not None:
         refuse("head.encoder_lr", f"task {task} trains with head.frozen: true here; remove it or set frozen: false")
@@ -117,5 +159,5 @@ def check_task(config: "TrainConfig", where: str) -> None:
     if head.cache is not None:
         if not frozen:
             refuse("head.cache", "keeps the outputs of a frozen model; set head.frozen: true or remove it")
-        if crops_randomly(task, data):
+        if config.random_crop:
             refuse("head.cache", "random crops are never the same twice; set data.random_crop: false or remove it")

@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from mindspore import Parameter, Tensor
 
-from mindone_coca.config import ModelConfig
 from mindone_coca.errors import InputError
-from mindone_coca.files import atomic_path
-from mindone_coca.model.coca_pytorch.config import ParallelConfig
+from mindone_coca.factory import save_model
+from mindone_coca.model.families import HEAD_KEY, family_of
+from mindone_coca.model.family import FamilyConfig
 from mindone_coca.weights.formats.entry import Entry
 from mindone_coca.weights.formats.safetensors_file import read_safetensors
-from mindone_coca.weights.names import HEAD, to_open_clip
+from mindone_coca.weights.names import HEAD
 from mindone_coca.weights.save import save_weights
 
 log = logging.getLogger(__name__)
@@ -94,22 +93,20 @@ class Checkpoints:
 
 
 def export(
-    folder: Path, name: str, model_config: ModelConfig | ParallelConfig, weights: Mapping[str, Entry],
+    folder: Path,
+    name: str,
+    model_config: FamilyConfig,
+    weights: Mapping[str, Entry],
     task_cfg: Mapping[str, Any] | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write `name.safetensors` and `name.yaml`, which names it, for inference.py; returns the config's path.
 
     Args:
         task_cfg: of a model with a head, whose weights are called `head.*`.
     """
-    unknown = [key for key in weights if to_open_clip(key) is None and not (task_cfg and key.startswith(HEAD))]
+    family = family_of(model_config)
+    unknown = [key for key in weights if not family.to_original(key) and not (task_cfg and key.startswith(HEAD))]
     if unknown:
         raise ValueError(f"not a CoCa parameter: {unknown[0]}")
-    save_weights(folder / f"{name}.safetensors", weights)
-    config = {**model_config.to_dict(), "checkpoint": f"{name}.safetensors"}
-    if task_cfg:
-        config["task_cfg"] = dict(task_cfg)
-    path = folder / f"{name}.yaml"
-    with atomic_path(path) as partial:
-        partial.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    return path
+    more = {HEAD_KEY: dict(task_cfg)} if task_cfg else {}
+    return save_model(folder / f"{name}.safetensors", model_config, weights, more)

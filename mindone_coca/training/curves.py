@@ -1,8 +1,5 @@
-"""A picture of a run's curves: python -m mindone_coca.training.curves RUN_DIR [-o FILE.png]"""
+"""A picture of a run's curves."""
 
-import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -48,20 +45,3 @@ def draw_curves(run: Path, target: Path | None = None) -> Path:
     with atomic_path(target) as partial:
         figure.savefig(partial, dpi=110, format=target.suffix.lstrip(".") or "png")
     return target
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Draw the curves of a training run.")
-    parser.add_argument("run", type=Path, help="its output.dir")
-    parser.add_argument("-o", "--output", type=Path, help="the picture (default: curves.png in the run's folder)")
-    arguments = parser.parse_args(argv)
-    try:
-        print(draw_curves(arguments.run, arguments.output))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

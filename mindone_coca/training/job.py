@@ -10,27 +10,27 @@ import numpy as np
 from mindspore import Parameter, Tensor
 from PIL import Image
 
-from mindone_coca.captioning.captioner import make_transform
-from mindone_coca.config import ModelConfig, load_model_config
+from mindone_coca.captioning.batches import BatchCaptioner
+from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.data.loader import Batch, TrainingData, open_data
 from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model
 from mindone_coca.losses import PAD_ID
-from mindone_coca.model.coca_pytorch.config import ParallelConfig
-from mindone_coca.model.coca_pytorch.model import ParallelCoCa
-from mindone_coca.model.open_clip.model import CoCa
-from mindone_coca.model.video import VideoEncoder
+from mindone_coca.model.base import ImageTextModel
+from mindone_coca.model.families import load_model_config
+from mindone_coca.model.family import FamilyConfig
 from mindone_coca.preprocess.tokenizer import Tokenizer
-from mindone_coca.preprocess.transforms import create_train_transforms
-from mindone_coca.tasks.settings import crops_randomly
+from mindone_coca.preprocess.transforms import create_train_transforms, make_transform
 from mindone_coca.training.checkpoints import export
-from mindone_coca.training.optim import AdamW, freeze, freeze_unreached
+from mindone_coca.training.optim import AdamW, freeze, freeze_matching
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.step import TrainStep
-from mindone_coca.training.validation import Evaluate, caption_tokens, evaluate, write_page
+from mindone_coca.training.validation import Evaluate, evaluate, write_page
 from mindone_coca.weights.formats.entry import Entry
 
+# captions on the validation page may be as short as the training captions
+GREEDY = {"generation_type": "top_k", "top_k": 1, "min_seq_len": 1}
 DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -58,7 +58,7 @@ class Job(Protocol):
         """Write the model for inference; returns its config's path."""
 
 
-def open_model(config: TrainConfig) -> tuple[ModelConfig | ParallelConfig, CoCa | ParallelCoCa, Tokenizer]:
+def open_model(config: TrainConfig) -> tuple[FamilyConfig, ImageTextModel, Tokenizer]:
     """The model to train, with float32 parameters, its config, and the tokenizer, which has to fit."""
     model_config = load_model_config(config.model.config)
     model_config.cast_dtype = None  # parameters stay in float32
@@ -69,12 +69,12 @@ def open_model(config: TrainConfig) -> tuple[ModelConfig | ParallelConfig, CoCa 
             f"{config.model.config}: the vocabulary must be {tokenizer.vocab_size}, the tokenizer's, "
             f"not {model_config.vocab_size}"
         )
-    if isinstance(model_config, ParallelConfig) and model_config.pad_id != PAD_ID:
+    if model.pads_text and model.pad_id != PAD_ID:
         raise InputError(f"{config.model.config}: pad_id must be {PAD_ID}, with which captions are padded")
     return model_config, model, tokenizer
 
 
-def set_precision(model: CoCa | ParallelCoCa, config: TrainConfig) -> None:
+def set_precision(model: ImageTextModel, config: TrainConfig) -> None:
     """Compute in train.precision, and recompute activations if train.recompute says so."""
     model.set_compute_dtype(DTYPES[config.train.precision])
     if config.train.recompute:
@@ -92,13 +92,20 @@ class WithoutCrops:
 
 
 def training_transform(
-    config: TrainConfig, model_config: ModelConfig | ParallelConfig
+    random_crop: bool, model_config: FamilyConfig
 ) -> Callable[[Image.Image | np.ndarray, tuple[int, ...]], np.ndarray]:
     """`transform(image, seed)` -> (3, S, S): open_clip's random crops, or the transform for inference."""
-    if not crops_randomly(config.task, config.data):
-        return WithoutCrops(make_transform(model_config))
+    if not random_crop:
+        return WithoutCrops(make_transform(model_config.image_hw, model_config.preprocess))
     preprocess = model_config.preprocess
     return create_train_transforms(model_config.image_hw, preprocess.mean, preprocess.std)
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A sample of the validation page, its frames (F, 3, S, S)."""
+
+    pixels: np.ndarray
 
 
 class CocaJob:
@@ -115,17 +122,22 @@ class CocaJob:
         self.data = self._open_data(training=True)
         self.val = self._open_data(training=False) if config.data.val is not None else None
         freeze(self.model, config.train.freeze)
-        freeze_unreached(self.model, config.loss.caption_weight, config.loss.contrastive_weight)
+        # weight decay would move what the loss does not depend on, which torch leaves alone
+        weights = (config.loss.caption_weight, config.loss.contrastive_weight)
+        freeze_matching(self.model, self.model.unused_parameters(*weights))
         self.optimiser = AdamW(
-            self.model, config.optim, ranks, config.train.grad_clip_norm, config.train.ema_decay,
+            self.model,
+            config.optim,
+            ranks,
+            config.train.grad_clip_norm,
+            config.train.ema_decay,
             loss_scaling=config.train.precision == "fp16",
-        )  # fmt: skip
+        )
         self.weights = list(self.model.get_parameters())
         self.step = TrainStep(
             self.model, config.loss, self.optimiser, ranks, config.train.accumulate_steps, config.data.fusion
         )
         self.evaluation = Evaluate(self.step.loss)
-        self.encoder = VideoEncoder(self.model, config.data.fusion)
 
     def _prepare_videos(self) -> None:
         """Check the fusion of frames, and add temporal embeddings where the weights have none yet."""
@@ -143,14 +155,20 @@ class CocaJob:
             self.model_config.temporal_frames = data.num_frames
 
     def _open_data(self, training: bool) -> TrainingData:
-        transform = make_transform(self.model_config)
+        transform = make_transform(self.model_config.image_hw, self.model_config.preprocess)
         if training:
-            transform = training_transform(self.config, self.model_config)
+            transform = training_transform(self.config.random_crop, self.model_config)
         return open_data(
-            self.config.data, self.tokenizer, transform, batch_size=self.config.train.batch_size,
-            context_length=self.model_config.training_length, seed=self.config.train.seed, training=training,
-            rank=self.ranks.rank, world_size=self.ranks.size,
-        )  # fmt: skip
+            self.config.data,
+            self.tokenizer,
+            transform,
+            batch_size=self.config.train.batch_size,
+            context_length=self.model_config.training_length,
+            seed=self.config.train.seed,
+            training=training,
+            rank=self.ranks.rank,
+            world_size=self.ranks.size,
+        )
 
     def run(self, batches: Sequence[Batch], rate: float) -> tuple[Tensor, ...]:
         return self.step.run([(batch.images, batch.text) for batch in batches], rate)
@@ -167,9 +185,15 @@ class CocaJob:
             return
         with closing(self.val.epoch(0)) as batches:
             batch = next(batches)
-        images = batch.images[: self.config.output.val_images]
-        _, tokens = self.encoder(Tensor(images))
-        captions = caption_tokens(self.model, tokens, self.tokenizer)
+        data = self.config.data
+        options = CaptionOptions(
+            num_frames=data.num_frames,
+            fusion=data.fusion if data.frame_type == "multi_frames" else "mean",
+            generation={**GREEDY, "seq_len": min(30, self.model.context_length)},
+        )
+        shown = [_Shown(images if images.ndim == 4 else images[None]) for images in batch.images]
+        found = BatchCaptioner(self.model, self.tokenizer, options)(shown[: self.config.output.val_images])
+        captions = [caption.text for _, caption in found]
         write_page(target, step, losses, batch, captions, self.model_config.preprocess)
 
     def export(self, folder: Path, name: str, weights: dict[str, Entry]) -> Path:

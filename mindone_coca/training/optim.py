@@ -3,33 +3,20 @@
 import fnmatch
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mindone_coca.config import ModelConfig
 from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.errors import InputError
-from mindone_coca.model.base import ImageTextModel
-from mindone_coca.model.coca_pytorch.config import ParallelConfig
 from mindone_coca.training.settings import OptimConfig
+from mindone_coca.weights.names import HEAD
 
 MAX_LOGIT_SCALE = math.log(100)  # CLIP's limit of the temperature, as open_clip clamps it
 SCALE_START, SCALE_GROWTH_STEPS = 65536.0, 2000.0  # of the fp16 loss: torch.amp.GradScaler's
 TINY = 1e-30
-# the number of a block in a parameter's name, and what comes before a tower's first block
-BLOCK = re.compile(r"\.(?:resblocks|cross_attn|layers|unimodal_layers|multimodal_layers)\.(\d+)\.")
-AT_INPUT = {
-    *("conv1", "class_embedding", "positional_embedding", "ln_pre", "token_embedding", "cls_emb"),
-    *(
-        "to_patch_embedding",
-        "cls_token",
-        "pos_embedding",
-        "text_cls_token",
-    ),  # not the tied token_emb: it comes last too
-}
 
 
 def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
@@ -59,11 +46,6 @@ def freeze(model: nn.Cell, patterns: Sequence[str]) -> None:
             parameter.requires_grad = False
 
 
-def freeze_unreached(model: ImageTextModel, caption_weight: float, contrastive_weight: float) -> None:
-    """Leave alone what the loss does not depend on, as torch does: weight decay would move it all the same."""
-    freeze_matching(model, unreached(model.config, caption_weight, contrastive_weight))
-
-
 def freeze_matching(model: nn.Cell, patterns: Sequence[str]) -> None:
     """Stop training the parameters whose names match one of the patterns, which may match none."""
     for parameter in model.trainable_params():
@@ -71,53 +53,9 @@ def freeze_matching(model: nn.Cell, patterns: Sequence[str]) -> None:
             parameter.requires_grad = False
 
 
-def unreached(config: ModelConfig | ParallelConfig, caption_weight: float, contrastive_weight: float) -> list[str]:
-    """Patterns of the parameters that the loss does not depend on."""
-    if isinstance(config, ParallelConfig):
-        patterns = ["visual.img_encoder.proj"]  # open_clip's tower as an encoder: its feature is not used
-        if not contrastive_weight:
-            patterns += ["temperature", "*_to_latents.*", "text.text_cls_token", "text.text_cls_norm.*"]
-        return patterns + ["text_decoder.*"] * (not caption_weight)
-    text, vision = config.text_cfg, config.vision_cfg
-    patterns = []
-    if not contrastive_weight:
-        patterns = ["logit_scale", "logit_bias", "visual.proj", "visual.attn_pool_contrastive.*", "text.cls_emb"]
-        patterns += ["text.text_projection*"] + ["text.ln_final.*"] * text.embed_cls
-        if not vision.attentional_pool and vision.final_ln_after_pool:
-            patterns.append("visual.ln_post.*")
-    if not caption_weight:
-        patterns = ["text_decoder.*"] + ["visual.attn_pool.*"] * (vision.attentional_pool == "parallel")
-    return patterns
-
-
 def has_weight_decay(name: str, shape: Sequence[int]) -> bool:
     """Off for norms, biases, gains and the temperature. Source: open_clip_train.main's `exclude`."""
     return len(shape) > 1 and not re.search(r"(^|\.)(ln_[^.]*\.|.*bias$|gamma$|beta$|logit_scale$)", name)
-
-
-def layer_multiplier(name: str, layers: dict[str, int], decay: float) -> float:
-    """The factor of a parameter's learning rate: `decay` once for each block of its tower that comes after it.
-
-    Args:
-        layers: blocks of each tower, by `visual`, `text` and `text_decoder`.
-    """
-    tower = name.split(".")[0]
-    block = BLOCK.search(name)
-    if block:
-        return decay ** (layers[tower] - 1 - int(block[1]))
-    if AT_INPUT & set(name.split(".")):
-        return decay ** layers[tower]
-    return 1.0
-
-
-def tower_layers(names: Iterable[str]) -> dict[str, int]:
-    """Blocks of each tower, from the names of all parameters."""
-    layers: dict[str, int] = {}
-    for name in names:
-        if block := BLOCK.search(name):
-            tower = name.split(".")[0]
-            layers[tower] = max(layers.get(tower, 0), int(block[1]) + 1)
-    return layers
 
 
 class AdamW(nn.Cell):
@@ -128,7 +66,7 @@ class AdamW(nn.Cell):
     keeps.
 
     Args:
-        model: has `logit_scale`, and all parameters to train.
+        model: has `logit_scale`, `blocks_after` and all parameters to train.
         encoder_rate: factor of the learning rate of all parameters but those of a task's head.
         loss_scaling: multiply the loss by a factor that follows the gradients' range; updates with infinite or NaN
             gradients are left out.
@@ -142,11 +80,9 @@ class AdamW(nn.Cell):
         self.parameters = ParameterTuple(model.trainable_params())
         self.first = self.parameters.clone("optimiser.first", init="zeros")
         self.second = self.parameters.clone("optimiser.second", init="zeros")
-        layers = tower_layers(p.name for p in model.get_parameters())
         groups = [
             (
-                layer_multiplier(p.name, layers, config.layer_decay)
-                * (1.0 if p.name.startswith("head.") else encoder_rate),
+                config.layer_decay ** model.blocks_after(p.name) * (1.0 if p.name.startswith(HEAD) else encoder_rate),
                 config.weight_decay * has_weight_decay(p.name, p.shape),
             )
             for p in self.parameters

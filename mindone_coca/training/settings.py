@@ -9,11 +9,10 @@ from typing import Literal
 
 import yaml
 
-from mindone_coca.config import find_config
-from mindone_coca.data.settings import DataConfig, Task
+from mindone_coca.config import DeviceTarget, JitLevel, Mode, find_config
+from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
-from mindone_coca.tasks.settings import HeadConfig, check_task
-from mindone_coca.typed_mapping import from_dict, read_mapping
+from mindone_coca.typed_mapping import read_mapping
 
 
 @dataclass
@@ -77,19 +76,20 @@ class OutputConfig:
 
 @dataclass
 class DeviceConfig:
-    target: Literal["auto", "CPU", "GPU", "Ascend"] = "auto"
+    target: DeviceTarget = "auto"
     id: int | None = None
-    mode: Literal["graph", "pynative"] = "graph"
-    jit_level: Literal["O0", "O1", "O2"] | None = None
+    mode: Mode = "graph"
+    jit_level: JitLevel | None = None
     max_memory: str | None = None  # such as 30GB
 
 
 @dataclass
 class TrainConfig:
+    """The settings of a run that trains CoCa by its own two losses; `tasks.settings` has those of other tasks."""
+
     model: ModelSection
     data: DataConfig
-    task: Literal["coca", Task] = "coca"  # what is trained: CoCa's own losses, or a head for a task
-    head: HeadConfig = field(default_factory=HeadConfig)  # of a task
+    task: Literal["coca"] = "coca"
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: RunConfig = field(default_factory=RunConfig)
@@ -99,15 +99,22 @@ class TrainConfig:
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
 
+    @property
+    def random_crop(self) -> bool:
+        """Whether the run trains on random crops."""
+        return self.data.random_crop is not False
 
-def load_train_config(path: str | os.PathLike, overrides: Sequence[str] = ()) -> TrainConfig:
-    """Read and check a training config.
+
+def read_train_settings(path: str | os.PathLike, overrides: Sequence[str] = ()) -> tuple[dict, str]:
+    """Read a training config as plain data, not checked yet.
 
     Args:
         path: a YAML or JSON file, or a packaged config by name.
         overrides: `section.key=value`, the value in YAML; they win over the file.
+    Returns:
+        the data, and the file's name for messages.
     Raises:
-        InputError: an unknown key, a wrong type or value, naming it and the mend.
+        InputError: a file that cannot be read, or an override that is none.
     """
     path = find_config(path)
     data = read_mapping(path)
@@ -126,14 +133,10 @@ def load_train_config(path: str | os.PathLike, overrides: Sequence[str] = ()) ->
             if not isinstance(inner, dict):
                 raise InputError(f"{override}: {section} is not a section")
         inner[last] = value
-    if data.get("task") == "video_classification" and isinstance(data.get("data"), dict):
-        data["data"].setdefault("frame_type", "multi_frames")
     for section in ("optim", "loss", "train", "head"):
         if isinstance(data.get(section), dict):
             data[section] = {key: as_number(value) for key, value in data[section].items()}
-    config = from_dict(TrainConfig, data, str(path))
-    check_train_config(config, str(path))
-    return config
+    return data, str(path)
 
 
 def as_number(value: object) -> object:
@@ -147,30 +150,26 @@ def check_train_config(config: TrainConfig, where: str) -> None:
     """Refuse values outside their range by name."""
     optim, loss, train, output = config.optim, config.loss, config.train, config.output
     positive = {
-        "optim.lr": optim.lr, "optim.eps": optim.eps, "optim.layer_decay": optim.layer_decay,
-        "train.batch_size": train.batch_size, "train.epochs": train.epochs, "train.max_steps": train.max_steps,
-        "train.accumulate_steps": train.accumulate_steps, "train.grad_clip_norm": train.grad_clip_norm,
-        "output.log_every": output.log_every, "output.save_every": output.save_every,
-        "output.keep_last": output.keep_last, "output.val_every": output.val_every,
-    }  # fmt: skip
-    for name, value in positive.items():
-        if value is not None and value <= 0:
-            raise InputError(f"{where}: {name}: must be above 0, got {value}")
+        "optim": (optim, ("lr", "eps", "layer_decay")),
+        "train": (train, ("batch_size", "epochs", "max_steps", "accumulate_steps", "grad_clip_norm")),
+        "output": (output, ("log_every", "save_every", "keep_last", "val_every")),
+    }
     not_negative = {
-        "optim.weight_decay": optim.weight_decay, "optim.warmup_steps": optim.warmup_steps,
-        "optim.end_lr": optim.end_lr, "loss.caption_weight": loss.caption_weight,
-        "loss.contrastive_weight": loss.contrastive_weight, "loss.z_loss_weight": loss.z_loss_weight,
-        "output.val_images": output.val_images,
-    }  # fmt: skip
-    for name, value in not_negative.items():
-        if value < 0:
-            raise InputError(f"{where}: {name}: must not be negative, got {value}")
+        "optim": (optim, ("weight_decay", "warmup_steps", "end_lr")),
+        "loss": (loss, ("caption_weight", "contrastive_weight", "z_loss_weight")),
+        "output": (output, ("val_images",)),
+    }
+    for sections, rule in ((positive, "be above 0"), (not_negative, "not be negative")):
+        for section, (values, names) in sections.items():
+            for name in names:
+                value = getattr(values, name)
+                if value is not None and (value < 0 or (value == 0 and sections is positive)):
+                    raise InputError(f"{where}: {section}.{name}: must {rule}, got {value}")
     if not loss.caption_weight and not loss.contrastive_weight:
         raise InputError(f"{where}: loss: caption_weight and contrastive_weight are both 0; there is nothing to learn")
     if not all(0 <= beta < 1 for beta in optim.betas):
         raise InputError(f"{where}: optim.betas: must be from 0 to below 1, got {list(optim.betas)}")
     if train.ema_decay is not None and not 0 < train.ema_decay < 1:
         raise InputError(f"{where}: train.ema_decay: must be between 0 and 1, got {train.ema_decay}")
-    check_task(config, where)
     if output.profile and not 1 <= output.profile[0] <= output.profile[1]:
         raise InputError(f"{where}: output.profile: must be [first, last] step from 1 on, got {list(output.profile)}")

@@ -13,8 +13,9 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from mindone_coca.distributed import Gather, Ranks, Sum
 from mindone_coca.losses import PAD_ID, CaptionLossSums, ContrastiveLoss, caption_labels, count_labels
-from mindone_coca.model.base import ImageTextModel, normalize
+from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.video import VideoEncoder
+from mindone_coca.tensors import normalize
 from mindone_coca.training.optim import AdamW, as_scalar
 from mindone_coca.training.settings import LossConfig
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -15,10 +15,9 @@ from mindspore import Tensor
 from mindspore.profiler import profile, tensorboard_trace_handler
 
 from mindone_coca import device
-from mindone_coca.distributed import start_ranks
+from mindone_coca.distributed import Ranks, start_ranks
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
-from mindone_coca.tasks.job import TaskJob
 from mindone_coca.training.checkpoints import Checkpoints, Position, entries_of
 from mindone_coca.training.curves import draw_curves
 from mindone_coca.training.job import CocaJob, Job
@@ -30,17 +29,20 @@ from mindone_coca.training.settings import TrainConfig
 class Trainer:
     """One run of a training config; `run()` does it all, from the newest checkpoint on.
 
+    Args:
+        open_job: makes what is trained of the config.
+
     Raises InputError: config, data or weights that do not go together.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, open_job: Callable[[TrainConfig, Ranks], Job] = CocaJob) -> None:
         self.config, self.folder = config, Path(config.output.dir)
         settings = config.device
         device.configure(settings.target, settings.id, settings.mode, settings.jit_level, settings.max_memory)
         self.ranks = start_ranks()
         ms.set_seed(config.train.seed)  # draws fresh weights; the same on every device
         np.random.seed(config.train.seed)
-        self.job: Job = CocaJob(config, self.ranks) if config.task == "coca" else TaskJob(config, self.ranks)
+        self.job = open_job(config, self.ranks)
         self.data, self.optimiser = self.job.data, self.job.optimiser
         self.steps_per_epoch = len(self.data) // config.train.accumulate_steps
         if not self.steps_per_epoch:

@@ -14,8 +14,7 @@ from mindone_coca.config import PreprocessCfg
 from mindone_coca.data.loader import Batch, TrainingData
 from mindone_coca.files import atomic_path
 from mindone_coca.losses import caption_labels
-from mindone_coca.model.base import ImageTextModel
-from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.preprocess.transforms import to_pixels
 from mindone_coca.training.optim import as_scalar
 from mindone_coca.training.settings import LossConfig
 from mindone_coca.training.step import Loss
@@ -67,20 +66,6 @@ def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig) -> di
     weights = {"contrastive_loss": config.contrastive_weight, "caption_loss": config.caption_weight}
     losses["loss"] = sum(weights[name] * value for name, value in losses.items())
     return losses
-
-
-def caption_tokens(model: ImageTextModel, tokens: Tensor, tokenizer: Tokenizer) -> list[str]:
-    """The model's greedy captions of encoded images (B, K, D); they may be as short as the training captions."""
-    length = min(30, model.context_length)
-    options = {"generation_type": "top_k", "top_k": 1, "seq_len": length, "min_seq_len": 1}
-    ids = model.generate(None, image_embs=tokens, **options)
-    return [tokenizer.decode(row, skip_special_tokens=True) for row in ids.asnumpy()]
-
-
-def to_pixels(image: np.ndarray, preprocess: PreprocessCfg) -> np.ndarray:
-    """A model's input (3, H, W) as RGB uint8 (H, W, 3)."""
-    mean, std = (np.array(x, np.float32)[:, None, None] for x in (preprocess.mean, preprocess.std))
-    return np.clip((image * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def write_page(

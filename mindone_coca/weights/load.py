@@ -4,15 +4,17 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor
 
 from mindone_coca.errors import InputError
-from mindone_coca.model.coca_pytorch.names import without_derived
+from mindone_coca.model.base import ImageTextModel
+from mindone_coca.model.families import family_named
 from mindone_coca.weights.formats.dtypes import DTYPES, WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.formats.entry import Entry, Weights
-from mindone_coca.weights.names import naming, to_mindspore, to_open_clip
+from mindone_coca.weights.names import recognise
 from mindone_coca.weights.shapes import check_shapes
 from mindone_coca.weights.source import open_weights
+from mindone_coca.weights.tied import without_derived
 
 
 def _dtype_name(dtype: ms.Type) -> str:
@@ -26,8 +28,8 @@ def to_tensor(array: np.ndarray, dtype: str) -> Tensor:
     return Tensor.from_numpy(array)
 
 
-def parameter_entries(model: nn.Cell) -> dict[str, Entry]:
-    """The CoCa parameters of a model (or of a cell around one) as entries, under their MindSpore names."""
+def parameter_entries(model: ImageTextModel) -> dict[str, Entry]:
+    """The parameters of a model as entries, under their MindSpore names."""
 
     def entry(parameter: Parameter) -> Entry:
         name = _dtype_name(parameter.dtype)
@@ -35,18 +37,24 @@ def parameter_entries(model: nn.Cell) -> dict[str, Entry]:
             tuple(parameter.shape), name, lambda: np.ascontiguousarray(parameter.asnumpy()).view(DTYPES[name].storage)
         )
 
-    return {p.name: entry(p) for p in model.get_parameters() if to_open_clip(p.name)}
+    return {name: entry(parameter) for name, parameter in _parameters(model).items()}
 
 
-def load_weights(model: nn.Cell, path: str | Path, check_finite: bool = False) -> Weights:
+def _parameters(model: ImageTextModel) -> dict[str, Parameter]:
+    """The parameters that are the family's; a model may have others, such as caches."""
+    family = family_named(model.family)
+    return {p.name: p for p in model.get_parameters() if family.to_original(p.name)}
+
+
+def load_weights(model: ImageTextModel, path: str | Path, check_finite: bool = False) -> Weights:
     """Load weights into a model strictly, in place, casting each to the parameter's type.
 
     Where types agree the parameter uses the mapped file itself (copy-on-write), so that loading is nearly free
     and pages are read when first used; the file must stay unchanged meanwhile (replacing it is safe).
 
     Args:
-        model: a CoCa cell; parameters that are no CoCa weights (caches) are left alone.
-        path: any kind that `open_weights` reads, in MindSpore's, open_clip's or coca-pytorch's names.
+        model: parameters that are no weights of its family (caches) are left alone.
+        path: any kind that `open_weights` reads, in our names or the original's.
         check_finite: refuse NaN and infinite values; reads all data at once. The converter has checked its output.
 
     Returns:
@@ -57,10 +65,11 @@ def load_weights(model: nn.Cell, path: str | Path, check_finite: bool = False) -
             names the first parameter with NaN or infinite values.
     """
     weights = open_weights(path)
-    if naming(weights, str(weights.path)) != "mindspore":
-        plain = without_derived(weights.entries, weights.path)
-        weights.entries = {to_mindspore(name) or name: entry for name, entry in plain.items()}
-    parameters = {p.name: p for p in model.get_parameters() if to_open_clip(p.name)}
+    family, ours = recognise(weights, str(weights.path))
+    if not ours:
+        plain = without_derived(weights.entries, family, weights.path)
+        weights.entries = {family.to_mindspore(name) or name: entry for name, entry in plain.items()}
+    parameters = _parameters(model)
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
     check_shapes(shapes, {name: entry.shape for name, entry in weights.items()}, weights.path)
     for name, entry in weights.items():

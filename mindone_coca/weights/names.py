@@ -1,143 +1,37 @@
-"""The name map between open_clip's or coca-pytorch's state dict and this package's MindSpore parameters.
+"""Whose names a weights file uses."""
 
-Both sides nest the same modules; MindSpore's LayerNorm calls its weight and bias gamma and beta, and its
-Embedding calls the weight embedding_table. Shapes and layouts are the same on both sides. Every name is
-listed: a name outside the table is no CoCa parameter. `{i}` stands for the layer number.
-"""
-
-import re
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from mindone_coca.errors import InputError
-from mindone_coca.model.coca_pytorch.names import PARALLEL_TABLE, TOKENS
-
-# (open_clip, MindSpore)
-_SINGLE = [
-    ("logit_scale", "logit_scale"),
-    ("logit_bias", "logit_bias"),
-    # image encoder
-    ("visual.conv1.weight", "visual.conv1.weight"),
-    ("visual.class_embedding", "visual.class_embedding"),
-    ("visual.positional_embedding", "visual.positional_embedding"),
-    ("visual.ln_pre.weight", "visual.ln_pre.gamma"),
-    ("visual.ln_pre.bias", "visual.ln_pre.beta"),
-    ("visual.ln_post.weight", "visual.ln_post.gamma"),
-    ("visual.ln_post.bias", "visual.ln_post.beta"),
-    ("visual.proj", "visual.proj"),
-    ("visual.temporal_embedding", "visual.temporal_embedding"),  # not in open_clip: of a model trained on videos
-    # unimodal text decoder
-    ("text.token_embedding.weight", "text.token_embedding.embedding_table"),
-    ("text.positional_embedding", "text.positional_embedding"),
-    ("text.cls_emb", "text.cls_emb"),
-    ("text.ln_final.weight", "text.ln_final.gamma"),
-    ("text.ln_final.bias", "text.ln_final.beta"),
-    ("text.text_projection", "text.text_projection"),  # a matrix, or with proj_bias the layer below
-    ("text.text_projection.weight", "text.text_projection.weight"),
-    ("text.text_projection.bias", "text.text_projection.bias"),
-    # multimodal decoder
-    ("text_decoder.ln_final.weight", "text_decoder.ln_final.gamma"),
-    ("text_decoder.ln_final.bias", "text_decoder.ln_final.beta"),
-    ("text_decoder.text_projection", "text_decoder.text_projection"),
-]
-
-_POOLERS = ("visual.attn_pool", "visual.attn_pool_contrastive")
-_POOLER = [
-    ("query", "query"),
-    ("attn.in_proj_weight", "attn.in_proj_weight"),  # packed, when image width and pooler width agree
-    ("attn.q_proj_weight", "attn.q_proj_weight"),  # else three
-    ("attn.k_proj_weight", "attn.k_proj_weight"),
-    ("attn.v_proj_weight", "attn.v_proj_weight"),
-    ("attn.in_proj_bias", "attn.in_proj_bias"),
-    ("attn.out_proj.weight", "attn.out_proj.weight"),
-    ("attn.out_proj.bias", "attn.out_proj.bias"),
-    ("ln_q.weight", "ln_q.gamma"),
-    ("ln_q.bias", "ln_q.beta"),
-    ("ln_k.weight", "ln_k.gamma"),
-    ("ln_k.bias", "ln_k.beta"),
-]
-
-_SELF_BLOCKS = ("visual.transformer.resblocks.{i}", "text.transformer.resblocks.{i}", "text_decoder.resblocks.{i}")
-_CROSS_BLOCKS = ("text_decoder.cross_attn.{i}",)
-_BLOCK = [
-    ("ln_1.weight", "ln_1.gamma"),
-    ("ln_1.bias", "ln_1.beta"),
-    ("attn.in_proj_weight", "attn.in_proj_weight"),
-    ("attn.in_proj_bias", "attn.in_proj_bias"),
-    ("attn.out_proj.weight", "attn.out_proj.weight"),
-    ("attn.out_proj.bias", "attn.out_proj.bias"),
-    ("ls_1.gamma", "ls_1.gamma"),
-    ("ln_2.weight", "ln_2.gamma"),
-    ("ln_2.bias", "ln_2.beta"),
-    ("mlp.c_fc.weight", "mlp.c_fc.weight"),
-    ("mlp.c_fc.bias", "mlp.c_fc.bias"),
-    ("mlp.c_proj.weight", "mlp.c_proj.weight"),
-    ("mlp.c_proj.bias", "mlp.c_proj.bias"),
-    ("ls_2.gamma", "ls_2.gamma"),
-]
-_CROSS_BLOCK = [
-    *_BLOCK,
-    ("ln_1_kv.weight", "ln_1_kv.gamma"),
-    ("ln_1_kv.bias", "ln_1_kv.beta"),
-]
-
-NAME_TABLE: list[tuple[str, str]] = _SINGLE + [
-    (f"{module}.{open_clip}", f"{module}.{mindspore}")
-    for modules, rows in ((_POOLERS, _POOLER), (_SELF_BLOCKS, _BLOCK), (_CROSS_BLOCKS, _CROSS_BLOCK))
-    for module in modules
-    for open_clip, mindspore in rows
-]
-
-# open_clip's image tower as the encoder of coca-pytorch's model
-_ENCODER = [
-    (theirs.replace("visual.", "img_encoder.", 1), ours.replace("visual.", "visual.img_encoder.", 1))
-    for theirs, ours in NAME_TABLE
-    if theirs.startswith("visual.") and "attn_pool" not in theirs and "temporal" not in theirs
-]
-NAME_TABLE += PARALLEL_TABLE + _ENCODER
+from mindone_coca.model.families import FAMILIES
+from mindone_coca.model.family import Family
 
 HEAD = "head."  # begins the names of a task's own parameters, which are no CoCa's
 
-_TO_MINDSPORE = dict(NAME_TABLE)
-_TO_OPEN_CLIP = {mindspore: open_clip for open_clip, mindspore in NAME_TABLE}
-_LAYER = re.compile(r"\.(0|[1-9][0-9]{0,3})\.")
 
+def recognise(names: Collection[str], origin: str) -> tuple[Family, bool]:
+    """The family whose weights these are, and whether they have our names (else the original's).
 
-def _translate(name: str, table: dict[str, str]) -> str | None:
-    layer = _LAYER.search(name)
-    if name in table or layer is None:  # some parts that are no layers are numbered too
-        return table.get(name)
-    pattern = table.get(name[: layer.start()] + ".{i}." + name[layer.end() :])
-    return pattern and pattern.replace("{i}", layer[1])
-
-
-def to_mindspore(name: str) -> str | None:
-    """MindSpore's name of an open_clip (or coca-pytorch) parameter; None for a name that is no CoCa parameter."""
-    return _translate(name, _TO_MINDSPORE)
-
-
-def to_open_clip(name: str) -> str | None:
-    """open_clip's (or coca-pytorch's) name of a MindSpore parameter; None for one that is no CoCa parameter."""
-    return _translate(name, _TO_OPEN_CLIP)
-
-
-def naming(names: Iterable[str], origin: str) -> str:
-    """Tell whose names a file uses, "open_clip", "coca_pytorch" or "mindspore", by the token embedding every CoCa has.
+    Every checkpoint has the token embeddings; where several families call them alike, the one that knows most of the
+    names is meant.
 
     Raises:
-        InputError: none or several are there; `origin` is the file named in the message.
+        InputError: no family's, or in several namings at once; `origin` is the file named in the message.
     """
-    names = set(names)
-    known = {
-        "text.token_embedding.weight": "open_clip",
-        TOKENS: "coca_pytorch",
-        "text.token_embedding.embedding_table": "mindspore",
-        _TO_MINDSPORE[TOKENS]: "mindspore",
-    }
-    found = [name for name in known if name in names]
-    if len(found) != 1:
-        wrong = "several namings of" if found else "no"
+    candidates = [
+        (family, ours, {name for name in names if translate(name)})
+        for family in FAMILIES
+        for ours, marker, translate in (
+            (False, family.marker, family.to_mindspore),
+            (True, family.to_mindspore(family.marker), family.to_original),
+        )
+        if marker in names
+    ]
+    best = max(candidates, key=lambda candidate: len(candidate[2]), default=None)
+    if best is None or any(known - best[2] for _, _, known in candidates):
+        wrong = "several namings of" if candidates else "no"
         raise InputError(
             f"{origin}: not the weights of a CoCa model: it has {wrong} text.token_embedding "
             f"(first of {len(names)} entries: {', '.join(sorted(names)[:3]) or 'none'})"
         )
-    return known[found[0]]
+    return best[0], best[1]

@@ -12,10 +12,10 @@ from PIL import Image
 
 import inference
 from mindone_coca.captioning import captioner as captioners
-from mindone_coca.captioning.batches import EncodedPassage, PassageCaptioner, merge_similar
+from mindone_coca.captioning.batches import Encoded, merge_similar
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import Passage, PassageReader
-from mindone_coca.config import load_model_config
+from mindone_coca.model.families import load_model_config
 from tests.collection.clips import make_collection
 from tests.video.clips import REAL_CLIPS
 
@@ -135,8 +135,8 @@ def test_a_changed_file_is_done_again_and_a_new_one_added(run, capfd, tmp_path):
     assert [line.split("\t")[0] for line in after[2:]] == [str(folder / "c.png"), str(folder / "d.png")]
 
 
-def passage(number: int, feature: np.ndarray) -> EncodedPassage:
-    return EncodedPassage(Passage("x", number, number + 1, [number], [], []), feature, np.zeros(1))
+def passage(number: int, feature: np.ndarray) -> Encoded:
+    return Encoded(Passage("x", number, number + 1, [number], [], []), feature, np.zeros(1))
 
 
 def test_near_duplicates_are_merged_into_the_first():
@@ -144,18 +144,17 @@ def test_near_duplicates_are_merged_into_the_first():
     items = [passage(n, np.array([np.cos(a), np.sin(a)])) for n, a in enumerate(angles)]
     merged = list(merge_similar(items, np.cos(np.radians(15))))
     # the third is near the second, but not near the first, which stands for both
-    assert [(item.passage.start, item.passage.end) for item in merged] == [(0, 2), (2, 5), (5, 6)]
+    assert [(one.item.start, one.item.end) for one in merged] == [(0, 2), (2, 5), (5, 6)]
 
 
-def test_pooled_frames_are_those_of_a_single_call(model_folder, monkeypatch):
+def test_pooled_frames_are_those_of_a_single_call(model_folder):
     weights = model_folder / "coca.safetensors"
-    captioner = captioners.VideoCaptioner(model_folder / "config.yaml", weights, fusion="pool")
+    captioner = captioners.VideoCaptioner(model_folder / "config.yaml", weights, num_frames=3, fusion="pool")
     generation = {"seq_len": 8, "min_seq_len": 3}
     options = CaptionOptions("multi_frames", 3, "pool", generation=generation)
     read = PassageReader(options, captioner.transform, thumbnails=False)
     passages = [item for path in REAL_CLIPS[:2] for item in read(str(path))]
-    captions = [done.segment["caption"] for done in PassageCaptioner(captioner, options, False)(passages)]
-    monkeypatch.setattr(captioner, "num_frames", 3)
+    captions = [caption.text for _, caption in captioner.batches(options)(passages)]
     assert captions == [captioner(path, "multi_frames", **generation) for path in REAL_CLIPS[:2]]
 
 

@@ -85,6 +85,15 @@ def test_other_settings_are_refused(tmp_path):
         Results(tmp_path, {**SETTINGS, "prompt": "a"})
 
 
+@pytest.mark.parametrize("header", [{"journal": 1, "settings": SETTINGS}, {"settings": SETTINGS}, {"journal": 3}])
+def test_journals_of_other_versions_are_refused_in_one_line(tmp_path, header):
+    (tmp_path / "0-of-1.jsonl").write_bytes(encode_line(header) + encode_line(record("a")))
+    with pytest.raises(InputError) as error:
+        Results(tmp_path, SETTINGS)
+    assert "of another version" in str(error.value) and "--output_dir" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
 def test_what_is_kept_goes_on_being_kept(tmp_path):
     write(tmp_path, record("a"), settings={**SETTINGS, "thumbnails": True})
     assert Results(tmp_path, SETTINGS).settings["thumbnails"] is True

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from mindone_coca.config import ModelConfig, load_model_config
-from mindone_coca.weights.names import to_open_clip
+from mindone_coca.model.families import load_model_config
+from mindone_coca.model.open_clip.config import ModelConfig
+from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.weights.source import open_weights
 from tests.models import CONFIGS
 from tests.reference import open_clip, random_reference, torch
@@ -53,7 +54,7 @@ def test_round_trip_is_bit_exact(name, dtype, convert, tmp_path):
         assert convert("--source", tmp_path / "source.bin", "--config", config, "--target", middle) == 0
         assert load_model_config(tmp_path / "middle.yaml") == ModelConfig.from_dict(CONFIGS[name])
         loaded = ms.load_checkpoint(str(middle), format=suffix[1:])
-        assert {to_open_clip(name) for name in loaded} == state.keys()
+        assert {OPEN_CLIP.to_original(name) for name in loaded} == state.keys()
         for back in (f"back-{suffix[1:]}.bin", f"back-{suffix[1:]}.safetensors"):
             assert convert("--source", middle, "--reverse", "--target", tmp_path / back, "--force") == 0
             path = tmp_path / back

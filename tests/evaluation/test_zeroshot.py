@@ -9,8 +9,8 @@ from skimage import data
 
 import evaluate
 from mindone_coca.captioning import captioner
-from mindone_coca.config import load_model_config
 from mindone_coca.evaluation.zeroshot import class_weights, classify, read_templates
+from mindone_coca.model.families import load_model_config
 from mindone_coca.preprocess.transforms import create_transforms
 from tests.evaluation.conftest import CLASSES, CONFIG, EACH
 from tests.reference import open_clip, torch

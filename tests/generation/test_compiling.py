@@ -6,7 +6,6 @@ import mindspore.common.api
 import numpy as np
 import pytest
 
-from mindone_coca.generation.generate import engine_of
 from mindone_coca.model.open_clip.vision import VisionTransformer
 
 TWO_BEAMS = {"num_beams": 2, "num_beam_groups": 1}
@@ -34,13 +33,13 @@ def compiled(monkeypatch) -> Iterator[list[str]]:
 def rows_run(base, monkeypatch) -> list[int]:
     """The rows of every token step."""
     rows: list[int] = []
-    run = type(engine_of(base.model).token_step).__call__
+    run = type(base.model.decode_engine.cells.token_step).__call__
 
     def counting(self, ids, *args):
         rows.append(ids.shape[0])
         return run(self, ids, *args)
 
-    monkeypatch.setattr(type(engine_of(base.model).token_step), "__call__", counting)
+    monkeypatch.setattr(type(base.model.decode_engine.cells.token_step), "__call__", counting)
     return rows
 
 

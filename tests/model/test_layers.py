@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mindone_coca import device
-from mindone_coca.model.layers import GELU, LayerNorm, QuickGELU, attend
+from mindone_coca.kernels import GELU
+from mindone_coca.model.layers import LayerNorm, QuickGELU, attend
 from tests.reference import open_clip, torch
 
 

@@ -12,11 +12,11 @@ import webvtt
 from pyarrow import parquet
 
 from mindone_coca.outputs.features import write_features
+from mindone_coca.outputs.formats import FORMATS, write_outputs
 from mindone_coca.outputs.html import write_html
-from mindone_coca.outputs.schema import COLUMNS, FORMATS, clock, rows
+from mindone_coca.outputs.schema import COLUMNS, clock, rows
 from mindone_coca.outputs.subtitles import subtitle_names, write_subtitles
 from mindone_coca.outputs.tables import write_csv, write_json, write_jsonl, write_txt
-from mindone_coca.outputs.writers import write_outputs
 
 
 def seconds(time) -> float:

@@ -8,11 +8,12 @@ from PIL import Image
 from scipy import stats
 from skimage import data
 
+from mindone_coca.config import PreprocessCfg
 from mindone_coca.errors import InputError
 from mindone_coca.preprocess.transforms import (
     create_train_transforms,
     create_transforms,
-    create_transforms_from,
+    make_transform,
     random_crop_box,
 )
 from tests.reference import open_clip, torch
@@ -119,18 +120,14 @@ def test_array_equals_pil_image():
     np.testing.assert_array_equal(transform(view), transform(Image.fromarray(view.copy())))
 
 
-def test_preprocess_cfg_of_a_hugging_face_file():
+def test_a_model_s_preprocessing_settles_the_transform():
     image = make_image("RGB", 90, 50)
-    cfg = {"size": 999, "mode": "RGB", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bilinear",
-           "resize_mode": "longest", "fill_color": 9}  # fmt: skip
+    settings = PreprocessCfg(
+        999, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear", resize_mode="longest", fill_color=9
+    )
     expected = create_transforms(48, 0.5, 0.5, "bilinear", "longest", 9)(image)
-    np.testing.assert_array_equal(create_transforms_from(cfg, 48)(image), expected)
-    defaults = dict.fromkeys(cfg)
-    np.testing.assert_array_equal(create_transforms_from(defaults, 48)(image), create_transforms(48)(image))
-    with pytest.warns(UserWarning, match="unknown keys colour"):
-        create_transforms_from({"colour": 1}, 48)
-    with pytest.raises(InputError, match="only RGB"):
-        create_transforms_from({"mode": "L"}, 48)
+    np.testing.assert_array_equal(make_transform((48, 48), settings)(image), expected)
+    np.testing.assert_array_equal(make_transform((48, 48), PreprocessCfg())(image), create_transforms(48)(image))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from mindone_coca.training.settings import load_train_config
+from mindone_coca.tasks.job import open_job
+from mindone_coca.tasks.settings import load_train_config
 from mindone_coca.training.trainer import Trainer
 from tests.training.runs import TINY
 
@@ -55,7 +56,7 @@ def write_config(folder: Path, name: str, task: str = "classification", **sectio
 
 
 def open_run(folder: Path, name: str, task: str = "classification", **sections: dict) -> Trainer:
-    return Trainer(load_train_config(write_config(folder, name, task, **sections)))
+    return Trainer(load_train_config(write_config(folder, name, task, **sections)), open_job)
 
 
 def values_of(parameters) -> dict[str, np.ndarray]:

@@ -6,13 +6,13 @@ import pytest
 
 from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
+from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.tasks.heads import Classifier
 from mindone_coca.tasks.predict import Predictor
 from mindone_coca.tasks.settings import TaskCfg
 from mindone_coca.tasks.step import TaskLoss
 from mindone_coca.training.optim import AdamW, freeze_matching
 from mindone_coca.training.settings import OptimConfig
-from mindone_coca.weights.names import to_mindspore
 from tests.models import CONFIGS, from_reference, make_config, relative_difference
 from tests.reference import random_reference, torch
 from tests.training.test_step import assert_gradients_match
@@ -62,7 +62,9 @@ class TorchHead(torch.nn.Module):
 
 def our_name(name: str) -> str:
     if name.startswith("pooler."):
-        return to_mindspore(name.replace("pooler.", "visual.attn_pool.", 1)).replace("visual.attn_pool", "head.pooler")
+        return OPEN_CLIP.to_mindspore(name.replace("pooler.", "visual.attn_pool.", 1)).replace(
+            "visual.attn_pool", "head.pooler"
+        )
     return "head." + name.replace("ln_post.weight", "ln_post.gamma").replace("ln_post.bias", "ln_post.beta")
 
 
@@ -128,7 +130,7 @@ def test_logits_loss_and_gradients(name):
     )
     loss.backward()
     grads = {our_name(key): p.grad for key, p in head.named_parameters()}
-    grads |= {to_mindspore(key): p.grad for key, p in reference.named_parameters()}
+    grads |= {OPEN_CLIP.to_mindspore(key): p.grad for key, p in reference.named_parameters()}
 
     parameters = classifier.trainable_params()
     step = ms.value_and_grad(

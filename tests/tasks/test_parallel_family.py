@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mindone_coca.distributed import Ranks
-from mindone_coca.tasks.heads import Classifier, default_heads
+from mindone_coca.tasks.heads import Classifier
 from mindone_coca.tasks.predict import Predictor
 from mindone_coca.tasks.settings import TaskCfg
 from mindone_coca.tasks.step import TaskLoss
@@ -17,8 +17,7 @@ from tests.parallel_models import SMALL, from_reference, random_reference
 @pytest.mark.parametrize("task", ["classification", pytest.param("nlvr2", marks=pytest.mark.slow)])
 def test_what_is_read_is_trained(task):
     model = from_reference(random_reference(SMALL), SMALL)
-    heads = default_heads(model.config)
-    classifier = Classifier(model, TaskCfg(task, list("abc"), heads=heads))
+    classifier = Classifier(model, TaskCfg(task, list("abc"), heads=model.pooler_heads))
     unread = {p.name for p in classifier.trainable_params()}
     freeze_matching(classifier, classifier.unread())
     parameters = classifier.trainable_params()

@@ -1,11 +1,12 @@
 """Settings of tasks: the defaults of each, and what is refused."""
 
+from typing import get_args
+
 import pytest
 
-from mindone_coca.data.settings import TASKS
 from mindone_coca.errors import InputError
-from mindone_coca.tasks.settings import TaskCfg, crops_randomly
-from mindone_coca.training.settings import load_train_config
+from mindone_coca.tasks.settings import TaskCfg, load_train_config
+from mindone_coca.tasks.spec import TASKS, Task
 from tests.training.test_settings import write
 
 
@@ -13,7 +14,7 @@ def test_defaults_follow_the_paper(tmp_path):
     found = {}
     for task in TASKS:
         config = load_train_config(write(tmp_path, task=task))
-        found[task] = (config.head.is_frozen(task), crops_randomly(task, config.data), config.data.frame_type)
+        found[task] = (config.head.is_frozen(task), config.random_crop, config.data.frame_type)
     assert found == {
         "classification": (True, True, "middle"),
         "vqa": (False, True, "middle"),
@@ -23,6 +24,10 @@ def test_defaults_follow_the_paper(tmp_path):
     }
     middle = load_train_config(write(tmp_path, task="video_classification"), ["data.frame_type=middle"])
     assert middle.data.frame_type == "middle"
+
+
+def test_the_table_has_each_task_once():
+    assert tuple(TASKS) == get_args(Task)
 
 
 @pytest.mark.parametrize(

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mindspore import Tensor
 from PIL import Image
 
 from mindone_coca.config import CONFIG_DIR
 from mindone_coca.factory import create_model, find_config_and_weights
-from mindone_coca.model.video import FrameEncoder
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import create_transforms
 from mindone_coca.training.progress import read_metrics
-from mindone_coca.training.validation import caption_tokens
 from mindone_coca.video.frames import read_frames
+from tests.frames import greedy_captions
 from tests.training.runs import train
 from tools.make_digits import NAMES, write_digits
 
@@ -52,11 +50,9 @@ def test_digits_from_scratch(name, tmp_path):
     with open(tmp_path / "digits" / "val.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     images = np.stack([transform(Image.open(tmp_path / "digits" / row["filepath"])) for row in rows])
-    captions, features = [], []
+    captions, features = greedy_captions(model, list(images[:, None])), []
     for i in range(0, len(images), 50):
-        latent, tokens = model.encode_image_tokens(images[i : i + 50])
-        captions += caption_tokens(model, tokens, tokenizer)
-        features.append(latent.asnumpy())
+        features.append(model.encode_image(images[i : i + 50]).asnumpy())
     right = np.mean([caption == row["title"] for caption, row in zip(captions, rows)])
     classes = tokenizer([f"a handwritten {name}" for name in NAMES], context_length=model.context_length)
     guesses = (np.concatenate(features) @ model.encode_text(classes).asnumpy().T).argmax(1)
@@ -124,14 +120,13 @@ def test_the_order_of_frames_is_learned(tmp_path):
             options += ["data.num_frames=3", "data.fusion=pool", "model.temporal_embedding=true"]
         train(config, *options)
         model, transform = load(tmp_path / frame_type)
-        encoder, tokenizer = FrameEncoder(model, "pool"), Tokenizer()
         with open(tmp_path / "clips" / "val.csv", newline="") as file:
             rows = list(csv.DictReader(file))
         hits = []
         for row in rows:
             frames = read_frames(tmp_path / "clips" / row["filepath"], frame_type, 3)
-            _, tokens = encoder(Tensor(np.stack([transform(frame.image) for frame in frames])))
-            hits.append(caption_tokens(model, tokens, tokenizer)[0] == row["title"])
+            pixels = np.stack([transform(frame.image) for frame in frames])
+            hits.append(greedy_captions(model, [pixels], "pool") == [row["title"]])
         right[frame_type] = np.mean(hits)
     print(f"captions right: {right}")
     assert right["multi_frames"] >= 0.9

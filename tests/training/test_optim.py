@@ -5,19 +5,19 @@ import pytest
 
 from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
+from mindone_coca.model.open_clip.family import OPEN_CLIP
+from mindone_coca.model.open_clip.model import CoCa
 from mindone_coca.training.optim import (
     MAX_LOGIT_SCALE,
     AdamW,
     freeze,
-    freeze_unreached,
+    freeze_matching,
     has_weight_decay,
-    layer_multiplier,
     learning_rate,
 )
 from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import TrainStep
-from mindone_coca.weights.names import to_open_clip
-from tests.models import CONFIGS, from_reference, relative_difference
+from tests.models import CONFIGS, from_reference, make_config, relative_difference
 from tests.reference import random_reference, torch
 from tests.training.reference_training import make_batch, reference_losses, reference_optimiser
 
@@ -41,7 +41,7 @@ def test_weight_decay_groups_are_open_clips(name):
     decayed = {id(p) for p in reference_optimiser(reference, OptimConfig()).param_groups[1]["params"]}
     by_name = dict(reference.named_parameters())
     for parameter in from_reference(reference, CONFIGS[name]).trainable_params():
-        theirs = id(by_name[to_open_clip(parameter.name)]) in decayed
+        theirs = id(by_name[OPEN_CLIP.to_original(parameter.name)]) in decayed
         assert has_weight_decay(parameter.name, parameter.shape) == theirs, parameter.name
 
 
@@ -59,7 +59,7 @@ def test_fifty_steps_follow_torch(case):
     name, loss_config, config, clip, parts = TRAJECTORIES[case]
     reference = random_reference(CONFIGS[name], seed=5).train()
     model = from_reference(reference, CONFIGS[name])
-    freeze_unreached(model, loss_config.caption_weight, loss_config.contrastive_weight)
+    freeze_matching(model, model.unused_parameters(loss_config.caption_weight, loss_config.contrastive_weight))
     step = TrainStep(model, loss_config, AdamW(model, config, Ranks(), clip), Ranks(), parts)
     optimiser = reference_optimiser(reference, config)
     for i in range(50):
@@ -143,10 +143,10 @@ def test_frozen_parameters_stay():
 
 
 def test_layer_multipliers():
-    layers = {"visual": 3, "text": 2, "text_decoder": 2}
+    model = CoCa(**make_config(vision={"layers": 3}))
     expected = {
         "visual.transformer.resblocks.2.ln_1.gamma": 1, "visual.transformer.resblocks.0.mlp.c_fc.weight": 0.25,
         "visual.conv1.weight": 0.125, "visual.proj": 1, "logit_scale": 1, "text.cls_emb": 0.25,
         "text_decoder.cross_attn.0.attn.in_proj_weight": 0.5, "text_decoder.text_projection": 1,
     }  # fmt: skip
-    assert {name: layer_multiplier(name, layers, 0.5) for name in expected} == expected
+    assert {name: 0.5 ** model.blocks_after(name) for name in expected} == expected

@@ -5,12 +5,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from mindone_coca.captioning.captioner import make_transform
-from mindone_coca.config import CONFIG_DIR, load_model_config
+from mindone_coca.config import CONFIG_DIR
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
+from mindone_coca.model.families import load_model_config
+from mindone_coca.preprocess.transforms import make_transform
+from mindone_coca.tasks.settings import load_train_config
 from mindone_coca.training.job import training_transform
-from mindone_coca.training.settings import load_train_config
 
 
 def write(tmp_path, **sections):
@@ -78,6 +79,9 @@ def test_random_crops_can_be_left_out(tmp_path):
     for task, by_default in (("coca", True), ("nlvr2", False)):
         for value, crops in ((None, by_default), (True, True), (False, False)):
             config = load_train_config(write(tmp_path, task=task, data={"train": "x.csv", "random_crop": value}))
-            transform = training_transform(config, model)
+            transform = training_transform(config.random_crop, model)
             assert np.array_equal(transform(image, (0, 1)), transform(image, (0, 2))) is not crops
-            assert np.array_equal(transform(image, (0, 1)), make_transform(model)(image)) is not crops
+            assert (
+                np.array_equal(transform(image, (0, 1)), make_transform(model.image_hw, model.preprocess)(image))
+                is not crops
+            )

@@ -10,10 +10,10 @@ import pytest
 import mindone_coca.losses as losses_module
 from mindone_coca.distributed import Ranks
 from mindone_coca.losses import caption_labels
+from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.training.optim import AdamW
 from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import Loss, TrainStep
-from mindone_coca.weights.names import to_mindspore
 from tests.models import CONFIGS, from_reference
 from tests.reference import random_reference
 from tests.training.reference_training import make_batch, reference_losses
@@ -24,7 +24,7 @@ def reference_gradients(reference, images, text, config: LossConfig):
     losses = reference_losses(reference, images.astype(np.float64), text, config)
     reference.zero_grad()
     sum(losses.values()).backward()
-    grads = {to_mindspore(name): p.grad for name, p in reference.named_parameters()}
+    grads = {OPEN_CLIP.to_mindspore(name): p.grad for name, p in reference.named_parameters()}
     return {name: value.item() for name, value in losses.items()}, grads
 
 

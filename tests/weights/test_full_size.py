@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mindone_coca.config import load_model_config
-from mindone_coca.weights.shapes import expected_shapes
+from mindone_coca.model.families import load_model_config
+from mindone_coca.model.open_clip.family import OPEN_CLIP
 from tests.reference import ReferenceCoCa, open_clip, torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -64,6 +64,6 @@ def test_safetensors_to_safetensors_needs_little_more_than_the_largest_tensor(so
     start, end = tmp_path / "start.safetensors", tmp_path / "end.safetensors"
     benchmark.run_converter("--source", source, "--reverse", "--target", start)
     _, peak = benchmark.run_converter("--source", start, "--target", end)
-    shapes = expected_shapes(load_model_config("coca_vit-l-14")).values()
+    shapes = OPEN_CLIP.shapes(load_model_config("coca_vit-l-14")).values()
     largest = 4 * max(np.prod(shape, dtype=int) for shape in shapes)
     assert peak <= largest + 300e6

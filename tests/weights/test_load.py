@@ -8,9 +8,9 @@ import pytest
 from mindspore.nn.utils import no_init_parameters
 
 from mindone_coca.errors import InputError
+from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.model.open_clip.model import CoCa
 from mindone_coca.weights.load import load_weights, parameter_entries
-from mindone_coca.weights.names import to_mindspore
 from mindone_coca.weights.save import save_weights
 from tests.models import CONFIGS, relative_difference
 from tests.reference import numpy_state, random_reference, torch
@@ -43,9 +43,9 @@ def test_every_config_loads_and_base_gives_open_clips_numbers(name, suffix, conv
     load_weights(model, path)
     state = numpy_state(reference)
     entries = parameter_entries(model)
-    assert {to_mindspore(key) for key in state} == entries.keys()
+    assert {OPEN_CLIP.to_mindspore(key) for key in state} == entries.keys()
     for key, value in state.items():
-        np.testing.assert_array_equal(entries[to_mindspore(key)].read(), value)
+        np.testing.assert_array_equal(entries[OPEN_CLIP.to_mindspore(key)].read(), value)
     if suffix == ".safetensors" and name == "base":
         image, text = inputs(CONFIGS[name])
         with torch.no_grad():

@@ -1,14 +1,14 @@
 """The model config of coca-pytorch's family: `family: parallel_coca`, then its constructor's arguments."""
 
-import dataclasses
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mindone_coca.config import CLIPVisionCfg, PatchGrid, PreprocessCfg, check_tower, plain_part, with_image_size
+from mindone_coca.config import Dtype, PatchGrid, PreprocessCfg, with_image_size
 from mindone_coca.errors import InputError
-from mindone_coca.typed_mapping import from_dict, value_differs
+from mindone_coca.model.family import FamilyConfig
+from mindone_coca.model.open_clip.config import CLIPVisionCfg, check_tower
 
 FAMILY = "parallel_coca"
 
@@ -40,7 +40,7 @@ class ViTCfg(PatchGrid):
 
 
 @dataclass
-class ParallelConfig:
+class ParallelConfig(FamilyConfig):
     """A whole ParallelCoCa: the constructor's arguments, and optionally its checkpoint and preprocessing.
 
     The image encoder is either `img_encoder`, vit-pytorch's, or `vision_cfg`, open_clip's ViT without a pooler.
@@ -61,7 +61,7 @@ class ParallelConfig:
     contrastive_loss_weight: float = 1.0
     pad_id: int = 0
     context_length: int = 76  # positions that generation has room for; the model itself has no limit
-    cast_dtype: typing.Literal["float32", "float16", "bfloat16"] | None = None
+    cast_dtype: Dtype | None = None
     checkpoint: str | None = None
     preprocess: PreprocessCfg = field(default_factory=PreprocessCfg)
     family: typing.Literal["parallel_coca"] = FAMILY
@@ -69,20 +69,11 @@ class ParallelConfig:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "model config") -> "ParallelConfig":
         encoder = data.get("img_encoder") or data.get("vision_cfg")
-        config = from_dict(cls, with_image_size(dict(data), encoder), where)
-        check_parallel_config(config, where)
-        return config
+        return super().from_dict(with_image_size(dict(data), encoder), where)
 
-    def to_dict(self) -> dict:
-        """The config as plain data, without fields at their defaults."""
-        written: dict = {"family": FAMILY}
-        for spec in dataclasses.fields(self):
-            value = getattr(self, spec.name)
-            if dataclasses.is_dataclass(value):
-                written[spec.name] = plain_part(value)
-            elif value_differs(self, spec):
-                written[spec.name] = value
-        return written
+    def check(self, where: str = "model config") -> None:
+        """Refuse by name what cannot be built. Raises InputError."""
+        check_parallel_config(self, where)
 
     @property
     def encoder(self) -> ViTCfg | CLIPVisionCfg:
@@ -104,10 +95,6 @@ class ParallelConfig:
     def training_length(self) -> int:
         """Tokens of a caption in training: the model reads all but the last."""
         return self.context_length + 1
-
-    @property
-    def temporal_frames(self) -> int:
-        return 0  # this family has no embeddings of frames
 
 
 def check_parallel_config(config: ParallelConfig, where: str) -> None:

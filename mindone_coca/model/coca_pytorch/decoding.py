@@ -1,22 +1,26 @@
-"""The pieces of the engine for coca-pytorch's family; see `engine.py`.
+"""The decoder of coca-pytorch's CoCa as the cells that the decode engine runs; see `generation.engine.DecodeCells`.
 
 The cache has one key and one value a position, rotated already. No token sees the class token or minds padding, so a
 step's mask is the same for every row.
 """
 
+from typing import TYPE_CHECKING
+
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindone_coca.generation.engine import make_cache
+from mindone_coca.generation.cache import make_cache
 from mindone_coca.model.coca_pytorch.layers import ParallelBlock, future_mask, multi_query_attend
-from mindone_coca.model.coca_pytorch.model import ParallelCoCa
 from mindone_coca.model.layers import MASKED
+
+if TYPE_CHECKING:
+    from mindone_coca.model.coca_pytorch.model import ParallelCoCa
 
 
 class ParallelCrossProjection(nn.Cell):
     """Image tokens (B, K, dim) -> each multimodal layer's key and value, (B, K, d)."""
 
-    def __init__(self, model: ParallelCoCa) -> None:
+    def __init__(self, model: "ParallelCoCa") -> None:
         super().__init__(auto_prefix=False)  # the model's cells are only borrowed: their parameters keep their names
         self.layers = model.text_decoder.multimodal_layers
 
@@ -34,7 +38,7 @@ class ParallelPromptPass(nn.Cell):
     (B, V), and, if cache_length is not 0, the unimodal and multimodal cache, each (2 layers, B, 1, cache_length, d).
     """
 
-    def __init__(self, model: ParallelCoCa) -> None:
+    def __init__(self, model: "ParallelCoCa") -> None:
         super().__init__(auto_prefix=False)
         self.text, self.decoder = model.text, model.text_decoder
 
@@ -62,9 +66,9 @@ class ParallelPromptPass(nn.Cell):
 
 
 class ParallelTokenStep(nn.Cell):
-    """One token for every row, with the cache: as `engine.TokenStep`, whose arguments and results these are."""
+    """One token for every row, with the cache: see `DecodeCells.token_step`."""
 
-    def __init__(self, model: ParallelCoCa) -> None:
+    def __init__(self, model: "ParallelCoCa") -> None:
         super().__init__(auto_prefix=False)
         self.text, self.decoder = model.text, model.text_decoder
 
@@ -101,6 +105,3 @@ class ParallelTokenStep(nn.Cell):
         unimodal = unimodal + slot * ops.stack(new_unimodal, 0)
         multimodal = multimodal + slot * ops.stack(new_multimodal, 0)
         return self.decoder.logits(x[:, 0]), unimodal, multimodal
-
-
-PARALLEL_CELLS = (ParallelCrossProjection, ParallelPromptPass, ParallelTokenStep)

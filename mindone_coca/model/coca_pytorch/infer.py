@@ -1,30 +1,21 @@
 """The config of a coca-pytorch checkpoint, as far as shapes tell it."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import isqrt
 
 from mindone_coca.errors import InputError
-from mindone_coca.model.coca_pytorch.config import FAMILY
 from mindone_coca.model.coca_pytorch.names import TOKENS
+from mindone_coca.model.family import Shape, count_layers
+from mindone_coca.model.open_clip.infer import vision_data
 
 UNKNOWABLE = "pad_id, loss weights, context_length, and the image encoder's heads and their width (64)"
-Shapes = Mapping[str, tuple[int, ...]]
 
 
-def _count(shapes: Shapes, module: str) -> int:
-    pattern = re.compile(re.escape(module) + r"\.([0-9]{1,4})\.")
-    found = {match[1] for name in shapes if (match := pattern.match(name))}
-    if not found:
-        raise KeyError(f"{module}.0")
-    return len(found)
-
-
-def _image_encoder(shapes: Shapes, open_clip_vision: Callable[[Shapes, int], dict]) -> dict:
+def _image_encoder(shapes: Mapping[str, Shape]) -> dict:
     """The config's `img_encoder` or `vision_cfg`."""
     if "img_encoder.conv1.weight" in shapes:
         plain = {name.replace("img_encoder.", "visual.", 1): shape for name, shape in shapes.items()}
-        return {"vision_cfg": open_clip_vision(plain, shapes["img_encoder.proj"][1])}
+        return {"vision_cfg": vision_data(plain, shapes["img_encoder.proj"][1])}
     wrapped = any(name.startswith("img_encoder.vit.") for name in shapes)
     name = "img_encoder.vit" if wrapped else "img_encoder"
     if f"{name}.to_patch_embedding.2.weight" not in shapes:
@@ -43,7 +34,7 @@ def _image_encoder(shapes: Shapes, open_clip_vision: Callable[[Shapes, int], dic
         "image_size": grid * patch,
         "patch_size": patch,
         "dim": dim,
-        "depth": _count(shapes, layer),
+        "depth": count_layers(shapes, layer),
         "heads": 1 if bare or inner % 64 else inner // 64,
         "dim_head": inner if bare or inner % 64 else 64,
         "mlp_dim": shapes[f"{layer}.0.1.net.1.weight"][0],
@@ -54,11 +45,9 @@ def _image_encoder(shapes: Shapes, open_clip_vision: Callable[[Shapes, int], dic
     return {"img_encoder": encoder}
 
 
-def parallel_data(shapes: Shapes, open_clip_vision: Callable[[Shapes, int], dict]) -> dict:
+def model_data(shapes: Mapping[str, Shape]) -> dict:
     """A config as plain data from shapes in coca-pytorch's names, without derived entries.
 
-    Args:
-        open_clip_vision: infers open_clip's image tower from its shapes and its embed_dim.
     Raises:
         KeyError: a parameter is missing. InputError: a choice that no shape tells.
     """
@@ -66,12 +55,11 @@ def parallel_data(shapes: Shapes, open_clip_vision: Callable[[Shapes, int], dict
     block = "unimodal_layers.0.fn"
     dim_head = shapes["img_attn_pool.to_kv.weight"][0] // 2
     return {
-        "family": FAMILY,
         "dim": dim,
         "num_tokens": num_tokens,
-        "unimodal_depth": _count(shapes, "unimodal_layers"),
-        "multimodal_depth": _count(shapes, "multimodal_layers"),
-        **_image_encoder(shapes, open_clip_vision),
+        "unimodal_depth": count_layers(shapes, "unimodal_layers"),
+        "multimodal_depth": count_layers(shapes, "multimodal_layers"),
+        **_image_encoder(shapes),
         "dim_latents": shapes["img_to_latents.to_latents.weight"][0],
         "num_img_queries": shapes["img_queries"][0] - 1,
         "dim_head": dim_head,

@@ -1,5 +1,6 @@
 """coca-pytorch's CoCa: any image encoder, one set of learned queries, PaLM's parallel blocks, tied embeddings."""
 
+from collections.abc import Iterable
 from uuid import uuid4
 
 import mindspore as ms
@@ -9,14 +10,16 @@ from mindspore.common.initializer import One
 
 from mindone_coca import device
 from mindone_coca.errors import InputError
-from mindone_coca.graph_cache import model_tag, tag_cell
+from mindone_coca.generation.engine import DecodeCells
 from mindone_coca.losses import CaptionLossSums, contrastive_loss, count_labels
-from mindone_coca.model.base import ImageTextModel, as_tensor, normalize
-from mindone_coca.model.coca_pytorch.config import ParallelConfig
+from mindone_coca.model.base import ImageTextModel
+from mindone_coca.model.coca_pytorch.config import FAMILY, ParallelConfig
+from mindone_coca.model.coca_pytorch.decoding import ParallelCrossProjection, ParallelPromptPass, ParallelTokenStep
 from mindone_coca.model.coca_pytorch.layers import CrossAttention, ParallelBlock
 from mindone_coca.model.coca_pytorch.towers import ImageTower, ParallelDecoder, TextTower
 from mindone_coca.model.coca_pytorch.vit import Attention, FeedForward
 from mindone_coca.model.layers import ResidualAttentionBlock, new_parameter
+from mindone_coca.tensors import as_tensor, normalize
 
 
 class ParallelCoCa(ImageTextModel):
@@ -40,8 +43,18 @@ class ParallelCoCa(ImageTextModel):
         InputError: an odd dim_head, or a dtype the device has not.
     """
 
-    text_reads_all = False  # in training the text tower does not see the last token, which is a label alone
-    pools_frames = True  # a pooler can read several frames' tokens at once
+    family = FAMILY
+    text_reads_all = False
+    pads_text = True
+    pools_frames = True
+    block_names = ("resblocks", "layers", "unimodal_layers", "multimodal_layers")
+    # not the tied token_emb: it comes last too
+    input_names = frozenset(
+        (
+            *("conv1", "class_embedding", "positional_embedding", "ln_pre"),
+            *("to_patch_embedding", "cls_token", "pos_embedding", "text_cls_token"),
+        )
+    )
 
     def __init__(
         self,
@@ -65,7 +78,6 @@ class ParallelCoCa(ImageTextModel):
         config: ParallelConfig | None = None,
     ) -> None:
         super().__init__()
-        device.ensure_configured()
         if dim_head % 2:
             raise InputError(f"dim_head: rotary positions need an even number, got {dim_head}")
         dtype = device.compute_dtype(cast_dtype)
@@ -82,8 +94,6 @@ class ParallelCoCa(ImageTextModel):
         self.temperature = new_parameter(One(), (1,), ms.float32, "temperature")
         self.logit_bias = None
         self.config = config
-        self._recomputes = False
-        self.decode_engine = None  # built at the first caption
         self.set_train(False)
         self._tag()
 
@@ -94,10 +104,8 @@ class ParallelCoCa(ImageTextModel):
 
     def _tag(self) -> None:
         # what a foreign encoder computes cannot be known from outside: its graphs are not kept for other models
-        origin = uuid4().hex if self.config is None else repr(self.config)
-        tag = model_tag(self, f"{origin} {self.visual.dtype} {self.text.dtype}")
-        for cell in (self, self.visual, self.text):
-            tag_cell(cell, tag)
+        origin = uuid4().hex if self.config is None else self.config
+        self.tag(origin)
 
     def __call__(
         self,
@@ -168,22 +176,34 @@ class ParallelCoCa(ImageTextModel):
             raise InputError(f"text: must be ids of shape (B, T), got {tuple(text.shape)}")
         return text
 
+    def decode_cells(self) -> DecodeCells:
+        return DecodeCells(ParallelCrossProjection(self), ParallelPromptPass(self), ParallelTokenStep(self))
+
     def set_compute_dtype(self, name: str) -> None:
-        """See `CoCa.set_compute_dtype`."""
         self.text.dtype = device.compute_dtype(name)
         self.visual.compute_in(self.text.dtype)
         self._tag()
 
-    def add_temporal_embedding(self, frames: int) -> None:
-        """Raises InputError: this family has none."""
-        raise InputError("temporal_embedding: coca-pytorch's model has no embeddings of frames; set it to false")
+    def recomputed_cells(self) -> Iterable[nn.Cell]:
+        """Blocks and layers; of an image encoder from elsewhere none."""
+        kinds = (Attention, FeedForward, ResidualAttentionBlock, ParallelBlock, CrossAttention)
+        return [cell for _, cell in self.cells_and_names() if isinstance(cell, kinds)]
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """See `CoCa.set_grad_checkpointing`; of an image encoder from elsewhere nothing is recomputed."""
-        if self._recomputes and not enable:
-            raise RuntimeError("recomputation cannot be turned off again in MindSpore; build the model anew")
-        if enable and not self._recomputes:
-            for _, cell in self.cells_and_names():
-                if isinstance(cell, (Attention, FeedForward, ResidualAttentionBlock, ParallelBlock, CrossAttention)):
-                    cell.recompute()
-            self._recomputes = True
+    def unused_parameters(self, caption_weight: float, contrastive_weight: float) -> list[str]:
+        patterns = ["visual.img_encoder.proj"]  # open_clip's tower as an encoder: its feature is not used
+        if not contrastive_weight:
+            patterns += ["temperature", "*_to_latents.*", "text.text_cls_token", "text.text_cls_norm.*"]
+        return patterns + ["text_decoder.*"] * (not caption_weight)
+
+    def head_widths(self, reads_text: bool) -> tuple[int, int]:
+        return self.config.dim, self.config.dim if reads_text else self.config.image_dim
+
+    @property
+    def pooler_heads(self) -> int:
+        return self.config.heads
+
+    def unread_by_head(self, reads_text: bool) -> list[str]:
+        if reads_text:
+            return self.unused_parameters(caption_weight=1.0, contrastive_weight=0.0)
+        own = ["visual.img_queries", "visual.img_attn_pool*", "visual.img_to_latents*", "visual.img_encoder.proj"]
+        return [*own, "visual.img_encoder.vit.*_head.*", "text.*", "text_decoder.*", "temperature"]

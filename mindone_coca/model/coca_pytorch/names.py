@@ -1,19 +1,10 @@
-"""coca-pytorch's part of the name map, its image encoders' included. `{i}` stands for the layer number.
+"""The names of coca-pytorch's state dict, its image encoders' included, and ours. `{i}` stands for the layer number.
 
 Its state dict also holds what this package derives: the tied output projection, a second copy of the token embeddings,
 and tensors without elements.
 """
 
-from collections.abc import Mapping
-from dataclasses import replace
-from math import prod
-from pathlib import Path
-
-import numpy as np
-
-from mindone_coca.errors import InputError
-from mindone_coca.weights.formats.dtypes import DTYPES
-from mindone_coca.weights.formats.entry import Entry
+from mindone_coca.model.open_clip.names import NAMES as OPEN_CLIP_NAMES
 
 TOKENS = "token_emb.weight"
 TIED = "to_logits.1.weight"
@@ -93,41 +84,18 @@ _VIT_LAYER = [
 _LAYER = "transformer.layers.{i}"
 _VIT += [(f"{_LAYER}.{theirs}", f"{_LAYER}.{ours}") for theirs, ours in _VIT_LAYER]
 
-PARALLEL_TABLE: list[tuple[str, str]] = [
+# open_clip's image tower as the image encoder
+_ENCODER = [
+    (theirs.replace("visual.", "img_encoder.", 1), ours.replace("visual.", "visual.img_encoder.", 1))
+    for theirs, ours in OPEN_CLIP_NAMES
+    if theirs.startswith("visual.") and "attn_pool" not in theirs and "temporal" not in theirs
+]
+
+NAMES: list[tuple[str, str]] = [
     *_SINGLE,
     *((f"{a}.{theirs}", f"{b}.{ours}") for a, b in _BLOCKS for theirs, ours in _BLOCK),
     *((f"{a}.{theirs}", f"{b}.{ours}") for a, b in _CROSSES for theirs, ours in _CROSS),
     *((f"img_encoder.vit.{theirs}", f"visual.img_encoder.vit.{ours}") for theirs, ours in _VIT),
     *((f"img_encoder.{theirs}", f"visual.img_encoder.{ours}") for theirs, ours in _VIT),
+    *_ENCODER,
 ]
-
-
-def is_derived(name: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor of coca-pytorch's state dict is no parameter here."""
-    return name == TIED or prod(shape) == 0
-
-
-def derived_entry(name: str, shape: tuple[int, ...], entries: Mapping[str, Entry]) -> Entry:
-    """Make a derived entry of coca-pytorch's state dict from the others."""
-    tokens = entries[TOKENS]
-    if name == TIED:
-        return tokens
-    return Entry(shape, tokens.dtype, lambda: np.empty(shape, DTYPES[tokens.dtype].storage))
-
-
-def without_derived(entries: Mapping[str, Entry], path: Path) -> dict[str, Entry]:
-    """Leave out what is derived. Reading the token embeddings raises InputError if their copy differs."""
-    kept = {name: entry for name, entry in entries.items() if not is_derived(name, entry.shape)}
-    tied = entries.get(TIED)
-    if tied is not None and TOKENS in kept:
-        tokens = kept[TOKENS]
-
-        def read() -> np.ndarray:
-            array = tokens.read()
-            same = (tied.shape, tied.dtype) == (tokens.shape, tokens.dtype)
-            if not same or not np.array_equal(array.view(np.uint8), tied.read().view(np.uint8)):  # bit for bit
-                raise InputError(f"{path}: {TIED} differs from {TOKENS}, with which this model shares it")
-            return array
-
-        kept[TOKENS] = replace(tokens, read=read)
-    return kept

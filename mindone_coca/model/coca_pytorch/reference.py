@@ -1,22 +1,21 @@
-"""Proof of a conversion of coca-pytorch's family: the same image and text through the original."""
+"""coca-pytorch itself: its outputs for the proof of a conversion."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
-from mindone_coca.conversion.convert import Plan
 from mindone_coca.errors import InputError
 from mindone_coca.model.coca_pytorch.config import ParallelConfig, ViTCfg
-from mindone_coca.model.coca_pytorch.model import ParallelCoCa
-from mindone_coca.model.coca_pytorch.names import is_derived
-from mindone_coca.weights.formats.dtypes import cast
-from mindone_coca.weights.names import to_open_clip
+from mindone_coca.model.coca_pytorch.names import TIED
 
 
-def coca_pytorch_outputs(plan: Plan, image: np.ndarray, text: np.ndarray) -> dict[str, np.ndarray]:
-    """Features of unit length and logits by coca-pytorch and vit-pytorch on the source's weights.
+def run_original(
+    config: ParallelConfig, state: Mapping[str, np.ndarray], image: np.ndarray, text: np.ndarray
+) -> dict[str, np.ndarray]:
+    """See `Family.run_original`; features of unit length.
 
-    Raises InputError where they are missing, or where the image encoder is not vit-pytorch's.
+    Raises InputError also where the image encoder is not vit-pytorch's.
     """
     try:
         import torch
@@ -29,7 +28,6 @@ def coca_pytorch_outputs(plan: Plan, image: np.ndarray, text: np.ndarray) -> dic
         raise InputError(
             f"--verify forward needs torch, coca-pytorch and vit-pytorch to compare with, and they fail: {reason}"
         ) from error
-    config: ParallelConfig = plan.config
     if config.img_encoder is None:
         raise InputError("--verify forward: compares models with an image encoder of vit-pytorch; use --verify tensors")
     settings = {f.name: getattr(config.img_encoder, f.name) for f in dataclasses.fields(ViTCfg)}
@@ -41,12 +39,8 @@ def coca_pytorch_outputs(plan: Plan, image: np.ndarray, text: np.ndarray) -> dic
         img_encoder=Extractor(vit, return_embeddings_only=True) if wrapped else vit,
         **{name: getattr(config, name) for name in names},
     )
-    state = {
-        to_open_clip(name) or name: torch.from_numpy(cast(entry.read(), entry.dtype, "float32").copy())
-        for name, entry in plan.entries.items()
-    }
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    assert not unexpected and all(is_derived(name, tuple(model.state_dict()[name].shape)) for name in missing)
+    missing, unexpected = model.load_state_dict({n: torch.from_numpy(v) for n, v in state.items()}, strict=False)
+    assert not unexpected and all(name == TIED or model.state_dict()[name].numel() == 0 for name in missing)
     model.eval()
     ids, images = torch.from_numpy(text.astype(np.int64)), torch.from_numpy(image)
     with torch.no_grad():
@@ -57,12 +51,3 @@ def coca_pytorch_outputs(plan: Plan, image: np.ndarray, text: np.ndarray) -> dic
             "logits": model(ids, images),
         }
     return {name: value.numpy() for name, value in outputs.items()}
-
-
-def our_outputs(model: ParallelCoCa, image: np.ndarray, text: np.ndarray) -> dict[str, np.ndarray]:
-    """The same by ours."""
-    return {
-        "image_features": model.encode_image(image).asnumpy(),
-        "text_features": model.encode_text(text).asnumpy(),
-        "logits": model(text, image).asnumpy(),
-    }

@@ -2,22 +2,25 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Constant
 
 from mindone_coca import device
-from mindone_coca.config import CLIPTextCfg, CLIPVisionCfg, ModelConfig, MultimodalCfg, check_model_config
 from mindone_coca.errors import InputError
-from mindone_coca.graph_cache import model_tag, tag_cell
-from mindone_coca.model.base import ImageTextModel, as_tensor, normalize
+from mindone_coca.generation.engine import DecodeCells
+from mindone_coca.model.base import Graphs, ImageTextModel
 from mindone_coca.model.layers import new_parameter
+from mindone_coca.model.open_clip.config import CLIPTextCfg, CLIPVisionCfg, ModelConfig, MultimodalCfg
+from mindone_coca.model.open_clip.decoding import CrossProjection, PromptPass, TokenStep
+from mindone_coca.model.open_clip.export import export_graphs
 from mindone_coca.model.open_clip.multimodal import MultimodalTransformer
 from mindone_coca.model.open_clip.text import TextTransformer
 from mindone_coca.model.open_clip.vision import VisionTransformer
+from mindone_coca.tensors import as_tensor, normalize
 from mindone_coca.typed_mapping import from_dict
 
 
@@ -38,7 +41,12 @@ class CoCa(ImageTextModel):
         InputError: a config that cannot be built, naming the key.
     """
 
-    text_reads_all = True  # in training the text tower reads the last token too, which else is a label alone
+    family = "coca"
+    text_reads_all = True
+    block_names = ("resblocks", "cross_attn")
+    input_names = frozenset(
+        ("conv1", "class_embedding", "positional_embedding", "ln_pre", "token_embedding", "cls_emb")
+    )
 
     def __init__(
         self,
@@ -55,7 +63,6 @@ class CoCa(ImageTextModel):
         temporal_frames: int = 0,
     ) -> None:
         super().__init__()
-        device.ensure_configured()
         parts = {"multimodal_cfg": multimodal_cfg, "text_cfg": text_cfg, "vision_cfg": vision_cfg}
         for (name, part), cls in zip(parts.items(), (MultimodalCfg, CLIPTextCfg, CLIPVisionCfg)):
             # a copy: the caller's dataclass stays as it was
@@ -67,7 +74,7 @@ class CoCa(ImageTextModel):
             init_logit_bias=init_logit_bias, nonscalar_logit_scale=nonscalar_logit_scale, cast_dtype=cast_dtype,
             pad_id=pad_id, temporal_frames=temporal_frames, **parts,
         )  # fmt: skip
-        check_model_config(self.config, "CoCa")
+        self.config.check("CoCa")
         dtype = device.compute_dtype(cast_dtype)
         text, multimodal = parts["text_cfg"], parts["multimodal_cfg"]
         self.text = TextTransformer(text, embed_dim, quick_gelu, dtype)
@@ -80,17 +87,10 @@ class CoCa(ImageTextModel):
             self.logit_bias = new_parameter(Constant(init_logit_bias), shape, ms.float32, "logit_bias")
         self.pad_id = pad_id
         self.context_length = multimodal.context_length
-        self._recomputes = False
-        self.decode_engine = None  # built at the first caption
         self.set_train(False)
         if temporal_frames:
             self.visual.add_temporal_embedding(temporal_frames)
-        self._tag()
-
-    def _tag(self) -> None:
-        tag = model_tag(self, f"{self.config!r} {self.visual.dtype} {self.text.dtype}")
-        for cell in (self, self.visual, self.text):
-            tag_cell(cell, tag)
+        self.tag(self.config)
 
     def __call__(
         self,
@@ -158,32 +158,48 @@ class CoCa(ImageTextModel):
             raise InputError(f"text: must have shape (B, T) with T up to {limit}, got {tuple(text.shape)}; shorten it")
         return text
 
-    def set_compute_dtype(self, name: str) -> None:
-        """Compute in `float32`, `float16` or `bfloat16` from now on, whatever the parameters' type: training keeps
-        float32 parameters. Call it before the model is first run."""
-        self.visual.dtype = self.text.dtype = device.compute_dtype(name)
-        self._tag()
+    def outputs(self, image: np.ndarray, text: np.ndarray) -> dict[str, Tensor]:
+        return self(image, text)
+
+    def decode_cells(self) -> DecodeCells:
+        return DecodeCells(CrossProjection(self), PromptPass(self), TokenStep(self))
+
+    def export_graphs(self, batch_size: int, beams: int, cache_length: int) -> Graphs:
+        return export_graphs(self, batch_size, beams, cache_length)
 
     def add_temporal_embedding(self, frames: int) -> None:
-        """Tell the frames of a video apart by a learned embedding each, 0 at first, which changes nothing. Call it
-        before the model is first run."""
         self.config.temporal_frames = frames
-        check_model_config(self.config, "CoCa")
+        self.config.check("CoCa")
         self.visual.add_temporal_embedding(frames)
-        self._tag()
+        self.tag(self.config)
 
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute each block's activations in the backward pass instead of keeping them.
+    def recomputed_cells(self) -> Iterable[nn.Cell]:
+        towers = (self.visual.transformer, self.text.transformer, self.text_decoder)
+        return [*(block for tower in towers for block in tower.resblocks), *self.text_decoder.cross_attn]
 
-        Raises:
-            RuntimeError: when it is on and shall be turned off, which MindSpore cannot do for a built model.
-        """
-        if self._recomputes and not enable:
-            raise RuntimeError("recomputation cannot be turned off again in MindSpore; build the model anew")
-        if enable and not self._recomputes:
-            for tower in (self.visual.transformer, self.text.transformer, self.text_decoder):
-                for block in tower.resblocks:
-                    block.recompute()
-            for block in self.text_decoder.cross_attn:
-                block.recompute()
-            self._recomputes = True
+    def unused_parameters(self, caption_weight: float, contrastive_weight: float) -> list[str]:
+        text, vision = self.config.text_cfg, self.config.vision_cfg
+        patterns = []
+        if not contrastive_weight:
+            patterns = ["logit_scale", "logit_bias", "visual.proj", "visual.attn_pool_contrastive.*", "text.cls_emb"]
+            patterns += ["text.text_projection*"] + ["text.ln_final.*"] * text.embed_cls
+            if not vision.attentional_pool and vision.final_ln_after_pool:
+                patterns.append("visual.ln_post.*")
+        if not caption_weight:
+            patterns = ["text_decoder.*"] + ["visual.attn_pool.*"] * (vision.attentional_pool == "parallel")
+        return patterns
+
+    def head_widths(self, reads_text: bool) -> tuple[int, int]:
+        config = self.config
+        return config.embed_dim, config.multimodal_cfg.width if reads_text else config.vision_cfg.width
+
+    @property
+    def pooler_heads(self) -> int:
+        return self.config.vision_cfg.attn_pooler_heads
+
+    def unread_by_head(self, reads_text: bool) -> list[str]:
+        if reads_text:
+            unused = self.unused_parameters(caption_weight=1.0, contrastive_weight=0.0)
+            return [*unused, "visual.temporal_embedding", "text_decoder.text_projection"]
+        own = ["visual.attn_pool*", "visual.ln_post.*", "visual.proj", "visual.temporal_embedding"]
+        return [*own, "text.*", "text_decoder.*", "logit_scale", "logit_bias"]

@@ -4,8 +4,8 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
-from mindone_coca.config import MultimodalCfg
 from mindone_coca.model.layers import LayerNorm, ResidualAttentionBlock, new_parameter
+from mindone_coca.model.open_clip.config import MultimodalCfg
 from mindone_coca.model.open_clip.text import causal_mask
 
 

@@ -5,8 +5,8 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal, Zero
 
-from mindone_coca.config import CLIPTextCfg
 from mindone_coca.model.layers import MASKED, LayerNorm, Linear, Transformer, new_parameter
+from mindone_coca.model.open_clip.config import CLIPTextCfg
 
 
 class TokenEmbedding(nn.Cell):

@@ -5,8 +5,8 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal, Zero
 
-from mindone_coca.config import CLIPVisionCfg
-from mindone_coca.model.layers import AttentionalPooler, LayerNorm, Transformer, new_parameter
+from mindone_coca.model.layers import AttentionalPooler, LayerNorm, Transformer, interpolation, new_parameter
+from mindone_coca.model.open_clip.config import CLIPVisionCfg
 
 
 class PatchEmbedding(nn.Cell):
@@ -27,13 +27,6 @@ class PatchEmbedding(nn.Cell):
         x = x.reshape(-1, 3, rows, patch_h, columns, patch_w).transpose(0, 2, 4, 1, 3, 5)
         x = x.reshape(-1, rows * columns, 3 * patch_h * patch_w)  # (B, patches, 3 * patch_h * patch_w)
         return ops.dense(x, self.weight.reshape(self.weight.shape[0], -1).astype(x.dtype))
-
-
-@ops.constexpr
-def interpolation(count: int, trained: int) -> Tensor:
-    """(count, trained): the linear interpolation of `trained` values at `count` places from first to last."""
-    places = np.linspace(0, trained - 1, count) if count > 1 else np.array([(trained - 1) / 2])
-    return Tensor(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(trained))).astype(np.float32))
 
 
 def sin_cos_2d(side: int, width: int) -> np.ndarray:

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from mindone_coca import ParallelCoCa
-from mindone_coca.config import CLIPVisionCfg
 from mindone_coca.errors import InputError
 from mindone_coca.model.coca_pytorch.config import ParallelConfig, ViTCfg
+from mindone_coca.model.coca_pytorch.family import COCA_PYTORCH
 from mindone_coca.model.coca_pytorch.vit import build_vit
+from mindone_coca.model.open_clip.config import CLIPVisionCfg
 from mindone_coca.model.open_clip.vision import VisionTransformer
-from mindone_coca.model.video import FrameEncoder
-from mindone_coca.weights.names import to_mindspore
+from tests.frames import fuse_frames
 from tests.models import relative_difference
 from tests.parallel_models import SMALL, from_reference, make_inputs, random_config, random_reference
 from tests.reference import torch
@@ -63,7 +63,11 @@ def test_loss_and_gradients(pair):
     value, grads = function(ms.Tensor(inputs.text.astype(np.int32)), ms.Tensor(inputs.images))
     value, grads = float(value.asnumpy()), {p.name: g.asnumpy() for p, g in zip(parameters, grads)}
     assert abs(value / loss.item() - 1) < TOLERANCE
-    want = {to_mindspore(n): p.grad for n, p in reference.named_parameters() if p.grad is not None and p.numel()}
+    want = {
+        COCA_PYTORCH.to_mindspore(n): p.grad
+        for n, p in reference.named_parameters()
+        if p.grad is not None and p.numel()
+    }
     assert grads.keys() == want.keys()  # the classifier gets no gradient there, and is no trainable parameter here
     norm = np.sqrt(sum(float((g.double() ** 2).sum()) for g in want.values()))
     worst = {
@@ -112,7 +116,7 @@ def test_any_cell_is_an_image_encoder():
     reference.img_encoder = Patches(torch.from_numpy(weight))
     settings = {k: v for k, v in SMALL.items() if k not in ("family", "img_encoder")}
     model = ParallelCoCa(**settings, img_encoder=OurPatches(weight), image_dim=24)
-    given = {to_mindspore(name): value for name, value in reference.state_dict().items()}
+    given = {COCA_PYTORCH.to_mindspore(name): value for name, value in reference.state_dict().items()}
     for parameter in model.get_parameters():
         if "img_encoder" not in parameter.name:
             parameter.set_data(ms.Tensor(given[parameter.name].numpy().copy()))
@@ -141,9 +145,9 @@ def test_several_frames_are_pooled_or_averaged():
     frames = make_inputs(SMALL).images
     encoded = model.visual.img_encoder(ms.Tensor(frames)).asnumpy()  # (F, N, 24)
     together = model.visual.pool(ms.Tensor(encoded.reshape(1, -1, 24)))[1]
-    assert relative_difference(FrameEncoder(model, "pool")(frames)[1], together) < TOLERANCE
+    assert relative_difference(fuse_frames(model, "pool", frames)[1], together) < TOLERANCE
     apart = model.encode_image_tokens(frames)[1].asnumpy()
-    assert relative_difference(FrameEncoder(model, "mean")(frames)[1], apart.mean(0, keepdims=True)) < TOLERANCE
+    assert relative_difference(fuse_frames(model, "mean", frames)[1], apart.mean(0, keepdims=True)) < TOLERANCE
 
 
 @pytest.mark.slow

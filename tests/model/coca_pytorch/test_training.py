@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import yaml
 
-from mindone_coca.config import load_model_config
 from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model
 from mindone_coca.losses import caption_labels
-from mindone_coca.training.optim import AdamW, freeze_unreached, layer_multiplier, tower_layers
+from mindone_coca.model.coca_pytorch.family import COCA_PYTORCH
+from mindone_coca.model.families import load_model_config
+from mindone_coca.tasks.settings import load_train_config
+from mindone_coca.training.optim import AdamW, freeze_matching
 from mindone_coca.training.progress import read_metrics
-from mindone_coca.training.settings import LossConfig, OptimConfig, load_train_config
+from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import Loss, TrainStep
 from mindone_coca.weights.load import parameter_entries
-from mindone_coca.weights.names import to_mindspore
 from mindone_coca.weights.save import save_weights
 from tests.models import relative_difference
 from tests.parallel_models import SMALL, from_reference, make_inputs, random_reference
@@ -34,7 +35,7 @@ def reference_gradients(inputs) -> tuple[float, dict[str, np.ndarray]]:
     loss = reference(torch.from_numpy(inputs.text), torch.from_numpy(inputs.images), return_loss=True)
     loss.backward()
     named = reference.named_parameters()
-    return loss.item(), {to_mindspore(name): p.grad.numpy() for name, p in named if p.grad is not None}
+    return loss.item(), {COCA_PYTORCH.to_mindspore(name): p.grad.numpy() for name, p in named if p.grad is not None}
 
 
 def our_gradients(model, inputs) -> tuple[float, dict[str, np.ndarray]]:
@@ -108,15 +109,13 @@ def test_micro_batches_make_the_large_batch():
 def test_what_the_loss_does_not_reach_is_left_alone(weights, still):
     model = create_model(SMALL)
     before = {p.name for p in model.trainable_params()}
-    freeze_unreached(model, *weights)
+    freeze_matching(model, model.unused_parameters(*weights))
     frozen = before - {p.name for p in model.trainable_params()}
     assert frozen >= set(still) and "text.token_emb.weight" not in frozen
 
 
 def test_layer_decay_counts_from_the_end_of_each_tower():
     model = create_model({**SMALL, "unimodal_depth": 2, "img_encoder": {**SMALL["img_encoder"], "depth": 3}})
-    layers = tower_layers(p.name for p in model.get_parameters())
-    assert layers == {"visual": 3, "text": 2, "text_decoder": 1}
     encoder = "visual.img_encoder.vit"
     expected = {
         f"{encoder}.to_patch_embedding.2.weight": 0.125, f"{encoder}.transformer.layers.0.1.net.1.weight": 0.25,
@@ -124,7 +123,7 @@ def test_layer_decay_counts_from_the_end_of_each_tower():
         "text.text_cls_token": 0.25, "text.unimodal_layers.0.attn_out.weight": 0.5, "temperature": 1,
         "text_decoder.multimodal_layers.0.cross_attn.to_q.weight": 1,
     }  # fmt: skip
-    assert {name: layer_multiplier(name, layers, 0.5) for name in expected} == expected
+    assert {name: 0.5 ** model.blocks_after(name) for name in expected} == expected
 
 
 def test_train_and_caption(tmp_path):

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import yaml
 
-from mindone_coca.config import load_model_config
-from mindone_coca.factory import build_model, create_model
+from mindone_coca.factory import create_model
 from mindone_coca.model.coca_pytorch.config import ParallelConfig
-from mindone_coca.model.coca_pytorch.names import TIED, is_derived
+from mindone_coca.model.coca_pytorch.family import COCA_PYTORCH
+from mindone_coca.model.coca_pytorch.names import TIED
+from mindone_coca.model.families import load_model_config
 from mindone_coca.weights.formats.safetensors_file import read_safetensors
 from mindone_coca.weights.infer import infer_config
-from mindone_coca.weights.names import to_mindspore, to_open_clip
-from mindone_coca.weights.shapes import expected_shapes, parameter_shapes
 from tests.models import relative_difference
 from tests.parallel_models import SMALL, build_reference, make_inputs, random_config, random_reference
 from tests.reference import torch
@@ -36,32 +35,34 @@ def test_names_and_shapes_are_the_original_s(seed):
     state = build_reference(config).state_dict()
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     parsed = ParallelConfig.from_dict(config)
-    assert expected_shapes(parsed) == shapes
-    own = {name for name, shape in shapes.items() if not is_derived(name, shape)}
-    assert all(to_open_clip(to_mindspore(name)) == name for name in own)
-    ours = {p.name: tuple(p.shape) for p in build_model(parsed).get_parameters()}
-    assert ours == {to_mindspore(name): shape for name, shape in shapes.items() if name in own}
+    assert COCA_PYTORCH.shapes(parsed) == shapes
+    own = {name for name, shape in shapes.items() if not COCA_PYTORCH.is_derived(name, shape)}
+    assert all(COCA_PYTORCH.to_original(COCA_PYTORCH.to_mindspore(name)) == name for name in own)
+    ours = {p.name: tuple(p.shape) for p in COCA_PYTORCH.build(parsed).get_parameters()}
+    assert ours == {COCA_PYTORCH.to_mindspore(name): shape for name, shape in shapes.items() if name in own}
 
 
 def test_open_clip_s_vision_transformer_as_encoder():
     config = ParallelConfig.from_dict({**SMALL, "img_encoder": None, "vision_cfg": VISION})
-    ours = {p.name: tuple(p.shape) for p in build_model(config).get_parameters()}
-    assert ours == {to_mindspore(name): shape for name, shape in parameter_shapes(config).items()}
+    ours = {p.name: tuple(p.shape) for p in COCA_PYTORCH.build(config).get_parameters()}
+    assert ours == {
+        COCA_PYTORCH.to_mindspore(name): shape for name, shape in COCA_PYTORCH.parameter_shapes(config).items()
+    }
 
 
 @pytest.mark.parametrize("seed", [seed for seed in SEEDS if random_config(seed)["img_encoder"]["type"] == "vit"])
 def test_config_is_inferred_from_shapes(seed, tmp_path):
     config = random_config(seed)
     config["img_encoder"] |= {"image_size": 16, "patch_size": 4, "heads": 2, "dim_head": 64}
-    shapes = parameter_shapes(ParallelConfig.from_dict(config))
-    inferred, origin = infer_config(shapes, tmp_path)
-    assert parameter_shapes(inferred) == shapes and "assumed" in origin
+    shapes = COCA_PYTORCH.parameter_shapes(ParallelConfig.from_dict(config))
+    inferred, origin = infer_config(shapes, COCA_PYTORCH, tmp_path)
+    assert COCA_PYTORCH.parameter_shapes(inferred) == shapes and "assumed" in origin
     assert inferred.heads == config["heads"] and inferred.img_encoder.pool == config["img_encoder"]["pool"]
 
 
 def test_config_with_open_clip_s_encoder_is_inferred(tmp_path):
     config = ParallelConfig.from_dict({**SMALL, "img_encoder": None, "vision_cfg": VISION})
-    inferred, _ = infer_config(parameter_shapes(config), tmp_path)
+    inferred, _ = infer_config(COCA_PYTORCH.parameter_shapes(config), COCA_PYTORCH, tmp_path)
     assert inferred.vision_cfg.layers == 2 and inferred.vision_cfg.image_hw == (16, 16)
 
 
@@ -146,7 +147,7 @@ def test_sizes_of_the_paper(name, encoder, decoder, rounding):
     """Table 1 of arXiv 2205.01917 against the config of that size: the image encoder has the stated size, and where the
     decoder has another, it is where coca-pytorch's layers are others."""
     config = dataclasses.replace(load_model_config(name), num_tokens=64_000)  # the paper's vocabulary
-    counts = {n: math.prod(shape) for n, shape in parameter_shapes(config).items()}
+    counts = {n: math.prod(shape) for n, shape in COCA_PYTORCH.parameter_shapes(config).items()}
     dim, unimodal, multimodal = config.dim, config.unimodal_depth, config.multimodal_depth
     assert dim == config.heads * config.dim_head == config.image_dim
     assert abs(sum(c for n, c in counts.items() if n.startswith("img_encoder")) / encoder - 1) < rounding + 0.01
@@ -165,7 +166,7 @@ def test_sizes_of_the_paper(name, encoder, decoder, rounding):
 
 def test_paper_configs_are_read_without_building():
     counts = {
-        name: sum(math.prod(shape) for shape in parameter_shapes(load_model_config(name)).values())
+        name: sum(math.prod(shape) for shape in COCA_PYTORCH.parameter_shapes(load_model_config(name)).values())
         for name in ("coca_paper_base", "coca_paper_large", "coca_paper_2b", "coca_parallel_digits")
     }
     assert list(counts.values()) == [427_244_953, 891_682_457, 2_601_558_857, 3_750_881]

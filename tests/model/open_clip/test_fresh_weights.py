@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from mindone_coca.errors import InputError
+from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.model.open_clip.model import CoCa
-from mindone_coca.weights.names import to_open_clip
 from tests.models import make_config
 from tests.reference import ReferenceCoCa, torch
 
@@ -21,7 +21,7 @@ CONFIG = make_config(
 def test_fresh_weights_follow_open_clip():
     ms.set_seed(0)
     torch.manual_seed(0)
-    ours = {to_open_clip(p.name): p.asnumpy() for p in CoCa(**CONFIG).get_parameters()}
+    ours = {OPEN_CLIP.to_original(p.name): p.asnumpy() for p in CoCa(**CONFIG).get_parameters()}
     towers = {k: {**v, "output_tokens": True} if k != "multimodal_cfg" else v for k, v in CONFIG.items() if "_cfg" in k}
     reference = ReferenceCoCa(embed_dim=128, **towers)
     text_blocks = dict(reference.text.transformer.resblocks.named_parameters())

@@ -1,0 +1,151 @@
+"""The program that captions videos and images."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mindone_coca.captioning.options import CaptionOptions
+from mindone_coca.cli import common
+from mindone_coca.cli.common import Command, Parser
+from mindone_coca.errors import InputError
+from mindone_coca.outputs.formats import FORMATS
+
+if TYPE_CHECKING:
+    from mindone_coca.model.family import FamilyConfig
+
+DESCRIPTION = """Caption videos and images: one file, or a whole collection.
+
+python inference.py -c configs/coca_vit-l-14.yaml --video_path VIDEO
+python inference.py --model_path models/ --video_path VIDEO --frame_type multi_frames --fusion pool
+python inference.py --model_path models/ --video_path FOLDER --frame_type segments --output_dir OUT --output_format all
+python inference.py --model_path models/ --output_dir OUT --query "a dog on a beach"
+
+Standard output carries results only: for one file the caption, one line; for several "path<TAB>caption". Messages go to
+standard error. Exit code 0: done; 1: some of several files failed, each named; 2: bad usage, config, checkpoint or the
+only input, reported in one line.
+"""
+
+
+def add_options(parser: Parser) -> None:
+    common.add_model_options(parser)
+    parser.add_argument(
+        "--video_path",
+        nargs="+",
+        metavar="PATH",
+        help="video or image files, folders (with all in them), patterns such as 'a/**/*.mp4', text lists of files "
+        "(.txt), or - for a list on standard input",
+    )
+    common.add_dataclass_options(parser, CaptionOptions, skip=("generation",))
+    add = parser.add_argument_group("collections").add_argument
+    add("--output_dir", type=Path, help="folder for results; a run that was stopped goes on there")
+    add(
+        "--output_format",
+        nargs="+",
+        choices=(*FORMATS, "all"),
+        metavar="FORMAT",
+        help=f"files to write in --output_dir: {', '.join(FORMATS)} or all (default json)",
+    )
+    add("--save_features", action="store_true", help="also write image and text features, for --query and other tools")
+    add("--shard", metavar="I/N", help="do part I (from 0) of N; under msrun each process does its part by itself")
+    add("--retry_failed", action="store_true", help="read files again that failed in an earlier run")
+    add("--num_workers", type=int, help="reading threads (default: half the cores, at most 8)")
+    add("--query", metavar="TEXT", help="print the moments in --output_dir (made with --save_features) that fit best")
+    add("--top", type=int, default=10, help="how many moments --query prints (default 10)")
+    common.add_generation_options(parser)
+    common.add_device_options(parser)
+
+
+def check_usage(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
+    to_folder = arguments.output_dir is not None
+    if arguments.query is not None:
+        if arguments.video_path is not None or not to_folder:
+            parser.error("--query searches a folder of results: give that with --output_dir, and no --video_path")
+        if arguments.top < 1:
+            parser.error(f"--top: must be at least 1, got {arguments.top}")
+        return
+    if arguments.video_path is None:
+        parser.error("--video_path: give files to caption")
+    for name in ("output_format", "save_features", "shard"):
+        if getattr(arguments, name) and not to_folder:
+            parser.error(f"--{name}: give a folder for the files with --output_dir")
+    given = common.given_options(arguments, CaptionOptions)
+    if "segment_seconds" in given and given.get("frame_type") != "segments":
+        parser.error("--segment_seconds: goes with --frame_type segments")
+    if arguments.num_workers is not None and arguments.num_workers < 1:
+        parser.error(f"--num_workers: must be at least 1, got {arguments.num_workers}")
+
+
+def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
+    check_usage(parser, arguments)
+    if os.environ.get("MS_ROLE") == "MS_SCHED":
+        return 0  # msrun's scheduler connects processes, but these need no connection
+    options = CaptionOptions(
+        **common.given_options(arguments, CaptionOptions), generation=common.generation_options(arguments)
+    )
+    # heavy imports only once the usage is right
+    from mindone_coca.factory import find_config_and_weights
+
+    common.configure_device(arguments)
+    config, weights = find_config_and_weights(arguments.config, arguments.model_path)
+    if arguments.query is not None:
+        return search(arguments, config, weights)
+    return caption(arguments, options, config, weights)
+
+
+def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "FamilyConfig", weights: Path) -> int:
+    """Caption all inputs. Returns the exit code."""
+    from mindone_coca.captioning.captioner import VideoCaptioner
+    from mindone_coca.collection.inputs import list_inputs
+    from mindone_coca.collection.plan import Shard
+    from mindone_coca.collection.run import CollectionRun, Output
+    from mindone_coca.video.frames import open_video
+
+    inputs = list_inputs(arguments.video_path)
+    shard = Shard.parse(arguments.shard) if arguments.shard else Shard.from_msrun()
+    if shard.count > 1 and arguments.output_dir is None:
+        raise InputError("several processes: their parts meet in a folder; give one with --output_dir")
+    if inputs.single:
+        open_video(inputs.paths[0])  # a wrong name should not cost the time to load a model
+    formats = arguments.output_format or ["json"]
+    code = CollectionRun(
+        inputs.paths,
+        options,
+        Output(
+            arguments.output_dir,
+            tuple(FORMATS) if "all" in formats else formats,
+            arguments.save_features,
+            inputs.single,
+        ),
+        config,
+        weights,
+        lambda: VideoCaptioner(config, weights, arguments.dtype, options.num_frames, options.fusion),
+        arguments.dtype,
+        shard,
+        arguments.num_workers or common.default_workers(),
+        arguments.retry_failed,
+    ).run()
+    return 2 if code and inputs.single else code
+
+
+def search(arguments: argparse.Namespace, config: "FamilyConfig", weights: Path) -> None:
+    """Print the moments of a finished collection that fit a text best."""
+    from mindone_coca.captioning.batches import encode_texts
+    from mindone_coca.captioning.captioner import VideoCaptioner
+    from mindone_coca.collection.search import best_moments, features_folder
+    from mindone_coca.weights.fingerprint import model_name
+
+    folder = features_folder(arguments.output_dir, model_name(config, weights))
+    captioner = VideoCaptioner(config, weights, arguments.dtype)
+    query = encode_texts(captioner.model, captioner.tokenizer, [arguments.query])[0]
+    for moment in best_moments(folder, query, arguments.top):
+        print(moment.line())
+
+
+COMMAND = Command(DESCRIPTION, add_options, run)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return COMMAND.main(argv)

@@ -1,0 +1,59 @@
+"""A model as MINDIR graphs of fixed shapes, for GraphCell or MindSpore Lite, with a manifest beside them."""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from mindone_coca.config import PreprocessCfg
+from mindone_coca.errors import InputError
+from mindone_coca.generation.settings import EOT_TOKEN_ID, SOT_TOKEN_ID
+from mindone_coca.model.base import ImageTextModel
+
+MANIFEST = "manifest.json"
+
+
+def describe(tensors: dict[str, Tensor]) -> list[dict]:
+    return [{"name": name, "shape": list(t.shape), "dtype": str(t.dtype).lower()} for name, t in tensors.items()]
+
+
+def export_graph(folder: Path, name: str, cell: nn.Cell, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> dict:
+    """Write one graph into the folder; returns its entry in the manifest."""
+    cell.set_train(False)
+    ms.export(cell, *inputs.values(), file_name=str(folder / name), file_format="MINDIR")
+    # above 1 GB MindSpore writes the weights apart and calls the graph's own file so
+    [file] = [file for file in (f"{name}.mindir", f"{name}_graph.mindir") if (folder / file).is_file()]
+    return {"file": file, "inputs": describe(inputs), "outputs": describe(outputs)}
+
+
+def export_model(
+    model: ImageTextModel, preprocess: PreprocessCfg, target: Path, batch_size: int, beams: int, cache_length: int
+) -> None:
+    """Write all graphs and the manifest into the new folder `target`. Raises InputError."""
+    cells = model.export_graphs(batch_size, beams, cache_length)
+    engine = model.decode_engine
+    if not engine.cacheable:
+        raise InputError("text_cfg: no_causal_mask: such a decoder has no cache; only causal models can be exported")
+    if cache_length > engine.limit:
+        raise InputError(f"--cache_length {cache_length}: this model has {engine.limit} positions; lower it to that")
+    if target.exists():
+        raise InputError(f"{target}: exists already; remove it or choose another --target")
+    folder = target.with_name(f".{target.name}.partial{os.getpid()}")
+    try:
+        folder.mkdir(parents=True)
+        graphs = {name: export_graph(folder, name, *parts) for name, parts in cells.items()}
+        manifest = {
+            "graphs": graphs,
+            "tokens": {"start": SOT_TOKEN_ID, "end": EOT_TOKEN_ID, "pad": model.pad_id},
+            "context_length": model.text.context_length,
+            "preprocess": dataclasses.asdict(preprocess),
+            "mindspore": ms.__version__,
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        os.rename(folder, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

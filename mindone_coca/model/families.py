@@ -1,0 +1,47 @@
+"""The families of models. This is the only list of them."""
+
+import os
+from collections.abc import Mapping
+
+from mindone_coca.config import find_config
+from mindone_coca.errors import InputError
+from mindone_coca.model.coca_pytorch.family import COCA_PYTORCH
+from mindone_coca.model.family import Family, FamilyConfig
+from mindone_coca.model.open_clip.family import OPEN_CLIP
+from mindone_coca.typed_mapping import nearest, read_mapping, show
+
+FAMILIES: list[Family] = [OPEN_CLIP, COCA_PYTORCH]  # a config that names none is of the first
+HEAD_KEY = "task_cfg"  # in the config of a model trained for a task; without its head that is a model as any other
+
+
+def family_named(key: str, where: str = "model config") -> Family:
+    """The family of that key. Raises InputError that begins with `where`."""
+    for family in FAMILIES:
+        if family.key == key:
+            return family
+    keys = [family.key for family in FAMILIES]
+    raise InputError(f"{where}: family: must be one of {', '.join(keys)}, got {show(key)}{nearest(str(key), keys)}")
+
+
+def family_of(config: FamilyConfig) -> Family:
+    """The family whose config this is."""
+    return next(family for family in FAMILIES if type(config) is family.config)
+
+
+def load_model_config(config: str | os.PathLike | Mapping | FamilyConfig) -> FamilyConfig:
+    """Read and check a model config from a YAML or JSON path, a packaged name, a dict or a built one.
+
+    The key `family` chooses the architecture: `coca`, open_clip's and the default, or `parallel_coca`, coca-pytorch's.
+
+    Raises:
+        InputError: a config that cannot be built, naming the file and the key.
+    """
+    if not isinstance(config, str | os.PathLike | Mapping):
+        config.check()
+        return config
+    where = "model config"
+    if not isinstance(config, Mapping):
+        path = find_config(config)
+        config, where = read_mapping(path), str(path)
+    data = {key: value for key, value in config.items() if key not in ("family", HEAD_KEY)}
+    return family_named(config.get("family", FAMILIES[0].key), where).config.from_dict(data, where)

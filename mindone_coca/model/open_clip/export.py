@@ -1,0 +1,98 @@
+"""open_clip's CoCa as graphs of fixed shapes for deployment; `conversion.export` says what they are for."""
+
+from typing import TYPE_CHECKING
+
+import mindspore as ms
+from mindspore import Tensor, nn, ops
+
+from mindone_coca.model.base import Graphs
+from mindone_coca.model.open_clip.config import CLIPTextCfg
+from mindone_coca.model.open_clip.decoding import TokenStep
+from mindone_coca.tensors import normalize
+
+if TYPE_CHECKING:
+    from mindone_coca.model.open_clip.model import CoCa
+
+
+class ImageEncoder(nn.Cell):
+    """Images (B, 3, H, W) -> features (B, E), tokens (B, K, D), and their keys and values (2 layers, B, H, K, d)."""
+
+    def __init__(self, model: "CoCa") -> None:
+        super().__init__(auto_prefix=False)  # the model's cells are only borrowed: their parameters keep their names
+        self.visual = model.visual
+        self.blocks = model.text_decoder.cross_attn
+
+    def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        features, tokens = self.visual(images)
+        keys_values = ()
+        for block in self.blocks:
+            keys_values += block.attn.project_key_value(block.ln_1_kv(tokens))
+        return normalize(features), tokens, ops.stack(keys_values, 0)
+
+
+class TextEncoder(nn.Cell):
+    """Ids (B, T) -> features (B, E)."""
+
+    def __init__(self, model: "CoCa") -> None:
+        super().__init__(auto_prefix=False)
+        self.text = model.text
+
+    def construct(self, text: Tensor) -> Tensor:
+        return normalize(self.text(text)[0])
+
+
+class DecodeStep(nn.Cell):
+    """`TokenStep` with the images' keys and values in one tensor and the position as (1,), which Lite prefers to ()."""
+
+    def __init__(self, model: "CoCa") -> None:
+        super().__init__(auto_prefix=False)
+        self.step = TokenStep(model)
+        self.blocks = model.text_decoder.cross_attn
+
+    def construct(
+        self, ids: Tensor, position: Tensor, parents: Tensor, unimodal: Tensor, multimodal: Tensor, cross: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        keys_values = ops.unstack(cross, 0)
+        parts = ()
+        index = 0
+        for block in self.blocks:
+            query_weight = block.attn.in_proj_weight[: block.attn.width].astype(cross.dtype)
+            parts += (query_weight, keys_values[index], keys_values[index + 1])
+            index += 2
+        return self.step(ids, position.reshape(()), parents, unimodal, multimodal, *parts)
+
+
+def export_graphs(model: "CoCa", batch_size: int, beams: int, cache_length: int) -> Graphs:
+    """Each graph's name -> its cell, its inputs and its outputs, by name and as zeros of their shapes and types."""
+    vision, text, multimodal = model.config.vision_cfg, model.config.text_cfg, model.config.multimodal_cfg
+    rows, width = batch_size * beams, multimodal.width
+    if vision.attentional_pool:
+        count = vision.attn_pooler_queries - int(vision.attentional_pool is True)  # true keeps one for the feature
+    else:
+        count = vision.grid_hw[0] * vision.grid_hw[1]
+
+    def zeros(*shape: int, dtype: ms.Type = model.visual.dtype) -> Tensor:
+        return ops.zeros(shape, dtype)
+
+    def cache(cfg: CLIPTextCfg) -> Tensor:
+        return zeros(2 * cfg.layers, rows, cfg.heads, cache_length, width // cfg.heads)
+
+    features = zeros(batch_size, model.config.embed_dim, dtype=ms.float32)
+    caches = {"unimodal": cache(text), "multimodal": cache(multimodal)}
+    cross = zeros(2 * multimodal.layers, batch_size, multimodal.heads, count, width // multimodal.heads)
+    image_inputs = {"images": zeros(batch_size, 3, *vision.image_hw, dtype=ms.float32)}
+    image_outputs = {"image_features": features, "image_embs": zeros(batch_size, count, width), "cross": cross}
+    text_inputs = {"text": zeros(batch_size, text.context_length, dtype=ms.int32)}
+    step_inputs = {
+        "ids": zeros(rows, cache_length, dtype=ms.int32),
+        "position": zeros(1, dtype=ms.int32),
+        "parents": zeros(rows, dtype=ms.int32),
+        **caches,
+        "cross": cross,
+    }
+    step_outputs = {"logits": zeros(rows, text.vocab_size, dtype=ms.float32), **caches}
+    return {
+        "image_encoder": (ImageEncoder(model), image_inputs, image_outputs),
+        "text_encoder": (TextEncoder(model), text_inputs, {"text_features": features}),
+        "decode_step": (DecodeStep(model), step_inputs, step_outputs),
+    }

@@ -1,0 +1,108 @@
+"""One way from frames to captions: a file alone, a folder, the library, evaluation and validation pages all take it."""
+
+import dataclasses
+import inspect
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindone_coca import VideoCaptioner
+from mindone_coca.captioning.batches import BatchCaptioner
+from mindone_coca.captioning.options import CaptionOptions
+from mindone_coca.captioning.reading import PassageReader
+from mindone_coca.cli import caption, evaluate
+from mindone_coca.generation.generate import generate
+from mindone_coca.generation.settings import GenerationOptions
+from mindone_coca.model.base import ImageTextModel
+
+ROOT = Path(__file__).parents[2]
+WEIGHTS = ROOT / "models" / "coca_tiny.safetensors"
+SPIED = {
+    "read": (PassageReader, "__call__"),
+    "encode": (BatchCaptioner, "encode"),
+    "caption": (BatchCaptioner, "_caption"),
+    "generate": (ImageTextModel, "generate"),
+}
+
+
+@pytest.fixture
+def passed(monkeypatch) -> set[str]:
+    """The steps of SPIED that were taken."""
+    taken: set[str] = set()
+
+    def spy(step, function):
+        def spying(*arguments, **options):
+            taken.add(step)
+            return function(*arguments, **options)
+
+        return spying
+
+    for step, (owner, name) in SPIED.items():
+        monkeypatch.setattr(owner, name, spy(step, getattr(owner, name)))
+    return taken
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """The bundled video beside pictures of its frames."""
+    folder = tmp_path_factory.mktemp("media")
+    shutil.copy(ROOT / "assets" / "demo.mp4", folder)
+    for number, crop in enumerate(((0, 0, 400, 80), (0, 0, 80, 80), (160, 0, 240, 80))):
+        Image.open(ROOT / "assets" / "demo_frames.png").convert("RGB").crop(crop).save(folder / f"{number}.png")
+    return folder
+
+
+def caption_into(target: Path, *paths: Path) -> dict[str, tuple[str, float, np.ndarray]]:
+    """Caption paths and save features; -> caption, score and image feature of each file."""
+    arguments = ["--model_path", WEIGHTS, "--video_path", *paths, "--output_dir", target, "--save_features"]
+    assert caption.main([*map(str, arguments)]) == 0
+    rows = json.loads((target / "captions.json").read_text())["results"]
+    features = np.load(target / "features" / "img_emb" / "img_emb_0.npy")
+    return {row["path"]: (row["caption"], row["score"], feature) for row, feature in zip(rows, features, strict=True)}
+
+
+def test_a_file_alone_and_in_a_folder(folder, passed, tmp_path):
+    together = caption_into(tmp_path / "all", folder)
+    assert passed == SPIED.keys() and len(together) == 4
+    for number, path in enumerate(sorted(folder.iterdir())):
+        passed.clear()
+        [(text, score, feature)] = caption_into(tmp_path / str(number), path).values()
+        assert passed == SPIED.keys()
+        want_text, want_score, want_feature = together[str(path)]
+        assert text == want_text and abs(score - want_score) <= 1e-4
+        np.testing.assert_allclose(feature, want_feature, rtol=0, atol=1e-5)
+
+
+def test_the_library_and_evaluation_take_it_too(folder, passed, tmp_path, capsys):
+    captioner = VideoCaptioner("coca_tiny", WEIGHTS)
+    assert captioner(folder / "demo.mp4") == "a large red star above a small yellow ring"
+    assert passed == SPIED.keys()
+    passed.clear()
+    (tmp_path / "list.csv").write_text(f"filepath,title\n{folder / '1.png'},a shape\n")
+    assert evaluate.main(["captioning", "--model_path", str(WEIGHTS), "--data", str(tmp_path / "list.csv")]) == 0
+    assert passed >= SPIED.keys() - {"read"}  # rows of lists and shards have a reader of their own
+    assert "images 1" in capsys.readouterr().out
+
+
+def test_no_option_is_forgotten_by_the_journal():
+    settings = [
+        CaptionOptions(),
+        CaptionOptions("multi_frames"),
+        CaptionOptions("segments"),
+        CaptionOptions("segments", segment_seconds=2.0),
+    ]
+    kept = set().union(*(options.as_dict() for options in settings))
+    assert kept == {spec.name for spec in dataclasses.fields(CaptionOptions)} - {"generation"}
+    assert CaptionOptions(generation={"seq_len": 9}).as_dict()["seq_len"] == 9
+
+
+def test_generation_options_are_the_arguments_of_generate():
+    parameters = inspect.signature(generate).parameters
+    for spec in dataclasses.fields(GenerationOptions):
+        assert parameters[spec.name].default == spec.default, spec.name
+    others = {"model", "image", "text", "stopping_criteria", "image_embs", "return_scores", "uniforms"}
+    assert parameters.keys() == {spec.name for spec in dataclasses.fields(GenerationOptions)} | others
