@@ -17,6 +17,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 from mindone_coca.model.coca_pytorch.config import ParallelConfig
 from mindone_coca.model.coca_pytorch.names import derived_entry, without_derived
+from mindone_coca.weights.entry_names import refuse_parts
 from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.formats.entry import Entry, Weights
 from mindone_coca.weights.infer import config_beside, infer_config, open_clip_json
@@ -45,6 +46,7 @@ class Options:
     dtype: str | None = None
     reverse: bool = False
     ema: bool = False
+    key: str | None = None
     image_size: tuple[int, int] | None = None
     patch_grid: tuple[int, int] | None = None
     allow_nan: bool = False
@@ -198,9 +200,10 @@ def plan_conversion(options: Options) -> Plan:
         InputError: one line naming what is wrong and the mend.
     """
     target = target_file(options.target, options.reverse)
-    source = open_weights(options.source, ema=options.ema)
+    source = open_weights(options.source, ema=options.ema, key=options.key)
     path = source.path
     entries = dict(source.entries)
+    refuse_parts(entries, path)
     names = naming(entries, str(path))
     if names == "coca_pytorch":
         entries = without_derived(entries, path)

@@ -8,6 +8,7 @@ from mindspore import Parameter, Tensor, nn
 
 from mindone_coca.errors import InputError
 from mindone_coca.model.coca_pytorch.names import without_derived
+from mindone_coca.weights.entry_names import refuse_parts
 from mindone_coca.weights.formats.dtypes import DTYPES, WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.formats.entry import Entry, Weights
 from mindone_coca.weights.names import naming, to_mindspore, to_open_clip
@@ -57,6 +58,7 @@ def load_weights(model: nn.Cell, path: str | Path, check_finite: bool = False) -
             names the first parameter with NaN or infinite values.
     """
     weights = open_weights(path)
+    refuse_parts(weights, weights.path)
     if naming(weights, str(weights.path)) != "mindspore":
         plain = without_derived(weights.entries, weights.path)
         weights.entries = {to_mindspore(name) or name: entry for name, entry in plain.items()}

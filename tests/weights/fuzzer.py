@@ -214,7 +214,7 @@ class Fuzzer:
         elif choice == 2:
             state[name] = torch.ones(*state[name].shape, 2)
         else:
-            state = {f"encoder.{key}": value for key, value in state.items()}
+            state = {f"encoder.{key}" if key.startswith("text.") else key: value for key, value in state.items()}
         return self._save(rng, state)
 
     def kind_wrong_dtypes(self, rng):
@@ -388,7 +388,7 @@ class Fuzzer:
         empty = self.folder / f"empty{rng.randrange(10**9)}.{rng.choice(['bin', 'safetensors', 'ckpt', 'txt'])}"
         empty.write_bytes(b"")
         other = empty.with_suffix(".gguf")
-        other.write_bytes(self.bin)
+        other.write_bytes(b"GGUF\x03\x00\x00\x00" + self.bin)
         hollow = empty.with_suffix("")
         hollow.mkdir()
         folder = empty.with_name(f"folder{empty.stem}.bin")

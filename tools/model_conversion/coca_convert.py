@@ -51,6 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", help="model config to check against (default: beside the source, else inferred)")
     parser.add_argument("--dtype", choices=WEIGHT_DTYPES, help="cast the weights (default: keep their type)")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights of a training checkpoint")
+    parser.add_argument(
+        "--key", help="where in a torch checkpoint the state dict is, if under no usual name (NAME or OUTER.NAME)"
+    )
     resize = parser.add_mutually_exclusive_group()
     resize.add_argument(
         "--image_size", type=size, help="resize position embeddings for images of N or HEIGHTxWIDTH pixels"
@@ -68,8 +71,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def list_entries(source: Path, ema: bool) -> None:
-    weights = open_weights(source, ema=ema)
+def list_entries(source: Path, ema: bool, key: str | None) -> None:
+    weights = open_weights(source, ema=ema, key=key)
     for name, entry in weights.items():
         print(f"{name}\t{'x'.join(map(str, entry.shape)) or 'scalar'}\t{entry.dtype}")
     print_notes(weights.notes)
@@ -115,8 +118,15 @@ def convert(arguments: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the converter. Returns the exit code: 0 done, 2 bad usage, input or target (told in one line)."""
     arguments = build_parser().parse_args(argv)
+
+    def run() -> None:
+        if arguments.list:
+            list_entries(arguments.source, arguments.ema, arguments.key)
+        else:
+            convert(arguments)
+
     try:
-        return run_cli(lambda: list_entries(arguments.source, arguments.ema) if arguments.list else convert(arguments))
+        return run_cli(run)
     except BrokenPipeError:  # e.g. `--list | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
