@@ -10,7 +10,7 @@ from typing import Any
 
 from mindone_coca.errors import InputError
 from mindone_coca.weights.formats.kinds import ZERO_PARTS
-from mindone_coca.weights.formats.torch_objects import TensorRef, Unknown
+from mindone_coca.weights.formats.torch_objects import GlobalName, TensorRef, Unknown
 from mindone_coca.weights.tree import as_dict, at_key, held_tensors, is_state, tensor_count, tensors_under
 
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "module")
@@ -27,7 +27,8 @@ _FIXES = (
     ("DTensor", "gather the shards before saving (torch.distributed.checkpoint.state_dict, full_state_dict=True)"),
     ("meta device", "load the weights into the model before saving it"),
     ("a tensor of type", "cast it to a floating type before saving: tensor.float()"),
-    ("a tensor", "save plain tensors: torch.save({k: v.detach().clone() for k, v in state.items()})"),
+    ("sparse", "save plain tensors: tensor.to_dense()"),
+    ("tensor", "save plain tensors: torch.save({k: v.detach().clone() for k, v in state.items()})"),
 )
 _SAVE = "save the model's state_dict() instead"
 _OTHER_FIX = "load it in Python, keep the tensors alone and torch.save them"
@@ -138,7 +139,9 @@ def _pick_at(tree: Any, path: Path, key: str) -> tuple[str, dict, list[str]]:
 
 
 def _refuse_object(value: Any, name: Any, place: str, path: Path) -> None:
-    what = value.what if isinstance(value, Unknown) else "an object"
+    what = value.what if isinstance(value, Unknown) else "an object without a name"
+    if isinstance(value, GlobalName):
+        what = f"the Python name {value.shown}"
     fix = next((fix for word, fix in _FIXES if word in what), _OTHER_FIX)
     within = f"{place!r}" if place else "the state dict"
     shown = repr(name[:100]) if isinstance(name, str) else "an entry without a name"
