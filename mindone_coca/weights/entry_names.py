@@ -44,8 +44,13 @@ def _is_extra(name: str) -> bool:
     return name in _BUFFERS or name.startswith(_TRAINING_STATE)
 
 
+def _is_parameter(name: str) -> bool:
+    return _is_extra(name) or bool(to_mindspore(name) or to_open_clip(name))
+
+
 def _is_known(name: str) -> bool:
-    return name.startswith(HEAD) or _is_extra(name) or bool(to_mindspore(name) or to_open_clip(name))
+    """Whether a model, or the head of a task, has this name; a model's name after `head.` has a prefix too many."""
+    return _is_parameter(name) or (name.startswith(HEAD) and not _is_parameter(name.removeprefix(HEAD)))
 
 
 def _without_words(name: str, count: int) -> str:
