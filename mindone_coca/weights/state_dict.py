@@ -4,14 +4,24 @@ Only the picked state dict is judged; what lies beside it may be anything.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, NoReturn
 
 from mindone_coca.errors import InputError
 from mindone_coca.weights.formats.kinds import ZERO_PARTS
 from mindone_coca.weights.formats.torch_objects import GlobalName, TensorRef, Unknown
-from mindone_coca.weights.tree import as_dict, at_key, held_tensors, is_state, tensor_count, tensors_under
+from mindone_coca.weights.tree import (
+    as_dict,
+    at_key,
+    held_tensors,
+    is_state,
+    largest_module,
+    module_size,
+    tensor_count,
+    tensors_under,
+)
 
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "module")
 _EMA_KEYS = ("state_dict_ema", "ema_state_dict", "model_ema", "ema")
@@ -27,6 +37,7 @@ _FIXES = (
     ("DTensor", "gather the shards before saving (torch.distributed.checkpoint.state_dict, full_state_dict=True)"),
     ("meta device", "load the weights into the model before saving it"),
     ("a tensor of type", "cast it to a floating type before saving: tensor.float()"),
+    ("negation", "save plain tensors: tensor.resolve_conj().resolve_neg()"),
     ("sparse", "save plain tensors: tensor.to_dense()"),
     ("tensor", "save plain tensors: torch.save({k: v.detach().clone() for k, v in state.items()})"),
 )
@@ -56,32 +67,32 @@ def _command(path: Path, option: str) -> str:
     return f"{_CONVERTER} --source {quote(str(path))} {option}"
 
 
-def _refuse_module(value: Any, access: str, path: Path) -> None:
-    """Raise InputError if a value is a whole model; `access` is Python for getting at it in what the file holds."""
-    if isinstance(value, Unknown) and value.is_module:
-        place = f" under {access}" if access else ""
-        raise InputError(
-            f"{path}: holds a whole pickled model{place} ({value.what}), which was not run; where you trust it and "
-            "have its classes, save its weights alone: "
-            f"torch.save(torch.load(FILE, weights_only=False){access}.state_dict(), 'coca.pt')"
-        )
+def _refuse_module(module: Unknown, keys: Iterable[Any], path: Path) -> NoReturn:
+    """Raise InputError for a whole model; `keys` lead to it in what the file holds."""
+    access = "".join(f"[{repr(key)[:40]}]" for key in keys)
+    place = f" under {access}" if access else ""
+    of_class = module.what.removeprefix("made with ")
+    raise InputError(
+        f"{path}: holds a whole pickled model{place} (of class {of_class}), which was not run; where you trust it and "
+        "have its classes, save its weights alone: "
+        f"torch.save(torch.load(FILE, weights_only=False){access}.state_dict(), 'coca.pt')"
+    )
 
 
-def _refuse_found(tree: Any, path: Path) -> None:
+def _refuse_found(tree: Any, path: Path) -> NoReturn:
     """Raise InputError that says what there is in a tree without a state dict under a usual name."""
-    _refuse_module(tree, "", path)
     items = as_dict(tree)
-    for key, value in (items or {}).items():
-        _refuse_module(value, f"[{str(key)[:40]!r}]", path)
-        inside = as_dict(value) or {}
-        if key in (*_STATE_KEYS, *_EMA_KEYS) and not tensors_under(inside):
-            for name, item in inside.items():
-                _refuse_module(item, f"[{key!r}][{str(name)[:40]!r}]", path)
-                if isinstance(item, Unknown):
-                    _refuse_object(item, name, key, path)
+    found = held_tensors(tree)
+    module = largest_module(tree)
+    if module is not None and (not found or module_size(module[1]) >= found[0][1]):
+        _refuse_module(module[1], module[0], path)
+    for key in (*_STATE_KEYS, *_EMA_KEYS):
+        for name, item in (as_dict((items or {}).get(key)) or {}).items():
+            if isinstance(item, Unknown) and not found:
+                _refuse_object(item, name, key, path)
     if items is not None and ("ds_version" in items or "ds_config" in items):
         raise InputError(f"{path}: {ZERO_PARTS}")
-    if found := held_tensors(tree):
+    if found:
         raise InputError(
             f"{path}: no state dict under a usual name; tensors are under {_listed(found)}; name the right one to the "
             f"converter: {_command(path, f'--key {quote(found[0][0])}')}"
@@ -130,7 +141,8 @@ def _pick_at(tree: Any, path: Path, key: str) -> tuple[str, dict, list[str]]:
     if not is_state(value):
         inner = _under(as_dict(value) or {}, _STATE_KEYS)
         if inner is None:
-            _refuse_module(value, "".join(f"[{part!r}]" for part in key.split(".")), path)
+            if isinstance(value, Unknown) and value.is_module:
+                _refuse_module(value, key.split("."), path)
             raise InputError(
                 f"{path}: no state dict under the key {key!r}; tensors are under {_listed(held_tensors(tree))}"
             )
@@ -138,7 +150,7 @@ def _pick_at(tree: Any, path: Path, key: str) -> tuple[str, dict, list[str]]:
     return key, as_dict(value) or {}, [f"took {key}"]
 
 
-def _refuse_object(value: Any, name: Any, place: str, path: Path) -> None:
+def _refuse_object(value: Any, name: Any, place: str, path: Path) -> NoReturn:
     what = value.what if isinstance(value, Unknown) else "an object without a name"
     if isinstance(value, GlobalName):
         what = f"the Python name {value.shown}"

@@ -170,7 +170,7 @@ OTHERS = {
     "ONNX, opset first": (lambda: onnx(message(8, b"\x10\x11")), ["ONNX"]),
     "SavedModel": (lambda: b"\x08\x01" + message(2, bytes(200)), ["SavedModel"]),
     "TFLite": (lambda: b"\x1c\x00\x00\x00TFL3" + bytes(90), ["TensorFlow Lite"]),
-    "MindIR": (lambda: message(1, b"0.1.0") + message(2, b"MindSpore") + bytes(9), ["MindIR", ".ckpt"]),
+    "MindIR": (lambda: message(1, b"1.1") + message(2, b"MindSpore") + bytes(9), ["MindIR", ".ckpt"]),
     "bare pickle": (lambda: pickle.dumps({"a": 1}, protocol=4), ["pickle", "not run", "torch.save"]),
     "pickle of arrays": (lambda: pickle.dumps({"a": np.ones(2)}, protocol=2), ["pickle", "not run"]),
     "pickle, newest protocol": (lambda: pickle.dumps([1], protocol=5), ["pickle", "not run"]),
@@ -180,7 +180,7 @@ OTHERS = {
         ["torch 1.6", "re-save"],
     ),
     "noise": (lambda: bytes(range(200, 256)), ["no weights file", "begins with c8 c9"]),
-    "text": (lambda: b"hello, world", ["no weights file"]),
+    "text": (lambda: b"hello, world", ["no weights file", "begins with 'hello, world'"]),
     "one byte": (lambda: b"\x80", ["no weights file"]),
     "whole model": (lambda: torch_bytes(Net()), ["whole pickled model", "common.Net", ".state_dict()"]),
     "whole model under a key": (
@@ -189,6 +189,15 @@ OTHERS = {
     ),
     "wrapped model": (lambda: torch_bytes({"net": torch.nn.DataParallel(Net())}), ["whole pickled model", "['net']"]),
     "model two keys deep": (lambda: torch_bytes({"model": {"ema": Net()}}), ["whole", "['model']['ema']"]),
+    "model deep down": (lambda: torch_bytes({"a": [{"b": {"c": Net()}}]}), ["whole", "['a'][0]['b']"]),
+    "model beside an optimizer": (
+        lambda: torch_bytes({"optimizer": {"state": {0: {"exp_avg": torch.ones(2)}}}, "net": Net()}),
+        ["whole pickled model", "['net']"],
+    ),
+    "a loss module beside a state dict": (
+        lambda: torch_bytes({"loss": Net(), "net": STATE}),
+        ["'net' (3)", "--key net"],
+    ),
     "one tensor": (lambda: torch_bytes(torch.ones(2)), ["one tensor", "state_dict()"]),
     "optimizer": (lambda: torch_bytes(torch.optim.SGD([torch.ones(2)], 0.1)), ["SGD", "state_dict()"]),
     "settings": (lambda: torch_bytes({"epoch": 1, "args": {"lr": 1}}), ["'epoch', 'args'", "state_dict()"]),

@@ -38,7 +38,7 @@ INSIDE = {
     "meta": (lambda: torch.ones(2, device="meta"), "meta device", "before saving"),
     "complex": (lambda: torch.ones(2, dtype=torch.complex64), "ComplexFloat", "cast"),
     "float8": (lambda: torch.ones(2).to(torch.float8_e4m3fn), "float8_e4m3fn", "cast"),
-    "negation": (lambda: torch.complex(torch.ones(2), torch.ones(2)).conj().imag, "negation", "plain tensors"),
+    "negation": (lambda: torch.complex(torch.ones(2), torch.ones(2)).conj().imag, "negation", "resolve_neg"),
     "evil": (lambda: Call(os.system, "true"), "system", "keep the tensors"),
 }
 

@@ -19,6 +19,9 @@ _MAX_SAFETENSORS_HEADER = 100 << 20
 _LEGACY_TORCH = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"  # torch's magic number, as a pickled integer
 _LFS = re.compile(rb"\s*version https?://(git-lfs\.github\.com|hawser\.github\.com)/spec/")
 
+_PAGE = (b"<!doctype", b"<html", b"<head", b"<body", b"<meta", b"<script", b"<!--")
+_ANSWER = (b"<?xml", b"<error")
+
 _RE_SAVE = "torch.save(torch.load(FILE, weights_only=True), FILE)"
 _FROM_NUMPY = "in Python, make every array a tensor and write a dict of them with torch.save or safetensors"
 _UNPACK = "unpack it and give the weights file that is in it"
@@ -37,7 +40,7 @@ _MAGIC = (
     (b"\x93NUMPY", "a NumPy array (.npy)", _FROM_NUMPY),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras and TensorFlow write", _CONVERT),
     (b"GGUF", "a GGUF file, whose weights are mostly quantized", "give the checkpoint that it was made from"),
-    (b"\xd8\x5e\x3a\x7f", "an encrypted MindSpore checkpoint", "decrypt it with mindspore.load_checkpoint(FILE, "
+    (b"\xd8\x5e\x3a\x7f", "an encrypted file of MindSpore", "decrypt it with mindspore.load_checkpoint(FILE, "
      "dec_key=KEY) and save it with mindspore.save_checkpoint"),
     (b"\x7fELF", "a program or library (ELF)", "give the weights file"),
 )  # fmt: skip
@@ -97,7 +100,9 @@ def _refuse_text(head: bytes, path: Path) -> None:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:200].lower()
     if b"/annex/objects/" in head[:300] and start.startswith((b"/annex", b"..", b".git")):
         raise InputError(f"{path}: a git-annex pointer, not the weights; fetch them with `git annex get`")
-    if start.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<?xml", b"<error")):
+    if start.startswith(
+        (b"<!doctype", b"<html", b"<head", b"<body", b"<meta", b"<script", b"<!--", b"<?xml", b"<error")
+    ):
         kind = "an XML answer of a server" if start.startswith((b"<?xml", b"<error")) else "an HTML page"
         raise InputError(
             f"{path}: {kind}, not weights; the download went wrong (a page about the file, a login, an error): "
@@ -119,7 +124,7 @@ def _refuse_protobuf(head: bytes, path: Path) -> None:
         )
     if head[:3] == b"\x08\x01\x12":
         raise InputError(f"{path}: a TensorFlow SavedModel; {_CONVERT}")
-    if re.match(rb"\x0a[\x03-\x10]\d+\.\d+\.\d+\x12.MindSpore", head, re.DOTALL):
+    if re.match(rb"\x0a[\x03-\x10]\d+(\.\d+)+\x12.MindSpore", head, re.DOTALL):
         raise InputError(
             f"{path}: a MindIR graph, not a checkpoint; give the checkpoint (.ckpt) that it was exported from"
         )
@@ -184,9 +189,10 @@ def file_format(path: Path) -> str:
         return SAFETENSORS
     if path.suffix == ".ckpt":
         return MINDSPORE
+    begins = repr(head[:20].decode("ascii")) if re.match(rb"[\t\r\n -~]+$", head[:20]) else head[:8].hex(" ")
     raise InputError(
         f"{path}: no weights file: its content is none of torch's zip, safetensors or a MindSpore checkpoint (it "
-        f"begins with {head[:8].hex(' ')}); if it was cut off or damaged, download or save it again"
+        f"begins with {begins}); if it was cut off or damaged, download or save it again"
     )
 
 
