@@ -2,10 +2,12 @@
 
 import io
 import json
+import os
 import pickle
 import random
 import struct
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -241,7 +243,6 @@ class Fuzzer:
 
     def kind_pickle_runs_code(self, rng):
         import builtins
-        import os
         import subprocess
 
         marker = str(self.folder / MARKER)
@@ -320,6 +321,65 @@ class Fuzzer:
             tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + integer(0) + sizes
             out += text(name) + tensor + b"\x89ccollections\nOrderedDict\n)RtRs"
         return zip_archive([("a/data.pkl", out + b"."), ("a/data/0", bytes(64)), ("a/version", b"3\n")])
+
+    def kind_objects_among_tensors(self, rng):
+        """One entry of the state dict, or a part of its tensor, is some object."""
+        name = rng.choice(list(self.state))
+        tensor = self.state[name]
+        rebuild = (torch._utils._rebuild_tensor_v2, tensor.untyped_storage(), 0, tensor.shape, tensor.stride(), False)
+        odd = rng.choice(
+            [
+                tensor.numpy(),
+                np.float64(1),
+                {1, 2},
+                torch.float32,
+                Fraction(1, 3),
+                tensor.to_sparse(),
+                tensor.half().cfloat(),
+                torch.empty_like(tensor, device="meta"),
+                Call(dict, tensor),
+                Call(torch.nn.Parameter, np.ones(2)),
+                Call(torch.Size, [-1]),
+                Call(torch._utils._rebuild_tensor_v2),
+                Call(*rebuild, np.float64(1)),
+                Call(*rebuild, {"a": 1}),
+                Call(*rebuild, None, {"neg": True}),
+                Call(*rebuild[:3], np.int64(1), (1,), False, None),
+                Call(torch._tensor._rebuild_from_type_v2, os.system, torch.Tensor, ("true",), None),
+            ]
+        )
+        state = {**self.state, name: odd}
+        whole = rng.choice([state, {"state_dict": state}, {"model": {"module": state}}])
+        buffer = io.BytesIO()
+        torch.save(whole, buffer, pickle_protocol=rng.randrange(2, 6))
+        return rng.choice([".bin", ".pt", ".ckpt", ".pth.tar"]), buffer.getvalue()
+
+    def kind_no_state_dict(self, rng):
+        """Whole checkpoints whose tensors are in a place that must be named, and trees that take long to search."""
+        shared = {"_parameters": self.state, "_modules": {}}
+        bare = torch.nn.Module()
+        bare.__dict__.update(shared)
+        deep: object = self.state
+        for _ in range(300):
+            deep = {"a": deep, "b": deep}
+        whole = rng.choice(
+            [
+                {"net": self.state},
+                {"net": {"inner": self.state}},
+                [self.state],
+                (1, (2, self.state)),
+                bare,
+                {"model": bare, "other": [bare] * 1000},
+                deep,
+                {"x" * 500_000: [dict(self.state) for _ in range(50)]},
+                [[self.state] * 300] * 300,
+                {"a": [{} for _ in range(20_000)]},
+                self.state["text.token_embedding.weight"],
+            ]
+        )
+        buffer = io.BytesIO()
+        torch.save(whole, buffer)
+        return rng.choice([".bin", ".pt", ".ckpt", ".pth.tar"]), buffer.getvalue()
 
     # archives and folders
 
