@@ -1,8 +1,10 @@
 """The names of a file's tensors as the model has them: without what wrappers put before and into them."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 
 from mindone_coca.errors import InputError
@@ -101,11 +103,40 @@ def plain_names(entries: Mapping[str, T], path: Path) -> tuple[dict[str, T], lis
     return result, notes
 
 
+def converter_command(path: Path, options: str) -> str:
+    """The converter's command line for a file, to be copied from a message."""
+    return f"tools/model_conversion/coca_convert.py --source {quote(str(path))} {options}"
+
+
+def _models_within(names: list[str]) -> Counter[str]:
+    """What the names of whole models in a file begin with, and how many names each has; "" for plain names."""
+    found: Counter[str] = Counter()
+    for name in names:
+        words = name.split(".", _MAX_PREFIX + 1)
+        known = (count for count in range(min(len(words), _MAX_PREFIX)) if _is_parameter(".".join(words[count:])))
+        if (count := next(known, None)) is not None:
+            found[".".join(words[:count])] += 1
+    return found
+
+
+def _refuse_mixture(names: list[str], path: Path) -> None:
+    found = _models_within(names)
+    (prefix, count), *others = found.most_common() or [("", 0)]
+    if prefix and count > found[""] and count < len(names):
+        more = "".join(f" or {other!r} ({size})" for other, size in others[:2] if other and size * 2 > count)
+        outside = next(name for name in names if not name.startswith(f"{prefix}."))
+        raise InputError(
+            f"{path}: not all names begin alike: those of a model with {prefix!r} ({count} of {len(names)} entries)"
+            f"{more}, others not (such as {outside[:100]!r}); name what to take to the converter: "
+            f"{converter_command(path, f'--key {quote(prefix)}')}"
+        )
+
+
 def refuse_parts(names: Iterable[str], path: Path) -> None:
     """Name what is only a part of a model for what it is.
 
     Raises:
-        InputError: the names are those of an adapter, or of one tower alone.
+        InputError: the names are those of an adapter, of one tower alone, or of several things at once.
     """
     names = list(names)
     factors = [name for name in names if _ADAPTER.search(name)]
@@ -121,3 +152,4 @@ def refuse_parts(names: Iterable[str], path: Path) -> None:
             f"{path}: holds only the {_TOWERS[tower]} ({len(names)} entries, {tower}.*), and a CoCa model has "
             f"{', '.join(_TOWERS)}; give the checkpoint of the whole model"
         )
+    _refuse_mixture(names, path)

@@ -13,6 +13,7 @@ from mindone_coca.weights.formats.safetensors_file import read_safetensors
 from mindone_coca.weights.formats.torch_file import read_torch
 from mindone_coca.weights.names import HEAD
 from mindone_coca.weights.state_dict import pick_state_dict
+from mindone_coca.weights.tree import below
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".ckpt")
@@ -62,12 +63,23 @@ def _read_file(path: Path, ema: bool, key: str | None) -> Weights:
     kind = file_format(path)
     if kind == TORCH:
         return read_torch(path, partial(pick_state_dict, ema=ema, key=key))
-    if ema or key is not None:
+    if ema:
         raise InputError(
-            f"{path}: {'--ema' if ema else '--key'} is for torch checkpoints, and this is a {kind} file, which holds "
-            "one set of weights; leave it out"
+            f"{path}: --ema is for torch training checkpoints, and this is a {kind} file; leave it out, or take what "
+            "some names begin with by --key"
         )
-    return read_safetensors(path) if kind == SAFETENSORS else read_mindspore(path)
+    found = read_safetensors(path) if kind == SAFETENSORS else read_mindspore(path)
+    return _below(found, key)
+
+
+def _below(found: Weights, key: str | None) -> Weights:
+    """Only the entries whose names begin with the key, if there is one."""
+    if key is not None:
+        found.entries = below(found.entries, key)
+        found.notes.append(f"took {key}")
+        if not found.entries:
+            raise InputError(f"{found.path}: no entry's name begins with {key + '.'!r}; leave --key out, or see --list")
+    return found
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -91,7 +103,7 @@ def _read_shards(index: Path, ema: bool, key: str | None) -> Weights:
     shards = sorted(set(weight_map.values()))
     if len(shards) > _MAX_SHARDS:
         raise InputError(f"{index}: refused: {len(shards)} shards")
-    parts = {shard: _read_file(index.parent / shard, ema, key) for shard in shards}
+    parts = {shard: _read_file(index.parent / shard, ema, None) for shard in shards}
     entries: dict[str, Entry] = {}
     for name, shard in weight_map.items():
         if name not in parts[shard]:
@@ -106,7 +118,7 @@ def _read_shards(index: Path, ema: bool, key: str | None) -> Weights:
     first = parts[shards[0]]
     notes = [f"{len(shards)} shards", *(note for part in parts.values() for note in part.notes)]
     files = [file for part in parts.values() for file in part.files]
-    return Weights(index, first.format, entries, dict(first.metadata), notes, files)
+    return _below(Weights(index, first.format, entries, dict(first.metadata), notes, files), key)
 
 
 def open_weights(path: str | Path, ema: bool = False, head: bool = False, key: str | None = None) -> Weights:
@@ -117,7 +129,8 @@ def open_weights(path: str | Path, ema: bool = False, head: bool = False, key: s
             told by its content under whatever name; a Hugging Face `*.index.json`; or a folder with one of them.
         ema: take a torch training checkpoint's averaged weights instead of the plain ones.
         head: of a model trained for a task, take the head's weights instead of CoCa's.
-        key: where in a torch checkpoint the state dict is, with dots between the keys of nested dicts.
+        key: where in a torch checkpoint the state dict is, with dots between the keys of nested dicts; or in any file
+            what the names of the wanted tensors begin with.
 
     Returns:
         The tensors under the names of the file, without the prefixes of wrappers (`module.`, `network.`

@@ -10,6 +10,7 @@ from shlex import quote
 from typing import Any, NoReturn
 
 from mindone_coca.errors import InputError
+from mindone_coca.weights.entry_names import converter_command
 from mindone_coca.weights.formats.kinds import ZERO_PARTS
 from mindone_coca.weights.formats.torch_objects import GlobalName, TensorRef, Unknown
 from mindone_coca.weights.tree import (
@@ -25,7 +26,6 @@ from mindone_coca.weights.tree import (
 
 _STATE_KEYS = ("state_dict", "model_state_dict", "model", "module")
 _EMA_KEYS = ("state_dict_ema", "ema_state_dict", "model_ema", "ema")
-_CONVERTER = "tools/model_conversion/coca_convert.py"
 _PLAIN = str | bytes | int | float | None | list | tuple | dict
 
 # What is said to do about an object inside the weights, by a word of its description.
@@ -63,10 +63,6 @@ def _is_bare(tree: dict) -> bool:
     return own > 0 and all(count <= own for count in tensors_under(tree).values())
 
 
-def _command(path: Path, option: str) -> str:
-    return f"{_CONVERTER} --source {quote(str(path))} {option}"
-
-
 def _refuse_module(module: Unknown, keys: Iterable[Any], path: Path) -> NoReturn:
     """Raise InputError for a whole model; `keys` lead to it in what the file holds."""
     access = "".join(f"[{repr(key)[:40]}]" for key in keys)
@@ -95,7 +91,7 @@ def _refuse_found(tree: Any, path: Path) -> NoReturn:
     if found:
         raise InputError(
             f"{path}: no state dict under a usual name; tensors are under {_listed(found)}; name the right one to the "
-            f"converter: {_command(path, f'--key {quote(found[0][0])}')}"
+            f"converter: {converter_command(path, f'--key {quote(found[0][0])}')}"
         )
     if isinstance(tree, Unknown):
         raise InputError(f"{path}: holds an object ({tree.what}), not a state dict; {_SAVE}")
@@ -129,7 +125,7 @@ def _pick(tree: Any, path: Path, ema: bool, key: str | None) -> tuple[str, dict,
     if averaged is not None and not _is_bare(items):
         raise InputError(
             f"{path}: has averaged (EMA) weights only; pass --ema to the converter to take them: "
-            f"{_command(path, '--ema')}"
+            f"{converter_command(path, '--ema')}"
         )
     if not _is_bare(items):
         _refuse_found(tree, path)
@@ -138,6 +134,9 @@ def _pick(tree: Any, path: Path, ema: bool, key: str | None) -> tuple[str, dict,
 
 def _pick_at(tree: Any, path: Path, key: str) -> tuple[str, dict, list[str]]:
     value = at_key(tree, key)
+    usual = _under(as_dict(tree) or {}, _STATE_KEYS)
+    if value is None and usual is not None:  # a prefix of names in the state dict that is taken without a key
+        key, value = f"{usual[0]}.{key}", at_key(usual[1], key)
     if not is_state(value):
         inner = _under(as_dict(value) or {}, _STATE_KEYS)
         if inner is None:
@@ -174,7 +173,8 @@ def pick_state_dict(
 
     Bare, under `state_dict` (or `model_state_dict`, `model`, `module`), or with `ema` the averaged weights
     under `state_dict_ema` (or `ema_state_dict`, `model_ema`, `ema`). Without `ema` the plain weights are taken.
-    `key` names another place, with dots between the keys of nested dicts.
+    `key` names another place, with dots between the keys of nested dicts, or what the names of the wanted tensors
+    begin with.
 
     Returns:
         The tensors by name, and notes on what was chosen or left out.

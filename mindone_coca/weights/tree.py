@@ -1,10 +1,12 @@
 """Looking around in the object tree of a torch checkpoint: where its tensors are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain, islice
-from typing import Any
+from typing import Any, TypeVar
 
 from mindone_coca.weights.formats.torch_objects import TensorRef, Unknown
+
+T = TypeVar("T")
 
 _MAX_DEPTH = 4
 _MAX_NODES = 100_000  # containers that are looked into
@@ -92,12 +94,23 @@ def largest_module(tree: Any) -> tuple[tuple, Unknown] | None:
     return max(islice(modules, _MAX_MODULES), key=lambda pair: module_size(pair[1]), default=None)
 
 
+def below(entries: Mapping[Any, T], key: str) -> dict[str, T]:
+    """The entries whose names begin with `key` and a dot, without these."""
+    start = f"{key}."
+    return {
+        name[len(start) :]: item for name, item in entries.items() if isinstance(name, str) and name.startswith(start)
+    }
+
+
 def at_key(tree: Any, key: str) -> Any:
-    """The value under a dotted key, None if there is none. A part may itself have dots, and be a list's index."""
+    """The value under a dotted key, None if there is none.
+
+    A part of the key may itself have dots, and be a list's index. Within a state dict it is what the names begin with.
+    """
     for own, value in _children(tree):
         name = str(own)
         if name == key:
             return value
         if key.startswith(f"{name}.") and (found := at_key(value, key[len(name) + 1 :])) is not None:
             return found
-    return None
+    return below(as_dict(tree) or {}, key) or None if is_state(tree) else None

@@ -34,7 +34,7 @@ def test_a_key_picks_a_state_dict(key, tmp_path):
 
 def test_keys_that_lead_nowhere(tmp_path):
     torch.save({"net": STATE, "whole": {"model": Net()}, "n": 3}, tmp_path / "t.pt")
-    for key in ("nett", "net.visual", "n", "net.", "", "whole.x"):
+    for key in ("nett", "net.vis", "n", "net.", "", "whole.x"):
         with pytest.raises(InputError, match=r"no state dict under the key .*'net' \(3\)"):
             open_weights(tmp_path / "t.pt", key=key)
     with pytest.raises(InputError, match=r"whole pickled model.*\['whole'\]\['model'\]\.state_dict\(\)"):
@@ -42,7 +42,10 @@ def test_keys_that_lead_nowhere(tmp_path):
     with pytest.raises(InputError, match="--key or --ema, not both"):
         open_weights(tmp_path / "t.pt", key="net", ema=True)
     save_file(STATE, tmp_path / "t.safetensors")
-    for options, said in (({"key": "net"}, "--key is for torch"), ({"ema": True}, "--ema is for torch")):
+    for options, said in (
+        ({"key": "net"}, "no entry's name begins with 'net.'"),
+        ({"ema": True}, "--ema is for torch"),
+    ):
         with pytest.raises(InputError, match=said):
             open_weights(tmp_path / "t.safetensors", **options)
 
@@ -101,6 +104,29 @@ def test_a_prefix_on_all_entries_comes_off(prefix, suffix, model, checkpoint, co
     assert written.keys() == plain.keys() and all(torch.equal(written[name], plain[name]) for name in plain)
     if prefix not in ("module.", "_orig_mod."):
         assert "off the names of all entries" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".safetensors", ".ckpt"])
+@pytest.mark.parametrize("other", ["criterion.weight", "teacher.", "loss.logit_scale", "metrics.train.visual"])
+def test_one_of_several_things_in_a_file(other, suffix, model, convert, capsys, tmp_path):
+    """As Lightning saves all modules of a run."""
+    plain = dict(model.state_dict())
+    state = {f"student.coca.{name}": tensor for name, tensor in plain.items()}
+    state |= {f"teacher.{n}": t * 2 for n, t in plain.items()} if other == "teacher." else {other: torch.ones(2)}
+    path = tmp_path / f"lightning{suffix}"
+    if suffix == ".safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "hyper_parameters": {"lr": np.float64(1)}}, path)
+    assert convert("--source", path, "--target", tmp_path / "out") == 2
+    err = capsys.readouterr().err
+    assert f"--source {path} --key student.coca\n" in err and err.count("\n") == 1
+    assert ("'teacher'" in err) == (other == "teacher.")
+    for key in ("student.coca", "student"):
+        target = tmp_path / f"{key}.bin"
+        assert convert("--source", path, "--key", key, "--reverse", "--target", target) == 0
+        written = torch.load(target, weights_only=True)
+        assert all(torch.equal(written[name], tensor) for name, tensor in plain.items())
 
 
 def test_wrappers_within_names_come_off(tmp_path):

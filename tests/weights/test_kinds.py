@@ -74,6 +74,7 @@ def test_shards_are_told_by_content_too(tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text('{"weight_map": {"visual.proj": "a.bin", "text.cls_emb": "b.ckpt"}}')
     assert list(open_weights(tmp_path)) == ["visual.proj", "text.cls_emb"]
+    assert list(open_weights(tmp_path, key="visual")) == ["proj"]
 
 
 @pytest.mark.parametrize("name", ["epoch_3.ckpt", "best.pth.tar", "checkpoint"])

@@ -52,7 +52,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--dtype", choices=WEIGHT_DTYPES, help="cast the weights (default: keep their type)")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights of a training checkpoint")
     parser.add_argument(
-        "--key", help="where in a torch checkpoint the state dict is, if under no usual name (NAME or OUTER.NAME)"
+        "--key",
+        help="where in a torch checkpoint the state dict is, if under no usual name (NAME or OUTER.NAME); or what the "
+        "names to take begin with",
     )
     resize = parser.add_mutually_exclusive_group()
     resize.add_argument(
