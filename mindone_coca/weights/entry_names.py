@@ -127,7 +127,7 @@ def _refuse_mixture(names: list[str], path: Path) -> None:
         outside = next(name for name in names if not name.startswith(f"{prefix}."))
         raise InputError(
             f"{path}: not all names begin alike: those of a model with {prefix!r} ({count} of {len(names)} entries)"
-            f"{more}, others not (such as {outside[:100]!r}); name what to take to the converter: "
+            f"{more}, others not (such as {outside[:100]!r}); convert the right ones: "
             f"{converter_command(path, f'--key {quote(prefix)}')}"
         )
 

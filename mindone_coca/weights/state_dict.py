@@ -90,8 +90,8 @@ def _refuse_found(tree: Any, path: Path) -> NoReturn:
         raise InputError(f"{path}: {ZERO_PARTS}")
     if found:
         raise InputError(
-            f"{path}: no state dict under a usual name; tensors are under {_listed(found)}; name the right one to the "
-            f"converter: {converter_command(path, f'--key {quote(found[0][0])}')}"
+            f"{path}: no state dict under a usual name; tensors are under {_listed(found)}; convert the right one: "
+            f"{converter_command(path, f'--key {quote(found[0][0])}')}"
         )
     if isinstance(tree, Unknown):
         raise InputError(f"{path}: holds an object ({tree.what}), not a state dict; {_SAVE}")
@@ -124,8 +124,7 @@ def _pick(tree: Any, path: Path, ema: bool, key: str | None) -> tuple[str, dict,
         return *plain, [f"took {plain[0]}{beside}"]
     if averaged is not None and not _is_bare(items):
         raise InputError(
-            f"{path}: has averaged (EMA) weights only; pass --ema to the converter to take them: "
-            f"{converter_command(path, '--ema')}"
+            f"{path}: has averaged (EMA) weights only; convert them with --ema: {converter_command(path, '--ema')}"
         )
     if not _is_bare(items):
         _refuse_found(tree, path)

@@ -42,7 +42,7 @@ class _Machine:
         """Count work, so that a small file cannot ask for hours of it."""
         self.work += steps
         if self.work > _MAX_INSTRUCTIONS:
-            raise ValueError("more instructions than a checkpoint needs")
+            raise ValueError("more instructions than a checkpoint needs; save the state_dict() alone")
 
     def pop_to_mark(self) -> list[Any]:
         items = []
