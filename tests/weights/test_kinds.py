@@ -68,6 +68,15 @@ def test_what_mindspore_itself_writes_is_known_under_any_name(tmp_path):
             (tmp_path / "m.pt").unlink()
 
 
+@pytest.mark.parametrize("first", [0x5B, 0x7B, 0x3C])
+def test_no_length_makes_a_mindspore_checkpoint_text(first, tmp_path):
+    """Its first bytes, a line feed and a length, may be those of JSON or of a page."""
+    numbers = np.full(4, 1.1, np.float32).tobytes()  # without zero bytes, which no text has
+    files = [ckpt_value(b"n" * length, [4], b"Float32", numbers) for length in range(1, 100)]
+    (tmp_path / "m.pt").write_bytes(next(data for data in files if data[1] == first))
+    assert open_weights(tmp_path / "m.pt").format == "mindspore"
+
+
 def test_shards_are_told_by_content_too(tmp_path):
     (tmp_path / "a.bin").write_bytes(save({"visual.proj": STATE["visual.proj"]}))
     (tmp_path / "b.ckpt").write_bytes(torch_bytes({"text.cls_emb": STATE["text.cls_emb"]}))
@@ -144,6 +153,7 @@ OTHERS = {
     "annex pointer": (lambda: b"/annex/objects/SHA256E-s10--abc.bin\n", ["git-annex", "git annex get"]),
     "HTML": (lambda: b"<!DOCTYPE html>\n<html><body>Sign in</body></html>", ["HTML page", "/resolve/"]),
     "HTML with a BOM": (lambda: b"\xef\xbb\xbf\r\n  <HTML lang=en>", ["HTML page", "download"]),
+    "HTML after blank lines": (lambda: b"\n\n\n<html><body>" + b"a" * 99, ["HTML page", "download"]),
     "HTML fragment": (lambda: b"<head><title>Google Drive - Virus scan warning</title>", ["HTML page", "download"]),
     "XML of a store": (lambda: b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', ["XML", "download"]),
     "JSON": (lambda: b'{"error": "Repository not found"}', ["JSON", "weights file"]),

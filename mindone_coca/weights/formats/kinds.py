@@ -163,10 +163,14 @@ def _is_safetensors(file: MappedFile, head: bytes) -> bool:
     return len(head) > 8 and head[8:9] == b"{" and length <= min(file.size - 8, _MAX_SAFETENSORS_HEADER)
 
 
-def _is_mindspore(head: bytes) -> bool:
-    """Whether the first field is a message that begins with a name: 0A length 0A length text."""
-    match = re.match(rb"\x0a[\x80-\xff]{0,9}[\x00-\x7f]\x0a(?:[\x80-\xff][\x01-\x07]|[\x01-\x7f])[!-~]", head)
-    return match is not None
+def _varint(data: bytes) -> int:
+    return sum((byte & 0x7F) << (7 * place) for place, byte in enumerate(data))
+
+
+def _is_mindspore(file: MappedFile, head: bytes) -> bool:
+    """Whether the first field is a message that begins with a name which fits into it: 0A length 0A length text."""
+    match = re.match(rb"\x0a([\x80-\xff]{0,9}[\x00-\x7f])\x0a([\x80-\xff]?[\x01-\x7f])[^\x00-\x20\x7f]", head)
+    return match is not None and _varint(match[2]) < _varint(match[1]) <= file.size
 
 
 def file_format(path: Path) -> str:
@@ -181,9 +185,9 @@ def file_format(path: Path) -> str:
         return _zip_kind(path)
     if _is_safetensors(file, head):
         return SAFETENSORS
-    _refuse_named(file, head.ljust(2, b"\0"))
-    if _is_mindspore(head):
+    if _is_mindspore(file, head):
         return MINDSPORE
+    _refuse_named(file, head.ljust(2, b"\0"))
     # Nothing known: a damaged file of a format whose reader can tell what is wrong, by the suffix at last.
     if path.suffix == ".safetensors":
         return SAFETENSORS
