@@ -117,6 +117,9 @@ def _pick(tree: Any, path: Path, ema: bool, key: str | None) -> tuple[str, dict,
     averaged, plain = _under(items, _EMA_KEYS), _under(items, _STATE_KEYS)
     if ema:
         if averaged is None:
+            for key in _EMA_KEYS:
+                if isinstance(value := items.get(key), Unknown) and value.is_module:
+                    _refuse_module(value, [key], path)
             raise InputError(f"{path}: has no averaged (EMA) weights; convert without --ema")
         return *averaged, [f"took {averaged[0]}"]
     if plain is not None:
@@ -196,6 +199,6 @@ def pick_state_dict(
     if _is_zero3(tree, tensors, path):
         raise InputError(f"{path}: {ZERO_PARTS}")
     if others:
-        shown = ", ".join(str(name)[:40] if isinstance(name, str | int) else "..." for name in others[:3])
+        shown = ", ".join(name[:40] if isinstance(name, str) and name.isprintable() else "..." for name in others[:3])
         notes.append(f"{len(others)} entries that are no tensors left out ({shown})")
     return tensors, notes

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import save
 
+from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model
 from mindone_coca.weights.source import open_weights
 from tests.models import CONFIGS
@@ -220,6 +221,13 @@ OTHERS = {
     "in a list": (lambda: torch_bytes([1, STATE]), ["'1' (3)", "--key 1"]),
     "beside a tensor": (lambda: torch_bytes({"net": STATE, "rng": torch.ones(3)}), ["'net' (3)", "--key net"]),
 }
+
+
+def test_an_averaged_model_that_is_whole_is_named(tmp_path):
+    torch.save({"model": STATE, "ema": Net()}, tmp_path / "t.pt")
+    assert list(open_weights(tmp_path / "t.pt")) == list(STATE)
+    with pytest.raises(InputError, match=r"whole pickled model under \['ema'\]"):
+        open_weights(tmp_path / "t.pt", ema=True)
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".ckpt", ".safetensors", ""])

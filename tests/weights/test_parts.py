@@ -12,6 +12,7 @@ from tests.reference import torch
 from tests.weights.common import STATE, message_of
 
 
+@pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 def test_distributed_checkpoint_folders(tmp_path):
     dcp.save({"model": dict(STATE)}, checkpoint_id=tmp_path / "dcp", no_dist=True)
     fix = f"format_utils dcp_to_torch {tmp_path / 'dcp'} coca.pt"

@@ -88,7 +88,7 @@ def storage(value: Any) -> StorageRef | Unknown:
     kind, dtype, key, _location, size = value
     if kind != "storage" or not isinstance(key, str) or type(size) is not int or not 0 <= size < _MAX_SIZE:
         return Unknown("a malformed tensor storage")
-    name = dtype.name.split(" ")[-1] if isinstance(dtype, GlobalName) else str(dtype)[:60]
+    name = dtype.name.split(" ")[-1][:60] if isinstance(dtype, GlobalName) else "unknown"
     return StorageRef(FROM_TORCH[name].name if name in FROM_TORCH else name, key, size)
 
 
@@ -142,7 +142,7 @@ def _tensor_v3(
     data: Any, offset: Any, shape: Any, strides: Any, grad: Any, hooks: Any, dtype: Any, *flags: Any
 ) -> TensorRef | Unknown:
     """The form for a storage that does not know its type: the tensor tells it, and the storage counts bytes."""
-    name = dtype.name.removeprefix("torch ") if isinstance(dtype, GlobalName) else str(dtype)[:60]
+    name = dtype.name.removeprefix("torch ")[:60] if isinstance(dtype, GlobalName) else "unknown"
     if name not in DTYPES:
         return Unknown(f"a tensor of type {name!r}", is_tensor=True)
     if isinstance(data, StorageRef) and data.dtype == _UNTYPED:
