@@ -28,28 +28,32 @@ class PickleFuzzer:
         marker = str(self.folder / MARKER)
         touch = f"touch {marker}".encode()
         script = f"open({marker!r}, 'w').close()"
-        evil = rng.choice([
-            Call(os.system, f"touch {marker}"),
-            Call(builtins.eval, script),
-            Call(builtins.exec, script),
-            Call(subprocess.check_call, ["touch", marker]),
-            Call(open, marker, "w"),
-            Call(torch.load, marker),
-            Call(getattr, "os", "system"),
-            Call(np.save, marker, np.zeros(1)),
-        ])  # fmt: skip
+        evil = rng.choice(
+            [
+                Call(os.system, f"touch {marker}"),
+                Call(builtins.eval, script),
+                Call(builtins.exec, script),
+                Call(subprocess.check_call, ["touch", marker]),
+                Call(open, marker, "w"),
+                Call(torch.load, marker),
+                Call(getattr, "os", "system"),
+                Call(np.save, marker, np.zeros(1)),
+            ]
+        )
         tree = rng.choice([evil, [evil], {"state_dict": {"a": evil}}, {"epoch": evil}, (1, (2, evil))])
-        pickled = rng.choice([
-            pickle.dumps(tree, protocol=rng.randrange(6)),
-            f"cos\nsystem\n(S'touch {marker}'\ntR.".encode(),
-            f"(S'touch {marker}'\nios\nsystem\n.".encode(),
-            f"(cos\nsystem\nS'touch {marker}'\no.".encode(),
-            b"\x80\x02cbuiltins\nexec\n" + b"X" + struct.pack("<I", len(script)) + script.encode() + b"\x85R.",
-            b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c" + bytes([len(touch)]) + touch + b"\x85R.",
-            b"\x80\x02ctorch\nFloatStorage\n)\x81.",
-            b"\x80\x02\x82\x01.",
-            b"\x80\x02ccollections\nOrderedDict\n)R}X\x07\x00\x00\x00__class\x8c\x01as\x62" + b"Q.",
-        ])  # fmt: skip
+        pickled = rng.choice(
+            [
+                pickle.dumps(tree, protocol=rng.randrange(6)),
+                f"cos\nsystem\n(S'touch {marker}'\ntR.".encode(),
+                f"(S'touch {marker}'\nios\nsystem\n.".encode(),
+                f"(cos\nsystem\nS'touch {marker}'\no.".encode(),
+                b"\x80\x02cbuiltins\nexec\n" + b"X" + struct.pack("<I", len(script)) + script.encode() + b"\x85R.",
+                b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c" + bytes([len(touch)]) + touch + b"\x85R.",
+                b"\x80\x02ctorch\nFloatStorage\n)\x81.",
+                b"\x80\x02\x82\x01.",
+                b"\x80\x02ccollections\nOrderedDict\n)R}X\x07\x00\x00\x00__class\x8c\x01as\x62" + b"Q.",
+            ]
+        )
         return rng.choice([(".bin", torch_archive(pickled)), (".pt", pickled), (".pth", torch_archive(pickled))])
 
     def kind_pickle_bomb(self, rng):
@@ -66,8 +70,15 @@ class PickleFuzzer:
             b"\x80\x02X" + struct.pack("<I", 2**32 - 1) + b"x.",
             b"I" + b"9" * 100_000 + b"\n.",
             b"\x80\x02\x8b" + struct.pack("<I", 2**31 - 1) + b"x.",
-            b"\x80\x02.", b"", b"t.", b"h\x05.", b"e.", b"\x80\x02}b.", b"\x80\x02K\x01Q.", b"\x80\x02NR.",
-        ]  # fmt: skip
+            b"\x80\x02.",
+            b"",
+            b"t.",
+            b"h\x05.",
+            b"e.",
+            b"\x80\x02}b.",
+            b"\x80\x02K\x01Q.",
+            b"\x80\x02NR.",
+        ]
         return ".bin", torch_archive(rng.choice(bombs))
 
     def kind_repeated_views(self, rng):
@@ -79,10 +90,19 @@ class PickleFuzzer:
 
     def kind_views_outside(self, rng):
         views = dict.fromkeys(self.state, (16, (16,), (1,)))
-        views[rng.choice(list(views))] = rng.choice([
-            (16, (4,), (2**40,)), (16, (5,), (4,)), (17, (4,), (1,)), (2**40, (4,), (1,)), (16, (-4,), (1,)),
-            (16, (4, 4), (1,)), (16, (4,), (-1,)), (16, (2**62, 4), (1, 1)), (16, (2, 8), (9, 1)),
-        ])  # fmt: skip
+        views[rng.choice(list(views))] = rng.choice(
+            [
+                (16, (4,), (2**40,)),
+                (16, (5,), (4,)),
+                (17, (4,), (1,)),
+                (2**40, (4,), (1,)),
+                (16, (-4,), (1,)),
+                (16, (4, 4), (1,)),
+                (16, (4,), (-1,)),
+                (16, (2**62, 4), (1, 1)),
+                (16, (2, 8), (9, 1)),
+            ]
+        )
         return ".bin", self._pickled_views(views)
 
     def _pickled_views(self, views: dict) -> bytes:

@@ -40,10 +40,13 @@ _MAGIC = (
     (b"\x93NUMPY", "a NumPy array (.npy)", _FROM_NUMPY),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras and TensorFlow write", _CONVERT),
     (b"GGUF", "a GGUF file, whose weights are mostly quantized", "give the checkpoint that it was made from"),
-    (b"\xd8\x5e\x3a\x7f", "an encrypted file of MindSpore", "decrypt it with mindspore.load_checkpoint(FILE, "
-     "dec_key=KEY) and save it with mindspore.save_checkpoint"),
+    (
+        b"\xd8\x5e\x3a\x7f",
+        "an encrypted file of MindSpore",
+        "decrypt it with mindspore.load_checkpoint(FILE, dec_key=KEY) and save it with mindspore.save_checkpoint",
+    ),
     (b"\x7fELF", "a program or library (ELF)", "give the weights file"),
-)  # fmt: skip
+)
 
 
 def _zip_kind(path: Path) -> str:
