@@ -51,6 +51,11 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--config", help="model config to check against (default: beside the source, else inferred)")
     parser.add_argument("--dtype", choices=WEIGHT_DTYPES, help="cast the weights (default: keep their type)")
     parser.add_argument("--ema", action="store_true", help="take the averaged weights of a training checkpoint")
+    parser.add_argument(
+        "--key",
+        help="where in a torch checkpoint the state dict is, if under no usual name (NAME or OUTER.NAME); or what the "
+        "names to take begin with",
+    )
     resize = parser.add_mutually_exclusive_group()
     resize.add_argument(
         "--image_size", type=size, help="resize position embeddings for images of N or HEIGHTxWIDTH pixels"
@@ -70,8 +75,8 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--list", action="store_true", help="print names, shapes and types of the source and exit")
 
 
-def list_entries(source: Path, ema: bool) -> None:
-    weights = open_weights(source, ema=ema)
+def list_entries(source: Path, ema: bool, key: str | None) -> None:
+    weights = open_weights(source, ema=ema, key=key)
     for name, entry in weights.items():
         print(f"{name}\t{'x'.join(map(str, entry.shape)) or 'scalar'}\t{entry.dtype}")
     print_notes(weights.notes)
@@ -116,7 +121,7 @@ def convert(arguments: argparse.Namespace) -> None:
 def run(parser: Parser, arguments: argparse.Namespace) -> int:
     try:
         if arguments.list:
-            list_entries(arguments.source, arguments.ema)
+            list_entries(arguments.source, arguments.ema, arguments.key)
         else:
             convert(arguments)
     except BrokenPipeError:  # e.g. `--list | head` has seen enough

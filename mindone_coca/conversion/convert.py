@@ -16,6 +16,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 from mindone_coca.model.families import family_of, load_model_config
 from mindone_coca.model.family import Family, FamilyConfig
+from mindone_coca.weights.entry_names import refuse_parts
 from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.formats.entry import Entry, Weights
 from mindone_coca.weights.infer import config_beside, infer_config
@@ -40,6 +41,7 @@ class Options:
     dtype: str | None = None
     reverse: bool = False
     ema: bool = False
+    key: str | None = None
     image_size: tuple[int, int] | None = None
     patch_grid: tuple[int, int] | None = None
     allow_nan: bool = False
@@ -187,8 +189,9 @@ def plan_conversion(options: Options) -> Plan:
     Raises:
         InputError: one line naming what is wrong and the mend.
     """
-    source = open_weights(options.source, ema=options.ema)
+    source = open_weights(options.source, ema=options.ema, key=options.key)
     path = source.path
+    refuse_parts(source, path)
     family, ours = recognise(source, str(path))
     if ours:
         entries = {family.to_original(name) or name: entry for name, entry in source.items()}

@@ -9,6 +9,7 @@ from mindspore import Parameter, Tensor
 from mindone_coca.errors import InputError
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import family_named
+from mindone_coca.weights.entry_names import refuse_parts
 from mindone_coca.weights.formats.dtypes import DTYPES, WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.formats.entry import Entry, Weights
 from mindone_coca.weights.names import recognise
@@ -65,6 +66,7 @@ def load_weights(model: ImageTextModel, path: str | Path, check_finite: bool = F
             names the first parameter with NaN or infinite values.
     """
     weights = open_weights(path)
+    refuse_parts(weights, weights.path)
     family, ours = recognise(weights, str(weights.path))
     if not ours:
         plain = without_derived(weights.entries, family, weights.path)

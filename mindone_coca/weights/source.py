@@ -5,12 +5,15 @@ from functools import partial
 from pathlib import Path
 
 from mindone_coca.errors import InputError
+from mindone_coca.weights.entry_names import plain_names
 from mindone_coca.weights.formats.entry import Entry, MappedFile, Weights
+from mindone_coca.weights.formats.kinds import SAFETENSORS, TORCH, file_format, refuse_folder
 from mindone_coca.weights.formats.mindspore_file import read_mindspore
 from mindone_coca.weights.formats.safetensors_file import read_safetensors
 from mindone_coca.weights.formats.torch_file import read_torch
 from mindone_coca.weights.names import HEAD
-from mindone_coca.weights.state_dict import pick_state_dict, plain_names
+from mindone_coca.weights.state_dict import pick_state_dict
+from mindone_coca.weights.tree import below
 
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 SUFFIXES = (*TORCH_SUFFIXES, ".safetensors", ".ckpt")
@@ -35,12 +38,13 @@ def weights_in_folder(folder: Path) -> Path:
     """The weights file (or shard index) of a folder.
 
     Raises:
-        InputError: there is none, or there are several and none has a usual name.
+        InputError: there is none; there are several and none has a usual name; or one checkpoint in pieces.
     """
     try:
         files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from error
+    refuse_folder(folder)
     names = [path.name for path in files]
     for name in _PREFERRED:
         if name in names:
@@ -55,16 +59,27 @@ def weights_in_folder(folder: Path) -> Path:
     raise InputError(f"{folder}: {len(candidates)} weights files in this folder ({shown}); name one of them")
 
 
-def _read_file(path: Path, ema: bool) -> Weights:
-    if path.suffix in TORCH_SUFFIXES:
-        return read_torch(path, partial(pick_state_dict, ema=ema))
+def _read_file(path: Path, ema: bool, key: str | None) -> Weights:
+    kind = file_format(path)
+    if kind == TORCH:
+        return read_torch(path, partial(pick_state_dict, ema=ema, key=key))
     if ema:
-        raise InputError(f"{path}: --ema is for torch training checkpoints ({', '.join(TORCH_SUFFIXES)})")
-    if path.suffix == ".safetensors":
-        return read_safetensors(path)
-    if path.suffix == ".ckpt":
-        return read_mindspore(path)
-    raise InputError(f"{path}: unknown kind of weights file; supported are {', '.join(SUFFIXES)}, *{INDEX_SUFFIX}")
+        raise InputError(
+            f"{path}: --ema is for torch training checkpoints, and this is a {kind} file; leave it out, or take what "
+            "some names begin with by --key"
+        )
+    found = read_safetensors(path) if kind == SAFETENSORS else read_mindspore(path)
+    return _below(found, key)
+
+
+def _below(found: Weights, key: str | None) -> Weights:
+    """Only the entries whose names begin with the key, if there is one."""
+    if key is not None:
+        found.entries = below(found.entries, key)
+        found.notes.append(f"took {key}")
+        if not found.entries:
+            raise InputError(f"{found.path}: no entry's name begins with {key + '.'!r}; leave --key out, or see --list")
+    return found
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -83,12 +98,12 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _read_shards(index: Path, ema: bool) -> Weights:
+def _read_shards(index: Path, ema: bool, key: str | None) -> Weights:
     weight_map = _weight_map(index)
     shards = sorted(set(weight_map.values()))
     if len(shards) > _MAX_SHARDS:
         raise InputError(f"{index}: refused: {len(shards)} shards")
-    parts = {shard: _read_file(index.parent / shard, ema) for shard in shards}
+    parts = {shard: _read_file(index.parent / shard, ema, None) for shard in shards}
     entries: dict[str, Entry] = {}
     for name, shard in weight_map.items():
         if name not in parts[shard]:
@@ -103,21 +118,23 @@ def _read_shards(index: Path, ema: bool) -> Weights:
     first = parts[shards[0]]
     notes = [f"{len(shards)} shards", *(note for part in parts.values() for note in part.notes)]
     files = [file for part in parts.values() for file in part.files]
-    return Weights(index, first.format, entries, dict(first.metadata), notes, files)
+    return _below(Weights(index, first.format, entries, dict(first.metadata), notes, files), key)
 
 
-def open_weights(path: str | Path, ema: bool = False, head: bool = False) -> Weights:
+def open_weights(path: str | Path, ema: bool = False, head: bool = False, key: str | None = None) -> Weights:
     """Open weights without reading any tensor: names, shapes, types, and how to read each.
 
     Args:
-        path: .bin, .pt or .pth (torch 1.6 or later: a bare state dict or a training checkpoint),
-            .safetensors, MindSpore's .ckpt, a Hugging Face `*.index.json`, or a folder with one of them.
+        path: a file of torch 1.6 or later (a bare state dict or a training checkpoint), safetensors or MindSpore,
+            told by its content under whatever name; a Hugging Face `*.index.json`; or a folder with one of them.
         ema: take a torch training checkpoint's averaged weights instead of the plain ones.
         head: of a model trained for a task, take the head's weights instead of CoCa's.
+        key: where in a torch checkpoint the state dict is, with dots between the keys of nested dicts; or in any file
+            what the names of the wanted tensors begin with.
 
     Returns:
-        The tensors under the names of the file, without the prefixes of wrappers (`module.`, `_orig_mod.`)
-        and without known extra entries; `notes` says what was left out.
+        The tensors under the names of the file, without the prefixes of wrappers (`module.`, `network.`
+        or any word that all begin with) and without known extra entries; `notes` says what was left out.
 
     Raises:
         InputError: the path is missing, damaged, hostile or of an unknown kind, in one line.
@@ -127,7 +144,8 @@ def open_weights(path: str | Path, ema: bool = False, head: bool = False) -> Wei
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
         path = weights_in_folder(path)
-    found = _read_shards(path, ema) if path.name.endswith(INDEX_SUFFIX) else _read_file(path, ema)
+    read = _read_shards if path.name.endswith(INDEX_SUFFIX) else _read_file
+    found = read(path, ema, key)
     found.entries, notes = plain_names(found.entries, path)
     found.notes += notes
     of_head = {name: entry for name, entry in found.entries.items() if name.startswith(HEAD)}

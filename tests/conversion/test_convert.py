@@ -291,13 +291,13 @@ def test_verify_compares_every_tensor(options, checkpoint, convert, capsys, tmp_
 def test_verify_sees_a_changed_result(checkpoint, convert, capsys, tmp_path, monkeypatch):
     import mindone_coca.conversion.verify as verify
 
-    def damaged(model, path):
-        verify_load(model, path)
-        model.visual.proj.asnumpy()
+    def damaged(*arguments):
+        model = create_model(*arguments)
         model.visual.proj.set_data(model.visual.proj + 1e-6)
+        return model
 
-    verify_load = verify.load_weights
-    monkeypatch.setattr(verify, "load_weights", damaged)
+    create_model = verify.create_model
+    monkeypatch.setattr(verify, "create_model", damaged)
     code = convert("--source", checkpoint, "--target", tmp_path / "out", "--verify")
     assert code == 2
     assert "1 tensors differ" in capsys.readouterr().err

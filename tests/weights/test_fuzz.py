@@ -13,7 +13,8 @@ import pytest
 
 from tests.models import make_config
 from tests.reference import random_reference, torch
-from tests.weights.fuzzer import MARKER, Fuzzer
+from tests.weights.fuzzer import Fuzzer
+from tests.weights.fuzzer_pickles import MARKER
 
 SECONDS = 10  # for one file
 MEMORY = 512 << 20  # bytes of address space beyond what the process has when the test begins

@@ -1,4 +1,4 @@
-"""torch's zip checkpoints (.bin, .pt, .pth; torch 1.6 and later), read and written without torch.
+"""torch's zip checkpoints (torch 1.6 and later, mostly .bin, .pt or .pth), read and written without torch.
 
 The archive holds one pickle, `<top>/data.pkl`, and each tensor's bytes, uncompressed, in `<top>/data/<key>`.
 """
@@ -18,9 +18,10 @@ import numpy as np
 from mindone_coca.errors import InputError
 from mindone_coca.weights.formats.dtypes import DTYPES
 from mindone_coca.weights.formats.entry import Entry, MappedFile, Weights
-from mindone_coca.weights.formats.pickle_reader import TensorRef, read_pickle
+from mindone_coca.weights.formats.pickle_reader import read_pickle
+from mindone_coca.weights.formats.torch_objects import TensorRef
 
-_MAX_PICKLE = 64 << 20
+_MAX_PICKLE = 256 << 20  # a training checkpoint may pickle arrays beside its tensors
 _MAX_RECORDS = 100_000
 _ALIGNMENT = 64  # as torch itself aligns records
 
@@ -45,18 +46,11 @@ class TorchArchive:
     def __init__(self, path: Path):
         self.path = path
         self.file = MappedFile(path)
-        if self.file.bytes(0, 4) != b"PK\x03\x04":
-            raise InputError(
-                f"{path}: not a torch checkpoint of torch 1.6 or later (a zip file); "
-                "re-save an older one with a current torch: torch.save(torch.load(FILE, weights_only=True), FILE)"
-            )
         self.records = self._records()
         pickles = [name for name in self.records if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise InputError(f"{path}: a zip file, but not one that torch.save wrote (no single data.pkl)")
         self.top = pickles[0].split("/")[0]
-        if any(name.startswith(f"{self.top}/code/") for name in self.records):
-            raise InputError(f"{path}: a TorchScript program, not a checkpoint; save its state_dict() instead")
         order = self.records.get(f"{self.top}/byteorder")
         if order is not None and self._bytes(order) != b"little":
             raise InputError(f"{path}: a big-endian checkpoint is not supported; re-save it on a little-endian machine")
@@ -75,7 +69,10 @@ class TorchArchive:
                 raise InputError(f"{self.path}: refused: {len(members)} members in one archive")
             for member in members:
                 if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 0x1:
-                    raise InputError(f"{self.path}: refused: {member.filename[:100]!r} is compressed or encrypted")
+                    raise InputError(
+                        f"{self.path}: refused: {member.filename[:100]!r} is compressed or encrypted; "
+                        "give the file as torch.save wrote it"
+                    )
                 if member.filename in records:
                     raise InputError(f"{self.path}: damaged: {member.filename[:100]!r} occurs twice")
                 records[member.filename] = self._record(member)
