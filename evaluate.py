@@ -59,7 +59,7 @@ def add_common_options(parser: Parser, text_key: str, meaning: str) -> None:
     add("--image_root", help="where relative paths in a list start (default: the list's folder)")
     add("--image_key", help="column with the image's or video's path (default filepath)")
     add(f"--{text_key}", help=meaning)
-    add("--separator", help="between the columns of a table (default: a tab if the head has one, else a comma)")
+    add("--separator", help="between the columns of a table (default: by the header line)")
     add("--frame_type", default="middle", choices=("middle", "multi_frames"), help="what stands for a video")
     add("--num_frames", type=int, default=16, help="frames that multi_frames takes, first to last (default 16)")
     add("--fusion", default="mean", choices=("mean", "pool"), help="how multi_frames become one (default mean)")
@@ -166,7 +166,7 @@ def captioned_samples(arguments: argparse.Namespace) -> "Samples":
     from mindone_coca.data.sources import open_unlabelled
     from mindone_coca.evaluation.samples import Samples
 
-    return Samples(open_unlabelled(source_config(arguments), DataConfig(train=None)))
+    return Samples(open_unlabelled(source_config(arguments), DataConfig(train=None, max_bad_share=0.0)))
 
 
 def load_model(

@@ -28,12 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("target", type=Path, help="such as train.mindrecord; with --shards train.mindrecord0 and so on")
     parser.add_argument("--shards", type=int, default=1, help="number of files (default 1)")
     parser.add_argument(
-        "--format", help="csv, tsv, jsonl, coco, webdataset, mindrecord or folder; default: by the name"
+        "--format", help="csv, tsv, jsonl, json, coco, webdataset, mindrecord or folder; default: by the name"
     )
     parser.add_argument("--image_root", help="where relative paths in a list start; default: the folder of the list")
     parser.add_argument("--image_key", help="column of the image (default filepath)")
     parser.add_argument("--caption_key", help="column of the caption or label (default title)")
-    parser.add_argument("--separator", help="character between columns; default: tab if the header has one, else comma")
+    parser.add_argument("--separator", help="character between columns; default: by the header line")
     options = vars(parser.parse_args(arguments))
     path, target, shards = options.pop("source"), options.pop("target"), options.pop("shards")
     settings = {"path": path, **{key: value for key, value in options.items() if value is not None}}

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mindone_coca.data.labels import ClassFolders, read_label_names
-from mindone_coca.data.lists import file_sample, jsonl_rows, require_files, table_rows
+from mindone_coca.account import Account
+from mindone_coca.data.folders import ClassFolders
+from mindone_coca.data.json_lists import jsonl_rows
+from mindone_coca.data.labels import known_label, read_label_names
+from mindone_coca.data.lists import file_sample, require_files
 from mindone_coca.data.samples import PackedRows, Sample, existing_file, existing_folder
 from mindone_coca.data.settings import DataConfig, SourceConfig
 from mindone_coca.data.sources import refuse_settings, source_format
+from mindone_coca.data.tables import ListRow, table_rows
+from mindone_coca.data.text import as_text
 from mindone_coca.errors import InputError
 
 SENTENCES = {"vqa": "question", "entailment": "sentence", "nlvr2": "sentence"}  # the columns where there is text
@@ -31,15 +36,17 @@ class TaskSample:
 class TaskRows:
     """The samples of one list or folder, as rows in one block of memory."""
 
-    def __init__(self, rows: Iterable[PackedRow], root: Path, list_file: Path):
-        self.list_file, self._root = list_file, root
+    def __init__(self, rows: Iterable[PackedRow], root: Path, list_file: Path, account: Account):
+        self.list_file, self._root, self.account = list_file, root, account
         self.label_counts: Counter[str] = Counter()  # how often each label occurs
         self._rows = PackedRows(self._counted(rows))
-        require_files((paths[0] for paths, *_ in self._rows.head(10)), root, list_file)
+        if len(self) or not account.refused:  # else the account says why there are no rows
+            require_files((paths[0] for paths, *_ in self._rows.head(10)), root, list_file)
 
     def _counted(self, rows: Iterable[PackedRow]) -> Iterator[PackedRow]:
         for row in rows:
             self.label_counts[row[2]] += 1
+            self.account.read += 1
             yield row
 
     def __len__(self) -> int:
@@ -73,6 +80,12 @@ class _Columns:
 
 def open_task_rows(config: SourceConfig, data: DataConfig, task: str, where: str) -> TaskRows:
     """Open one source of a task; `where` names its setting. Raises InputError naming file or setting, and the mend."""
+    rows = _open_rows(config, data, task, where)
+    rows.account.report(data.max_bad_share)
+    return rows
+
+
+def _open_rows(config: SourceConfig, data: DataConfig, task: str, where: str) -> TaskRows:
     kind = source_format(config)
     folders = task in ("classification", "video_classification")
     if kind not in ("csv", "tsv", "jsonl") and not (kind == "folder" and folders):
@@ -82,7 +95,9 @@ def open_task_rows(config: SourceConfig, data: DataConfig, task: str, where: str
     names = read_label_names(config.label_names) if config.label_names else {}
     if kind == "folder":
         root = existing_folder(config.path)
-        return TaskRows(_folder_rows(ClassFolders(root), names), root, root)
+        folders = ClassFolders(root)
+        folders.account.read = 0  # the rows are counted as they are packed
+        return TaskRows(_folder_rows(folders, names), root, root, folders.account)
     path = existing_file(config.path)
     root = Path(config.image_root).expanduser() if config.image_root else path.parent
     columns = _Columns.of(task, config, data)
@@ -90,8 +105,12 @@ def open_task_rows(config: SourceConfig, data: DataConfig, task: str, where: str
     several = kind == "jsonl" and task == "vqa" and not config.label_key  # then `answers` may stand for `answer`
     if not several:
         needed |= dict([columns.label])
-    rows = jsonl_rows(path, needed) if kind == "jsonl" else table_rows(path, needed, config.separator or data.separator)
-    return TaskRows((_packed(*row, columns, names, several) for row in rows), root, path)
+    account = Account(path)
+    if kind == "jsonl":
+        rows = jsonl_rows(path, needed, account)
+    else:
+        rows = table_rows(path, needed, config.separator or data.separator, account)
+    return TaskRows(_all_packed(rows, columns, names, several, account), root, path, account)
 
 
 def _known_settings(kind: str, task: str) -> set[str]:
@@ -112,6 +131,18 @@ def _folder_rows(folders: ClassFolders, names: Mapping[str, str]) -> Iterator[Pa
         yield [str(sample.content)], "", label, [label]
 
 
+def _all_packed(
+    rows: Iterable[ListRow], columns: _Columns, names: Mapping[str, str], several: bool, account: Account
+) -> Iterator[PackedRow]:
+    for where, row in rows:
+        try:
+            packed = _packed(where, row, columns, names, several)
+        except InputError as error:
+            account.refuse(str(error))
+        else:
+            yield packed
+
+
 def _packed(where: str, row: dict[str, Any], columns: _Columns, names: Mapping[str, str], several: bool) -> PackedRow:
     """A list's row as TaskRows keeps it."""
     paths = [_text(row, column, where) for column in columns.pictures]
@@ -127,12 +158,15 @@ def _packed(where: str, row: dict[str, Any], columns: _Columns, names: Mapping[s
         raise InputError(f"{where} has neither answer nor answers, of which task vqa needs one")
     else:
         answers = [_text(row, column, where)]
-    answers = [names.get(answer, answer) for answer in answers]
+    answers = [names.get(answer, answer) for answer in (known_label(answer, names) for answer in answers)]
     return paths, sentence, answers[0], answers
 
 
 def _text(row: dict[str, Any], column: str, where: str) -> str:
-    text = "" if row[column] is None else str(row[column]).strip()
+    try:
+        text = as_text(row[column])
+    except ValueError as error:
+        raise InputError(f"{where}: {column}: {error}") from error
     if not text:
         raise InputError(f"{where} has no {column}")
     return text
