@@ -55,7 +55,7 @@ class Account:
             self.reasons.append(reason)
 
     def pass_over(self, what: str, count: int = 1) -> None:
-        """Count files that are not meant to be read; `what` they are, in the plural."""
+        """Count files that are not meant to be read: `what` they are, as "hidden" or a suffix."""
         self.passed_over[what] += count
 
     def pass_over_file(self, name: str) -> None:

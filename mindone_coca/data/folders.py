@@ -21,7 +21,7 @@ class ClassFolders:
         self._files = PackedRows(self._find(classes))
         beside = sum(is_media(entry.name) for entry in entries if not entry.is_dir())
         if beside:
-            self.account.pass_over("pictures in no class's folder", beside)
+            self.account.pass_over("in no class's folder", beside)
         if not len(self._files):
             raise InputError(
                 f"{root}: no images in folders in it; the layout is {root.name}/CLASS/IMAGE.jpg, or with a caption "

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mindone_coca.account import Account, some_of
+from mindone_coca.account import Account, some, some_of
 from mindone_coca.data.samples import require_key
 from mindone_coca.data.tables import ListRow
 from mindone_coca.data.text import as_captions, as_path, open_text, parse_json
@@ -89,12 +89,12 @@ def coco_rows(path: Path, account: Account) -> list[CocoRow]:
     for number, image in enumerate(content["images"]):
         where = f"{path}: images[{number}]"
         try:
-            name, image_id = as_path(image["file_name"]), image["id"]
+            name, image_id = as_path(_field(image, "file_name")), _field(image, "id")
             key = _id(image_id)
             if not name:
-                raise ValueError("file_name is empty")
-        except (KeyError, TypeError, ValueError) as error:
-            account.refuse(f"{where} is no image with id and file_name ({type(error).__name__}: {error})")
+                raise ValueError("its file_name is empty")
+        except ValueError as error:
+            account.refuse(f"{where}: {error}")
             continue
         if key in seen:
             if seen[key] != name:
@@ -112,7 +112,7 @@ def coco_rows(path: Path, account: Account) -> list[CocoRow]:
             f"annotations image_id {some_of(unknown, 3)}"
         )
     if without:
-        account.pass_over("images without an annotation", len(without))
+        account.notes.append(f"no annotation for {len(without):,} images: {some(without, len(without))}")
     if unknown:
         account.notes.append(f"no image for the annotations of image_id {some_of(unknown, 3)}")
     return rows
@@ -123,12 +123,20 @@ def _coco_captions(path: Path, annotations: list[Any], account: Account) -> dict
     captions: dict[str, list[str]] = {}
     for number, note in enumerate(annotations):
         try:
-            texts = as_captions(note["caption"])
-            captions.setdefault(_id(note["image_id"]), []).extend(texts)
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"is no annotation with image_id and caption ({type(error).__name__}: {error})"
-            account.refuse(f"{path}: annotations[{number}] {reason}")
+            texts = as_captions(_field(note, "caption"))
+            captions.setdefault(_id(_field(note, "image_id")), []).extend(texts)
+        except ValueError as error:
+            account.refuse(f"{path}: annotations[{number}]: {error}")
     return captions
+
+
+def _field(item: Any, key: str) -> Any:
+    """A field of an object in COCO's lists. Raises ValueError."""
+    if not isinstance(item, dict):
+        raise ValueError("it is not an object")
+    if key not in item:
+        raise ValueError(f"it has no {key!r}")
+    return item[key]
 
 
 def _id(value: Any) -> str:

@@ -99,11 +99,13 @@ def _captioned(
     rows: Iterable[ListRow], image_key: str, caption_key: str, account: Account
 ) -> Iterator[tuple[str, list[str]]]:
     for where, row in rows:
+        key = image_key
         try:
             path = as_path(row[image_key])
+            key = caption_key
             captions = as_captions(row[caption_key])
         except ValueError as error:
-            account.refuse(f"{where}: {error}")
+            account.refuse(f"{where}: {key}: {error}")
             continue
         if path:
             yield path, captions

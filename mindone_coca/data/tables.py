@@ -13,6 +13,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.media_files import is_media
 
 ListRow = tuple[str, dict[str, Any]]  # where it stands, for messages, and its columns
+_LONGEST_ROW = 1 << 20  # characters; a longer one is a quote that is never closed, or no table
 _SEPARATORS = "\t,;|"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 # Text in double quotes, in which a quote is written twice.
@@ -51,11 +52,16 @@ class _Lines:
     def __init__(self, file: TextIO, path: Path) -> None:
         self._file, self.path = file, path
         self.number = 0
-        self.record: list[str] = []
+        self.begin()
         self._again: list[str] = []
 
     def __iter__(self) -> "_Lines":
         return self
+
+    def begin(self) -> None:
+        """A record begins with the next line."""
+        self.record: list[str] = []
+        self._length = 0
 
     def __next__(self) -> str:
         line = self._again.pop() if self._again else next(self._file)
@@ -65,6 +71,9 @@ class _Lines:
                 f"{self.path}: line {self.number} holds NUL characters; is it UTF-16 without its mark? Save it as UTF-8"
             )
         self.record.append(line)
+        self._length += len(line)
+        if self._length > _LONGEST_ROW:
+            raise csv.Error(f"it has more than {_LONGEST_ROW:,} characters")
         return line
 
     def put_back(self, line: str) -> None:
@@ -80,17 +89,18 @@ def _begin(lines: _Lines, columns: Mapping[str, str], separator: str | None, pat
             separator = told.group(1)
         elif line.strip():
             lines.put_back(line)
-            return _separator_of(line, columns) or ("\t" if "\t" in line else ",") if separator is None else separator
+            return _separator_of(line, columns) if separator is None else separator
     raise InputError(f"{path}: no header line in it, the file is empty")
 
 
-def _separator_of(header: str, columns: Mapping[str, str]) -> str | None:
-    """The separator with which the header has all columns that are needed."""
-    for separator in _SEPARATORS:
-        names = [name.strip() for name in next(csv.reader([header], delimiter=separator))]
-        if all(column in names for column in columns):
-            return separator
-    return None
+def _separator_of(header: str, columns: Mapping[str, str]) -> str:
+    """The separator with which the header has most of the columns that are needed; of equal ones the first there."""
+
+    def found(separator: str) -> tuple[int, bool]:
+        names = {name.strip() for name in next(csv.reader([header], delimiter=separator))}
+        return len(names & set(columns)), separator in header
+
+    return max(_SEPARATORS, key=found)
 
 
 def _as_separator(separator: str, path: Path) -> str:
@@ -102,10 +112,12 @@ def _as_separator(separator: str, path: Path) -> str:
 
 def _records(lines: _Lines, separator: str, columns: Mapping[str, str]) -> Iterator[tuple[int, list[str]]]:
     """Each row that is not blank with the number of its first line."""
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_ROW))
     reader = csv.reader(lines, delimiter=separator)
     layout: tuple[int, int] | None = None  # the picture's column and the number of columns, once the header is read
     while True:
-        first, lines.record = lines.number + 1, []
+        first = lines.number + 1
+        lines.begin()
         try:
             row = next(reader)
         except StopIteration:
@@ -161,7 +173,7 @@ def _check_header(header: Sequence[str], columns: Mapping[str, str], separator: 
     for column, setting in columns.items():
         if column not in header:
             better = _separator_of(separator.join(header), columns)
-            if better and better != separator:
+            if better != separator and better in separator.join(header):
                 raise InputError(
                     f"{path}: its columns are parted by {better!r}, not by {separator!r}; set separator "
                     f"(data.separator) to {better!r}, or leave it out"

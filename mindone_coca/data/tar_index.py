@@ -76,7 +76,7 @@ def make_index(shard: Path) -> ShardIndex:
             place = contents[member.linkname]
         else:
             if not member.isdir():
-                index.passed_over["links" if member.issym() or member.islnk() else "special files"] += 1
+                index.passed_over["linked" if member.issym() or member.islnk() else "special"] += 1
             continue
         folder, _, file = member.name.rpartition("/")
         stem, _, extension = file.partition(".")

@@ -60,7 +60,9 @@ def _not_text(path: Path, encoding: str, error: UnicodeError) -> str:
 def parse_json(text: str | bytes) -> Any:
     """The value in a JSON text. Raises ValueError, also for values that are nested too deep."""
     try:
-        return json.loads(decode(text) if isinstance(text, bytes) else text)
+        return json.loads((decode(text) if isinstance(text, bytes) else text).strip())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos + 1:,}") from None
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 
@@ -88,7 +90,10 @@ def as_text(value: object) -> str:
         raise ValueError(f"a text is wanted, not a JSON {'object' if isinstance(value, dict) else 'list'}")
     text = str(value).strip()
     if not text.isascii():
-        text.encode()  # half of a surrogate pair, which JSON can hold, is no text
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # JSON can hold such halves
+            raise ValueError("half of a surrogate pair is no text") from None
     return text
 
 
