@@ -28,6 +28,11 @@ def shorten(text: str, length: int = 80) -> str:
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
+def number_of(number: int, unit: str) -> str:
+    """`1 row`, `2,997 rows`."""
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+
+
 class Account:
     """Counts what came of the rows or files of one source.
 
@@ -64,11 +69,11 @@ class Account:
 
     def summary(self) -> str:
         """One line: what was read, refused and passed over."""
-        parts = [_count(self.read, self.unit) + " read"]
+        parts = [number_of(self.read, self.unit) + " read"]
         if self.without_caption:
             parts.append(f"{self.without_caption:,} of them without a caption")
         if self.refused:
-            parts.append(f"{_count(self.refused, self.unit)} refused ({self._reasons()})")
+            parts.append(f"{number_of(self.refused, self.unit)} refused ({self._reasons()})")
         if self.passed_over:
             parts.append(self.passed_over_line())
         return f"{self.place}: {'; '.join(parts + self.notes)}"
@@ -77,7 +82,7 @@ class Account:
         """`passed over 3 files: 2 .txt, 1 .pdf`."""
         kinds = self.passed_over.most_common()
         listed = some((f"{count:,} {what}" for what, count in kinds), len(kinds), shown=8)
-        return f"passed over {_count(self.passed_over.total(), 'file')}: {listed}"
+        return f"passed over {number_of(self.passed_over.total(), 'file')}: {listed}"
 
     def report(self, max_bad_share: float) -> None:
         """Log the summary: a warning when anything was left out. Raises InputError when too many rows were refused.
@@ -88,7 +93,7 @@ class Account:
         total = self.read + self.refused
         if self.refused > max_bad_share * total or (self.refused and not self.read):
             allowed = f", more than data.max_bad_share {max_bad_share:g} allows" if max_bad_share else ""
-            told = f"; {self.refused:,} of {_count(total, self.unit)} cannot be used{allowed}" if total > 1 else ""
+            told = f"; {self.refused:,} of {number_of(total, self.unit)} cannot be used{allowed}" if total > 1 else ""
             raise InputError(f"{self._reasons()}{told}")
         left_out = self.refused or self.without_caption or self.notes or set(self.passed_over) - {"hidden"}
         log.log(logging.WARNING if left_out else logging.INFO, "%s", self.summary())
@@ -96,7 +101,3 @@ class Account:
     def _reasons(self) -> str:
         more = self.refused - len(self.reasons)
         return "; ".join(self.reasons) + (f"; and {more:,} more" if more else "")
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number:,} {unit}{'' if number == 1 else 's'}"

@@ -126,12 +126,11 @@ def _split(content: bytes, where: str) -> Sequence[bytes]:
 
 
 def _list_encoding(content: bytes) -> str:
-    """By the mark at the beginning; UTF-16 without it by its line ends."""
-    if b"\r\0\n\0" in content and not content.startswith(codecs.BOM_UTF16_LE):
-        return "utf-16-le"
-    if b"\0\r\0\n" in content and not content.startswith(codecs.BOM_UTF16_BE):
-        return "utf-16-be"
-    return encoding_of(content[:4])
+    """By the mark at the beginning; UTF-16 without it by the line ends of Windows."""
+    line_end = content.find(b"\r\0\n")
+    if encoding_of(content[:4]) != "utf-8-sig" or line_end < 0:
+        return encoding_of(content[:4])
+    return "utf-16-be" if line_end % 2 else "utf-16-le"
 
 
 def _media(folder: str, account: Account) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from mindone_coca.account import Account, some
+from mindone_coca.account import Account, number_of, some
 from mindone_coca.data.samples import BadSample, PackedRows, Sample
 from mindone_coca.data.text import decode
 from mindone_coca.errors import InputError
@@ -82,9 +82,8 @@ class CaptionedFolder:
             yield str(picture), str(caption)
         alone = sorted(set(captions.values()) - used)
         if alone:
-            self.account.notes.append(
-                f"no picture beside {len(alone):,} caption files: {some(map(str, alone), len(alone))}"
-            )
+            listed = some(map(str, alone), len(alone))
+            self.account.notes.append(f"no picture beside {number_of(len(alone), 'caption file')}: {listed}")
 
     def __len__(self) -> int:
         return len(self._files)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mindone_coca.account import Account, some, some_of
+from mindone_coca.account import Account, number_of, some, some_of
 from mindone_coca.data.samples import require_key
 from mindone_coca.data.tables import ListRow
 from mindone_coca.data.text import as_captions, as_path, open_text, parse_json
@@ -112,7 +112,7 @@ def coco_rows(path: Path, account: Account) -> list[CocoRow]:
             f"annotations image_id {some_of(unknown, 3)}"
         )
     if without:
-        account.notes.append(f"no annotation for {len(without):,} images: {some(without, len(without))}")
+        account.notes.append(f"no annotation for {number_of(len(without), 'image')}: {some(without, len(without))}")
     if unknown:
         account.notes.append(f"no image for the annotations of image_id {some_of(unknown, 3)}")
     return rows

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindone_coca.account import some
+from mindone_coca.account import number_of, some
 from mindone_coca.captioning.batches import encode_texts
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
@@ -100,7 +100,7 @@ def _check_named(labels: Sequence[str], names: Mapping[str, str], file: str) -> 
     counts = Counter(label for label in labels if label not in names)
     if not counts:
         return
-    listed = some((f"{label!r} ({count} samples)" for label, count in counts.most_common()), len(counts))
+    listed = some((f"{label!r} ({number_of(count, 'sample')})" for label, count in counts.most_common()), len(counts))
     told = f"{file}: no name for {len(counts)} of the {len(set(labels))} labels: {listed}"
     if any(map(is_number, counts)) or len(counts) == len(set(labels)):
         known = some(map(repr, names), len(names)) or "none"

@@ -211,7 +211,7 @@ def kind_coco_annotations_damaged(rng, pictures):
         del coco.captions[place][0]
     left_out = sum(not captions for captions in coco.captions)
     coco.places = [place for place, captions in enumerate(coco.captions) if not captions]
-    words = ["annotations["] + ([f"no annotation for {left_out} images"] if left_out else [])
+    words = ["annotations["] + ([f"no annotation for {left_out} image"] if left_out else [])
     refused = sum(not isinstance(note, dict) or "caption" not in note or note["caption"] == {} for note in coco.notes)
     return coco.mutant(leave_out=True, refused=refused, words=words)
 
