@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--image_key", help="column of the image (default filepath)")
     parser.add_argument("--caption_key", help="column of the caption or label (default title)")
     parser.add_argument("--separator", help="character between columns; default: by the header line")
+    parser.add_argument("--caption_extension", help="of caption files beside the pictures in a folder, such as .txt")
     options = vars(parser.parse_args(arguments))
     path, target, shards = options.pop("source"), options.pop("target"), options.pop("shards")
     settings = {"path": path, **{key: value for key, value in options.items() if value is not None}}

@@ -30,7 +30,7 @@ def first_json(path: Path) -> tuple[str, bool]:
 def jsonl_rows(path: Path, fields: Mapping[str, str], account: Account) -> Iterator[ListRow]:
     """The objects of a file with one JSON object a line, or of one JSON list; arguments as in table_rows."""
     if first_json(path)[0] == "[":
-        yield from json_rows(path, fields, account)
+        yield from json_rows(path, read_json_list(path), fields, account)
         return
     with open_text(path) as file:
         for number, line in enumerate(file, 1):
@@ -44,9 +44,9 @@ def jsonl_rows(path: Path, fields: Mapping[str, str], account: Account) -> Itera
                 yield from _row(where, row, fields, account)
 
 
-def json_rows(path: Path, fields: Mapping[str, str], account: Account) -> Iterator[ListRow]:
-    """The objects in the JSON list that a file holds, as LAVIS has them."""
-    for number, row in enumerate(read_json_list(path), 1):
+def json_rows(path: Path, items: list[Any], fields: Mapping[str, str], account: Account) -> Iterator[ListRow]:
+    """The objects among the items of the JSON list that a file holds, as LAVIS has them."""
+    for number, row in enumerate(items, 1):
         yield from _row(f"{path}: item {number}", row, fields, account)
 
 
@@ -54,7 +54,8 @@ def read_json_list(path: Path) -> list[Any]:
     """The list in a JSON file. Raises InputError."""
     rows = _read(path, "JSON")
     if not isinstance(rows, list):
-        raise InputError(f"{path}: not a JSON list of objects such as {{'image': 'a.jpg', 'caption': 'a dog'}}")
+        other = "jsonl or coco" if isinstance(rows, dict) else "another"
+        raise InputError(f"{path}: not a JSON list of objects; set format to {other}, or leave it out")
     return rows
 
 
@@ -79,9 +80,13 @@ def coco_rows(path: Path, account: Account) -> list[CocoRow]:
     such) are no samples; annotations without an image say nothing. Both are counted.
     """
     content = _read(path, "a COCO captions file")
+    if isinstance(content, list):
+        raise InputError(f"{path}: not a COCO captions file but a list; set format to json, or leave it out")
     for key in ("annotations", "images"):
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
-            raise InputError(f"{path}: not a COCO captions file: it has no list {key!r}; is format right?")
+            raise InputError(
+                f"{path}: not a COCO captions file: it has no list {key!r}; see the setting format for others"
+            )
     captions = _coco_captions(path, content["annotations"], account)
     rows: list[CocoRow] = []
     seen: dict[str, str] = {}

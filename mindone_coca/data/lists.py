@@ -76,17 +76,19 @@ def read_jsonl(path: Path, image_key: str, caption_key: str, root: Path, setting
     return FileList(_captioned(rows, image_key, caption_key, account), root, account)
 
 
-def read_json(path: Path, image_key: str, caption_key: str, root: Path, setting: str) -> FileList:
-    """A JSON list of objects, with fields as in JSONL."""
-    account = Account(path)
-    rows = json_rows(path, {image_key: "image_key", caption_key: setting}, account)
+def read_json(
+    path: Path, image_key: str | None, caption_key: str | None, usual: tuple[str, str], root: Path, setting: str
+) -> FileList:
+    """A JSON list of objects, with fields as in JSONL.
+
+    `image_key` and `caption_key` None: the `usual` ones, or where the first object has not those, LAVIS's.
+    """
+    account, items = Account(path), read_json_list(path)
+    first = next((row for row in items if isinstance(row, dict)), {})
+    keys = [lavis if lavis in first and key not in first else key for key, lavis in zip(usual, LAVIS_KEYS)]
+    image_key, caption_key = image_key or keys[0], caption_key or keys[1]
+    rows = json_rows(path, items, {image_key: "image_key", caption_key: setting}, account)
     return FileList(_captioned(rows, image_key, caption_key, account), root, account)
-
-
-def json_keys(path: Path, usual: tuple[str, str]) -> tuple[str, str]:
-    """Which fields of a JSON list hold the image and the caption: the `usual` ones, or LAVIS's if it has those."""
-    first = next((row for row in read_json_list(path) if isinstance(row, dict)), {})
-    return tuple(lavis if lavis in first and key not in first else key for key, lavis in zip(usual, LAVIS_KEYS))
 
 
 def read_coco(path: Path, root: Path) -> FileList:

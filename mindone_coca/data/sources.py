@@ -8,7 +8,7 @@ from typing import Any
 from mindone_coca.data.folders import CaptionedFolder, ClassFolders
 from mindone_coca.data.json_lists import first_json
 from mindone_coca.data.labels import Labelled, folder_names, read_label_names
-from mindone_coca.data.lists import json_keys, read_coco, read_json, read_jsonl, read_table
+from mindone_coca.data.lists import read_coco, read_json, read_jsonl, read_table
 from mindone_coca.data.mindrecord import MindRecord
 from mindone_coca.data.samples import Source, existing_file, existing_folder
 from mindone_coca.data.settings import DataConfig, SourceConfig
@@ -107,9 +107,8 @@ def _open(config: SourceConfig, data: DataConfig) -> Source:
     if kind == "coco":
         return read_coco(path, root)
     if kind == "json":
-        usual = json_keys(path, (image_key, text_key))
-        image_key, text_key = config.image_key or usual[0], config.label_key or config.caption_key or usual[1]
-        return read_json(path, image_key, text_key, root, setting)
+        given = config.image_key, config.label_key or config.caption_key
+        return read_json(path, *given, (image_key, text_key), root, setting)
     if kind == "jsonl":
         return read_jsonl(path, image_key, text_key, root, setting)
     return read_table(path, image_key, text_key, config.separator or data.separator, root, setting)

@@ -88,8 +88,8 @@ def open_task_rows(config: SourceConfig, data: DataConfig, task: str, where: str
 def _open_rows(config: SourceConfig, data: DataConfig, task: str, where: str) -> TaskRows:
     kind = source_format(config)
     folders = task in ("classification", "video_classification")
-    if kind not in ("csv", "tsv", "jsonl") and not (kind == "folder" and folders):
-        known = "csv, tsv, jsonl" + (" or a folder of classes" if folders else "")
+    if kind not in ("csv", "tsv", "jsonl", "json") and not (kind == "folder" and folders):
+        known = "csv, tsv, jsonl, json" + (" or a folder of classes" if folders else "")
         raise InputError(f"{where}: {config.path}: a {kind} source has no rows for task {task}; give {known}")
     refuse_settings(config, _known_settings(kind, task), where, f"this {kind} source of task {task}")
     names = read_label_names(config.label_names) if config.label_names else {}
@@ -102,11 +102,12 @@ def _open_rows(config: SourceConfig, data: DataConfig, task: str, where: str) ->
     root = Path(config.image_root).expanduser() if config.image_root else path.parent
     columns = _Columns.of(task, config, data)
     needed = columns.pictures | dict([columns.sentence] if columns.sentence else [])
-    several = kind == "jsonl" and task == "vqa" and not config.label_key  # then `answers` may stand for `answer`
+    in_json = kind in ("jsonl", "json")
+    several = in_json and task == "vqa" and not config.label_key  # then `answers` may stand for `answer`
     if not several:
         needed |= dict([columns.label])
     account = Account(path)
-    if kind == "jsonl":
+    if in_json:
         rows = jsonl_rows(path, needed, account)
     else:
         rows = table_rows(path, needed, config.separator or data.separator, account)
@@ -119,7 +120,7 @@ def _known_settings(kind: str, task: str) -> set[str]:
         known |= {"image_root", "label_key"}
         known |= set() if task == "nlvr2" else {"image_key"}
         known |= {"caption_key"} if task in SENTENCES else set()
-        known |= set() if kind == "jsonl" else {"separator"}
+        known |= set() if kind in ("jsonl", "json") else {"separator"}
     return known
 
 
