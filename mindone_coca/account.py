@@ -76,7 +76,10 @@ class Account:
             parts.append(f"{number_of(self.refused, self.unit)} refused ({self._reasons()})")
         if self.passed_over:
             parts.append(self.passed_over_line())
-        return f"{self.place}: {'; '.join(parts + self.notes)}"
+        parts += self.notes[:_EXAMPLES]
+        if len(self.notes) > _EXAMPLES:
+            parts.append(f"and {number_of(len(self.notes) - _EXAMPLES, 'more such note')}")
+        return f"{self.place}: {'; '.join(parts)}"
 
     def passed_over_line(self) -> str:
         """`passed over 3 files: 2 .txt, 1 .pdf`."""

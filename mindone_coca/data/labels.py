@@ -61,5 +61,6 @@ def is_number(label: str) -> bool:
 
 def known_label(label: str, names: Mapping[str, str]) -> str:
     """The label as `names` has it: "7.0", as pandas writes a column in which some rows have no number, is "7"."""
-    whole = re.fullmatch(r"([-+]?\d+)\.0*", label)
-    return whole.group(1) if whole and label not in names and whole.group(1) in names else label
+    whole = re.fullmatch(r"([-+]?\d+)(?:\.0*)?", label)
+    forms = (label, whole.group(1), f"{whole.group(1)}.0") if whole else (label,)
+    return next((form for form in forms if form in names), label)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mindone_coca.account import number_of, some
+from mindone_coca.account import number_of, shorten, some, some_of
 from mindone_coca.captioning.batches import encode_texts
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
@@ -72,7 +72,7 @@ def open_classes(config: SourceConfig, class_names: str | None = None) -> Classi
     given = read_label_names(class_names) if class_names else {}
     for item in samples.items:
         if len(set(item.captions)) > 1:
-            raise InputError(f"{item.name}: it has several labels ({', '.join(item.captions)}); leave one")
+            raise InputError(f"{item.name}: it has several labels ({some_of(item.captions, 3)}); leave one")
     labels = [known_label(item.captions[0], given) for item in samples.items]
     found = dict.fromkeys(labels)
     if class_names and not isinstance(source, ClassFolders):
@@ -100,7 +100,8 @@ def _check_named(labels: Sequence[str], names: Mapping[str, str], file: str) -> 
     counts = Counter(label for label in labels if label not in names)
     if not counts:
         return
-    listed = some((f"{label!r} ({number_of(count, 'sample')})" for label, count in counts.most_common()), len(counts))
+    described = (f"{shorten(label)!r} ({number_of(count, 'sample')})" for label, count in counts.most_common())
+    listed = some(described, len(counts))
     told = f"{file}: no name for {len(counts)} of the {len(set(labels))} labels: {listed}"
     if any(map(is_number, counts)) or len(counts) == len(set(labels)):
         known = some(map(repr, names), len(names)) or "none"

@@ -69,7 +69,8 @@ def test_settings_of_caption_files(tmp_path):
 
 def test_labels_that_pandas_wrote_as_floats(folder):
     names = {"0": "zero", "1": "one", "2.0": "two"}
-    for label, known in {"0.0": "0", "1.": "1", "2.0": "2.0", "3.0": "3.0", "1.5": "1.5", "one.0": "one.0"}.items():
+    known_forms = {"0.0": "0", "1.": "1", "2.0": "2.0", "2": "2.0", "3.0": "3.0", "1.5": "1.5", "one.0": "one.0"}
+    for label, known in known_forms.items():
         assert known_label(label, names) == known
     (folder / "names.json").write_text(json.dumps(names))
     with open(folder / "labels.csv", "w", newline="") as file:
