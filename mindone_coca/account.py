@@ -1,6 +1,7 @@
 """What a reader made of everything it saw, so that no row or file is lost without a word."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from itertools import islice
@@ -10,11 +11,13 @@ from mindone_coca.errors import InputError
 
 log = logging.getLogger(__name__)
 _EXAMPLES = 3
+_LONGEST_REASON = 600  # characters; names of files may have thousands
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029]")
 
 
 def some(items: Iterable[str], count: int, shown: int = _EXAMPLES) -> str:
     """The first few of `count` items, and how many more there are: `a, b, c and 2,997 more`."""
-    first = list(islice(items, shown))
+    first = [shorten(item) for item in islice(items, shown)]
     return ", ".join(first) + (f" and {count - len(first):,} more" if count > len(first) else "")
 
 
@@ -23,8 +26,9 @@ def some_of(items: Collection[str], shown: int = 10) -> str:
     return some(items, len(items), shown)
 
 
-def shorten(text: str, length: int = 80) -> str:
-    """The text, or its beginning where it is longer."""
+def shorten(text: str, length: int = 200) -> str:
+    """The text on one line, or its beginning where it is longer. Line ends and the like are written as escapes."""
+    text = _CONTROL.sub(lambda sign: repr(sign.group())[1:-1], text)
     return text if len(text) <= length else text[: length - 3] + "..."
 
 
@@ -57,7 +61,7 @@ class Account:
         """Count one row that cannot be used. `reason` names the file and line, and how to fix it."""
         self.refused += 1
         if len(self.reasons) < _EXAMPLES:
-            self.reasons.append(reason)
+            self.reasons.append(shorten(reason, _LONGEST_REASON))
 
     def pass_over(self, what: str, count: int = 1) -> None:
         """Count files that are not meant to be read: `what` they are, as "hidden" or a suffix."""
@@ -65,7 +69,7 @@ class Account:
 
     def pass_over_file(self, name: str) -> None:
         """Count a file of another kind, by its suffix."""
-        self.passed_over[PurePath(name).suffix.lower() or "without suffix"] += 1
+        self.passed_over[shorten(PurePath(name).suffix.lower(), 12) or "without suffix"] += 1
 
     def summary(self) -> str:
         """One line: what was read, refused and passed over."""

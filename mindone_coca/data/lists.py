@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from mindone_coca.account import Account
+from mindone_coca.account import Account, shorten
 from mindone_coca.data.json_lists import coco_rows, json_rows, jsonl_rows, read_json_list
 from mindone_coca.data.samples import PackedRows, Sample
 from mindone_coca.data.tables import ListRow, table_rows
@@ -52,7 +52,7 @@ def require_files(first_paths: Iterable[str], root: Path, list_file: str | Path)
         raise InputError(f"{list_file}: no samples in it")
     if not any(os.path.isfile(path) for path in paths):
         raise InputError(
-            f"{list_file}: {paths[0]} does not exist (nor do the files after it); "
+            f"{list_file}: {shorten(str(paths[0]), 500)} does not exist (nor do the files after it); "
             f"relative paths start at {root}, set image_root to start elsewhere"
         )
 

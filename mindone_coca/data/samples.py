@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mindone_coca.account import Account, shorten, some_of
+from mindone_coca.account import Account, some_of
 from mindone_coca.errors import InputError
 from mindone_coca.media_files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from mindone_coca.typed_mapping import nearest
@@ -101,5 +101,5 @@ def require_key(key: str, known: Iterable[str], where: str | Path, setting: str)
     """InputError with the nearest known name when `key`, from the setting of that name, is not among `known`."""
     known = list(known)
     if key not in known:
-        hint = nearest(key, known) or f"; there are {some_of([shorten(str(name)) for name in known]) or 'none'}"
+        hint = nearest(key, known) or f"; there are {some_of([str(name) for name in known]) or 'none'}"
         raise InputError(f"{where}: {key!r}, which {setting} asks for, is not in it{hint}")

@@ -100,7 +100,7 @@ def _check_named(labels: Sequence[str], names: Mapping[str, str], file: str) -> 
     counts = Counter(label for label in labels if label not in names)
     if not counts:
         return
-    described = (f"{shorten(label)!r} ({number_of(count, 'sample')})" for label, count in counts.most_common())
+    described = (f"{shorten(label, 50)!r} ({number_of(count, 'sample')})" for label, count in counts.most_common())
     listed = some(described, len(counts))
     told = f"{file}: no name for {len(counts)} of the {len(set(labels))} labels: {listed}"
     if any(map(is_number, counts)) or len(counts) == len(set(labels)):

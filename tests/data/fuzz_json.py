@@ -232,3 +232,11 @@ def kind_coco_other_structure(rng, pictures):
     content[key] = rng.choice([None, {}, "x", 5])
     Path(mutant.settings["path"]).write_text(json.dumps(content))
     return mutant
+
+
+def kind_odd_names(rng, pictures):
+    """Names with line ends, very long ones, and a list of which no file is there: messages stay one line."""
+    rows = Rows(rng, pictures)
+    for row in rows.rows:
+        row["filepath"] = rng.choice(["a\nb.jpg", "long" * 5000 + ".jpg", "\x1b[2Jx.jpg"])
+    return rows.as_lines(samples=None, words=["list.jsonl", "does not exist", "image_root"])

@@ -255,3 +255,16 @@ def kind_pax_headers(rng, pictures):
             archive.addfile(info, io.BytesIO(content))
     samples = [("東京/" + "long/" * 40 + name.removeprefix("./"), *rest) for name, *rest in shard.samples]
     return shard.write(buffer.getvalue(), samples=samples)
+
+
+def kind_odd_names(rng, pictures):
+    """Names with line ends, and very long ones, of members that have no text: messages stay one line."""
+    shard = Shard(rng, pictures)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        odd = [("a\nb.jpg", b"x"), ("long" * 5000 + ".jpg", b"x"), ("c.x\ny" * 900, b"x")]
+        for name, content in [*shard.members, *odd]:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return shard.write(buffer.getvalue(), refused=3, words=[r"a\nb.jpg has no .txt"])
