@@ -12,6 +12,7 @@ from pathlib import Path
 from mindone_coca.account import Account
 from mindone_coca.data.text import encoding_of
 from mindone_coca.errors import InputError
+from mindone_coca.files import with_literal_folders
 from mindone_coca.media_files import is_media, walk
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def _expand(name: str, account: Account) -> Iterator[str]:
         else:
             yield name
     elif glob.has_magic(name):
-        for path in sorted(glob.glob(_escape_folders(name), recursive=True)):
+        for path in sorted(glob.glob(with_literal_folders(name), recursive=True)):
             if os.path.isdir(path):
                 if not name.endswith("**"):  # which finds the files in it by itself
                     yield from _media(path, account)
@@ -80,15 +81,6 @@ def _expand(name: str, account: Account) -> Iterator[str]:
                 account.pass_over_file(path)
     else:
         raise InputError(f"{name}: no such file")
-
-
-def _escape_folders(pattern: str) -> str:
-    """The pattern with its first folders as they are, as long as there are folders of these very names."""
-    parts = pattern.split("/")
-    for number in range(1, len(parts)):
-        if not os.path.isdir("/".join(parts[:number]) or "/"):
-            return "/".join([*map(glob.escape, parts[: number - 1]), *parts[number - 1 :]])
-    return "/".join([*map(glob.escape, parts[:-1]), parts[-1]])
 
 
 def _instead(name: str) -> str:

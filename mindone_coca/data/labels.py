@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from mindone_coca.account import some_of
 from mindone_coca.data.samples import BadSample, Sample, Source, existing_file
-from mindone_coca.data.text import parse_json
+from mindone_coca.data.text import as_text, parse_json
 from mindone_coca.errors import InputError
 
 
@@ -46,7 +47,13 @@ def read_label_names(path: str) -> dict[str, str]:
         raise InputError(f"{file}: not JSON ({error})") from error
     if not isinstance(names, dict):
         raise InputError(f"{file}: label_names wants a JSON object such as {{'n02123045': 'tabby cat'}}")
-    return {str(label): str(name) for label, name in names.items()}
+    try:
+        texts = {label: as_text(name) for label, name in names.items()}
+    except ValueError as error:
+        raise InputError(f"{file}: {error}") from error
+    if blank := [label for label, name in texts.items() if not name]:
+        raise InputError(f"{file}: no name for the labels {some_of(blank)}; give them one or take them out")
+    return texts
 
 
 def folder_names(classes: Iterable[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from mindone_coca.data.samples import BadSample, PackedRows, Sample
 from mindone_coca.data.tar_index import Members, read_index
 from mindone_coca.data.text import as_captions, decode, parse_json
 from mindone_coca.errors import InputError
+from mindone_coca.files import with_literal_folders
 from mindone_coca.media_files import MEDIA_SUFFIXES
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
@@ -49,7 +50,7 @@ def find_files(pattern: str, in_folder: str) -> list[Path]:
         path = path / in_folder
     files = []
     for name in expand_pattern(str(path)):
-        found = sorted(glob(name, recursive=True)) if "*" in name else [name]
+        found = sorted(glob(with_literal_folders(name), recursive=True)) if "*" in name else [name]
         files += [Path(file) for file in found]
         if not found or not os.path.isfile(found[0]):
             raise InputError(f"{name}: no such file" + (f" (from {pattern})" if name != str(path) else ""))

@@ -152,7 +152,10 @@ def _packed(where: str, row: dict[str, Any], columns: _Columns, names: Mapping[s
     if isinstance(row.get(column), list):
         if not several:
             raise InputError(f"{where}: {column} is a list; a row has one label")
-        answers = _commonest_first(row[column])
+        try:
+            answers = _commonest_first(row[column])
+        except ValueError as error:
+            raise InputError(f"{where}: {column}: {error}") from error
         if not answers:
             raise InputError(f"{where} has no {column}")
     elif several and column not in row:
@@ -175,5 +178,5 @@ def _text(row: dict[str, Any], column: str, where: str) -> str:
 
 def _commonest_first(answers: Sequence[Any]) -> list[str]:
     """All answers, those given most often first; VQA-v2's annotations have each under the key `answer`."""
-    texts = [str(item.get("answer", "") if isinstance(item, dict) else item).strip() for item in answers]
+    texts = [as_text(item.get("answer") if isinstance(item, dict) else item) for item in answers]
     return [text for text, count in Counter(filter(None, texts)).most_common() for _ in range(count)]

@@ -80,3 +80,11 @@ def test_labels_that_pandas_wrote_as_floats(folder):
     assert [source[0].captions, source[1].captions] == [["a zero"], ["a one"]]
     with pytest.raises(BadSample, match=r"its label '7\.0' has no name; add it to label_names"):
         source[2]
+
+
+@pytest.mark.parametrize("name", ["null", "NaN", '" "', "{}"])
+def test_names_of_labels_that_are_none(folder, name):
+    (folder / "names.json").write_text(f'{{"0": "zero", "1": {name}}}')
+    settings = {"path": table(folder, "filepath,label", "00.jpg,0"), "label_key": "label"}
+    message = refused({**settings, "label_names": str(folder / "names.json")})
+    assert "names.json: no name for the labels 1" in message or "a text is wanted, not a JSON object" in message

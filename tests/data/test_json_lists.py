@@ -1,4 +1,4 @@
-"""JSON lists as people have them: read right, or refused in one line that says how to mend them."""
+"""JSON lists as people have them: read right, or refused in one line that says how to fix them."""
 
 import json
 

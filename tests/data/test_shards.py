@@ -98,3 +98,11 @@ def test_a_damaged_index_is_made_anew(folder):
         saved.write_bytes(content)
         assert captions(open_one(settings)) == AS_WRITTEN
         assert saved.read_bytes() == whole
+
+
+def test_shards_in_a_folder_with_brackets(tmp_path):
+    folder = tmp_path / "[2023] {x} trip"
+    folder.mkdir()
+    shard(folder, *pairs())
+    assert captions(open_one(str(folder))) == AS_WRITTEN
+    assert captions(open_one(f"{tmp_path}/[2023] {{x}} trip/*.tar")) == AS_WRITTEN

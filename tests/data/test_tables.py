@@ -1,4 +1,4 @@
-"""Tables as people have them: read right, or refused in one line that says how to mend them."""
+"""Tables as people have them: read right, or refused in one line that says how to fix them."""
 
 import pytest
 
