@@ -100,8 +100,8 @@ class Account:
         total = self.read + self.refused
         if self.refused > max_bad_share * total or (self.refused and not self.read):
             allowed = f", more than data.max_bad_share {max_bad_share:g} allows" if max_bad_share else ""
-            told = f"; {self.refused:,} of {number_of(total, self.unit)} cannot be used{allowed}" if total > 1 else ""
-            raise InputError(f"{self._reasons()}{told}")
+            share = f"; {self.refused:,} of {number_of(total, self.unit)} cannot be used{allowed}" if total > 1 else ""
+            raise InputError(f"{self._reasons()}{share}")
         left_out = self.refused or self.without_caption or self.notes or set(self.passed_over) - {"hidden"}
         log.log(logging.WARNING if left_out else logging.INFO, "%s", self.summary())
 

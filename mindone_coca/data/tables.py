@@ -32,9 +32,13 @@ def table_rows(path: Path, columns: Mapping[str, str], separator: str | None, ac
     """
     if separator is not None:
         separator = _as_separator(separator, path)
+    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_ROW))
     with open_text(path) as file:
         lines = _Lines(file, path)
-        separator = _begin(lines, columns, separator, path)
+        try:
+            separator = _begin(lines, columns, separator, path)
+        except csv.Error as error:
+            raise InputError(f"{path}: the first line is not that of a table ({error})") from error
         records = _records(lines, separator, columns)
         header = [name.strip() for name in next(records, (0, []))[1]]
         _check_header(header, columns, separator, path)
@@ -85,8 +89,8 @@ class _Lines:
 def _begin(lines: _Lines, columns: Mapping[str, str], separator: str | None, path: Path) -> str:
     """Go to the header line. -> the separator."""
     for line in lines:
-        if separator is None and (told := re.fullmatch(r"sep=(.)\s*", line)):  # as Excel writes and understands it
-            separator = told.group(1)
+        if given := re.fullmatch(r"sep=(.)\s*", line):  # as Excel writes and understands it
+            separator = separator or given.group(1)
         elif line.strip():
             lines.put_back(line)
             return _separator_of(line, columns) if separator is None else separator
@@ -112,7 +116,6 @@ def _as_separator(separator: str, path: Path) -> str:
 
 def _records(lines: _Lines, separator: str, columns: Mapping[str, str]) -> Iterator[tuple[int, list[str]]]:
     """Each row that is not blank with the number of its first line."""
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_ROW))
     reader = csv.reader(lines, delimiter=separator)
     layout: tuple[int, int] | None = None  # the picture's column and the number of columns, once the header is read
     while True:

@@ -125,11 +125,11 @@ def _incomplete(members: Members, text_extension: str, no_image: bool) -> str:
 
 
 def _instead(extensions: set[str]) -> str:
-    """What a shard without a sample has, and how to mend it."""
+    """What a shard without a sample has, and how to fix it."""
     if not extensions:
         return "; there are no files in it"
     dotted = any("." in extension and PurePosixPath(extension).suffix in MEDIA_SUFFIXES for extension in extensions)
-    mend = "caption_key names the extension of the text"
+    fix = "caption_key names the extension of the text"
     if dotted:
-        mend = "a name's first dot ends the sample's key, so use no other dots than the one before the extension"
-    return f" (it has: {some_of(sorted(extensions))}); {mend}"
+        fix = "a name's first dot ends the sample's key, so use no other dots than the one before the extension"
+    return f" (it has: {some_of(sorted(extensions))}); {fix}"

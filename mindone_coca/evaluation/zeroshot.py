@@ -102,11 +102,13 @@ def _check_named(labels: Sequence[str], names: Mapping[str, str], file: str) -> 
         return
     described = (f"{shorten(label, 50)!r} ({number_of(count, 'sample')})" for label, count in counts.most_common())
     listed = some(described, len(counts))
-    told = f"{file}: no name for {len(counts)} of the {len(set(labels))} labels: {listed}"
+    message = f"{file}: no name for {len(counts)} of the {len(set(labels))} labels: {listed}"
     if any(map(is_number, counts)) or len(counts) == len(set(labels)):
         known = some(map(repr, names), len(names)) or "none"
-        raise InputError(f"{told}; it has names for {known}; give the names of these labels there, or mend the labels")
-    log.warning("%s; they stand for their own names", told)
+        raise InputError(
+            f"{message}; it has names for {known}; give the names of these labels there, or correct the labels"
+        )
+    log.warning("%s; they stand for their own names", message)
 
 
 def class_weights(captioner: VideoCaptioner, names: Sequence[str], templates: Sequence[str]) -> np.ndarray:

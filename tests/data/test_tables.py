@@ -73,7 +73,9 @@ def test_the_separator_that_a_setting_gives_is_another(folder):
     assert "parted by ';', not by ','; set separator (data.separator)" in refused({"path": path, "separator": ","})
     assert "must be one character" in refused({"path": path, "separator": ";;"})
     assert captions(open_one({"path": table(folder, "filepath\ttitle", *rows("\t")), "separator": r"\t"})) == AS_WRITTEN
-    assert captions(open_one(table(folder, "sep=;", "filepath;title", *rows(";")))) == AS_WRITTEN
+    path = table(folder, "sep=;", "filepath;title", *rows(";"))
+    assert captions(open_one(path)) == AS_WRITTEN
+    assert captions(open_one({"path": path, "separator": ";"})) == AS_WRITTEN
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32"])
@@ -93,3 +95,11 @@ def test_text_in_another_encoding(folder):
     assert "list.csv: line 4 is not UTF-8 (byte 0xE9)" in refused(path) and "iconv" in refused(path)
     path = table(folder, "filepath,title", *rows(), encoding="utf-16-le")
     assert "UTF-16 without its mark" in refused(path)
+
+
+@pytest.mark.parametrize("line", ["x" * 200_000, "x" * 2_000_000, '"' + "x" * 2_000_000, "a," * 500_000])
+def test_a_file_that_is_no_table(folder, line):
+    message = refused(table(folder, line, *rows()))
+    assert "list.csv: " in message
+    path = table(folder, "filepath,title", *rows()[:1], line)
+    assert "list.csv: line 3: " in refused(path)
