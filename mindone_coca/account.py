@@ -26,7 +26,7 @@ def some_of(items: Collection[str], shown: int = 10) -> str:
     return some(items, len(items), shown)
 
 
-def shorten(text: str, length: int = 200) -> str:
+def shorten(text: str, length: int = 300) -> str:
     """The text on one line, or its beginning where it is longer. Line ends and the like are written as escapes."""
     text = _CONTROL.sub(lambda sign: repr(sign.group())[1:-1], text)
     return text if len(text) <= length else text[: length - 3] + "..."

@@ -4,8 +4,8 @@
     python tools/make_mindrecord.py annotations/captions_train2017.json train.mindrecord --image_root train2017
     python tools/make_mindrecord.py "cc3m-{0000..0331}.tar" cc3m.mindrecord --shards 16
 
-The encoded images are copied byte for byte. Exit code 0: all written; 1: some samples cannot be read, each named on
-standard error; 2: bad usage or nothing to write.
+The encoded images are copied byte for byte. Exit code 0: all written; 1: some samples or rows cannot be read, as
+standard error says; 2: bad usage or nothing to write.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for sample in bad:
             print(f"error: {sample.name} is left out: {sample.reason}", file=sys.stderr)
         print(f"{target}: {written} samples written", file=sys.stderr)
-        return 1 if bad else 0
+        return 1 if bad or source.account.refused else 0
 
     return run_cli(run)
 
