@@ -67,16 +67,17 @@ def make_index(shard: Path) -> ShardIndex:
     order: list[tuple[tuple[str, str], Members]] = []
     contents: dict[str, tuple[int, int]] = {}  # by name, for hard links to them
     for member in _members(shard, index):
+        if member.isdir():
+            continue
         if is_hidden_member(member.name):
-            index.passed_over["hidden"] += not member.isdir()
+            index.passed_over["hidden"] += 1
             continue
         if member.isreg() and not member.issparse():
             contents[member.name] = place = (member.offset_data, member.size)
         elif member.islnk() and member.linkname in contents:
             place = contents[member.linkname]
         else:
-            if not member.isdir():
-                index.passed_over["linked" if member.issym() or member.islnk() else "special"] += 1
+            index.passed_over["linked" if member.issym() or member.islnk() else "special"] += 1
             continue
         folder, _, file = member.name.rpartition("/")
         stem, _, extension = file.partition(".")

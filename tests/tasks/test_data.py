@@ -272,7 +272,8 @@ def test_rows_that_cannot_be_used_are_counted(folder, caplog):
     path = folder / "list.csv"
     path.write_text("filepath,label\n0.png,cat\n1.png,dog,x\n2.png,\n3.png,cat\n")
     data = open_it(str(path), "classification", data={"max_bad_share": 0.5})
-    assert data.labels == ["cat"] and joined(data.epoch(0), "answers") == [["cat"]] * 2
+    assert data.rows_refused == 2 and data.labels == ["cat"]
+    assert joined(data.epoch(0), "answers") == [["cat"]] * 2
     assert "list.csv: 2 rows read; 2 rows refused" in caplog.text and "line 4 has no label" in caplog.text
 
 
