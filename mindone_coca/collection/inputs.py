@@ -99,7 +99,10 @@ def _entries(content: bytes, where: str, account: Account) -> Iterator[str]:
     for entry in _split(content, where):
         path = os.fsdecode(entry)
         if os.path.isdir(path):
-            yield from _media(path, account)
+            found = list(_media(path, account))
+            if not found:
+                account.notes.append(f"{path}: no video or image in this folder")
+            yield from found
         elif path:
             yield path
 

@@ -95,6 +95,13 @@ def test_lists_by_their_mark(tree, monkeypatch, encoding):
     assert list_inputs(["-"]).paths == want
 
 
+def test_a_listed_folder_that_holds_nothing_is_named(tree, caplog):
+    (tree / "empty").mkdir()
+    (tree / "list.txt").write_text("in/b.mp4\nempty\n")
+    assert list_inputs(["list.txt"]).paths == ["in/b.mp4"]
+    assert "list.txt: 1 file read; empty: no video or image in this folder" in caplog.text
+
+
 def test_a_list_that_is_no_utf16(tree):
     (tree / "list.txt").write_bytes(b"\xff\xfea")
     with pytest.raises(InputError, match=r"list\.txt: it begins as UTF-16 or 32 and is not"):
