@@ -87,7 +87,7 @@ class Account:
 
     def passed_over_line(self) -> str:
         """`passed over 3 files: 2 .txt, 1 .pdf`."""
-        kinds = self.passed_over.most_common()
+        kinds = sorted(self.passed_over.items(), key=lambda kind: (-kind[1], kind[0]))
         listed = some((f"{count:,} {what}" for what, count in kinds), len(kinds), shown=8)
         return f"passed over {number_of(self.passed_over.total(), 'file')}: {listed}"
 

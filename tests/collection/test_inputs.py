@@ -139,7 +139,7 @@ def test_what_a_folder_has_beside_pictures_is_counted_by_suffix(tree, caplog):
     for name in ("a.txt", "b.TXT", "c.pdf", "README", "phone.HEIC", "old.jfif", "x.avif", "y.3gp", "._z.jpg"):
         (tree / "elsewhere" / name).write_bytes(b"x")
     assert len(list_inputs(["elsewhere"]).paths) == 5
-    assert "elsewhere: 5 files read; passed over 5 files: 2 .txt, 1 hidden, 1 without suffix, 1 .pdf" in caplog.text
+    assert "elsewhere: 5 files read; passed over 5 files: 2 .txt, 1 .pdf, 1 hidden, 1 without suffix" in caplog.text
     caplog.clear()
     assert len(list_inputs(["elsewhere/*.HEIC", "in/b.mp4"]).paths) == 2 and not caplog.text
     (tree / "papers").mkdir()

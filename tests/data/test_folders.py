@@ -21,7 +21,7 @@ def test_class_folders_pass_over_what_nobody_put_there(tmp_path, caplog):
         (tmp_path / "cat" / f"x{suffix}").write_bytes(jpeg(5))
     source = open_one(str(tmp_path))
     assert [labels for [labels] in captions(source)] == ["cat"] * 6 + ["dog"] * 2
-    assert f"{tmp_path}: 8 files read; passed over 2 files: 1 hidden, 1 .txt" in caplog.text
+    assert f"{tmp_path}: 8 files read; passed over 2 files: 1 .txt, 1 hidden" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".heic", ".avif", ".3gp", ".mts", ".tif", ".jp2", ".y4m"])

@@ -142,7 +142,7 @@ def test_shards_with_more_than_pairs(tmp_path, caplog):
     ]
     source = open_one(str(write_tar(tmp_path / "x.tar", samples)), max_bad_share=0.5)
     assert [(source[n].captions, source[n].read()) for n in range(2)] == [(["zéro"], jpeg(0)), (["two"], jpeg(2))]
-    assert "2 samples read; 2 samples refused" in caplog.text and "passed over 2 files: 1 .png, 1 .json" in caplog.text
+    assert "2 samples read; 2 samples refused" in caplog.text and "passed over 2 files: 1 .json, 1 .png" in caplog.text
 
 
 def test_the_index_of_shards_is_kept_and_renewed(tmp_path, monkeypatch):
