@@ -1,5 +1,6 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one; patterns of paths."""
 
+import glob
 import os
 import secrets
 from collections.abc import Iterator
@@ -29,3 +30,15 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
             os.close(directory)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def with_literal_folders(pattern: str) -> str:
+    """The pattern for glob in which the first folders are no patterns, as long as there are folders of these names.
+
+    So `[2023] trip/*.png` finds the pictures in a folder of this name.
+    """
+    parts = pattern.split("/")
+    literal = 0
+    while literal < len(parts) - 1 and os.path.isdir("/".join(parts[: literal + 1]) or "/"):
+        literal += 1
+    return "/".join([*map(glob.escape, parts[:literal]), *parts[literal:]])

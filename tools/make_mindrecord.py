@@ -4,8 +4,8 @@
     python tools/make_mindrecord.py annotations/captions_train2017.json train.mindrecord --image_root train2017
     python tools/make_mindrecord.py "cc3m-{0000..0331}.tar" cc3m.mindrecord --shards 16
 
-The encoded images are copied byte for byte. Exit code 0: all written; 1: some samples cannot be read, each named on
-standard error; 2: bad usage or nothing to write.
+The encoded images are copied byte for byte. Exit code 0: all written; 1: some samples or rows cannot be read, as
+standard error says; 2: bad usage or nothing to write.
 """
 
 import sys
@@ -27,12 +27,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("target", type=Path, help="such as train.mindrecord; with --shards train.mindrecord0 and so on")
     parser.add_argument("--shards", type=int, default=1, help="number of files (default 1)")
     parser.add_argument(
-        "--format", help="csv, tsv, jsonl, coco, webdataset, mindrecord or folder; default: by the name"
+        "--format", help="csv, tsv, jsonl, json, coco, webdataset, mindrecord or folder; default: by the name"
     )
     parser.add_argument("--image_root", help="where relative paths in a list start; default: the folder of the list")
     parser.add_argument("--image_key", help="column of the image (default filepath)")
     parser.add_argument("--caption_key", help="column of the caption or label (default title)")
-    parser.add_argument("--separator", help="character between columns; default: tab if the header has one, else comma")
+    parser.add_argument("--separator", help="character between columns; default: by the header line")
+    parser.add_argument("--caption_extension", help="of caption files beside the pictures in a folder, such as .txt")
     options = vars(parser.parse_args(arguments))
     path, target, shards = options.pop("source"), options.pop("target"), options.pop("shards")
     settings = {"path": path, **{key: value for key, value in options.items() if value is not None}}
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for sample in bad:
             print(f"error: {sample.name} is left out: {sample.reason}", file=sys.stderr)
         print(f"{target}: {written} samples written", file=sys.stderr)
-        return 1 if bad else 0
+        return 1 if bad or source.account.refused else 0
 
     return run_cli(run)
 

@@ -56,7 +56,7 @@ def add_common_options(parser: Parser, text_key: str, meaning: str) -> None:
     add("--image_root", help="where relative paths in a list start (default: the list's folder)")
     add("--image_key", help="column with the image's or video's path (default filepath)")
     add(f"--{text_key}", help=meaning)
-    add("--separator", help="between the columns of a table (default: a tab if the head has one, else a comma)")
+    add("--separator", help="between the columns of a table (default: by the header line)")
     add(
         "--num_workers",
         type=common.positive,
@@ -79,6 +79,9 @@ def add_zeroshot_options(parser: Parser) -> None:
 
 def add_retrieval_options(parser: Parser) -> None:
     add_common_options(parser, "caption_key", "column with the caption (default title)")
+    add = parser.add_argument_group("a folder of pictures").add_argument
+    add("--caption_extension", help="of the caption files beside the pictures, such as .txt")
+    add("--caption_lines", action="store_true", default=None, help="each line of these is a caption")
 
 
 def add_captioning_options(parser: Parser) -> None:
@@ -131,6 +134,7 @@ def source_config(arguments: argparse.Namespace) -> "SourceConfig":
     from mindone_coca.data import sources
 
     keys = ("format", "image_root", "image_key", "caption_key", "label_key", "separator")
+    keys += ("caption_extension", "caption_lines")
     given = {key: getattr(arguments, key, None) for key in keys}
     settings = {"path": arguments.data, **{key: value for key, value in given.items() if value is not None}}
     config = sources.source_config(settings, "--data")
@@ -139,8 +143,11 @@ def source_config(arguments: argparse.Namespace) -> "SourceConfig":
         if kind == "coco":
             raise InputError(f"{arguments.data}: it holds captions, no labels; give a folder per class, or a table")
         config.label_key = "cls" if kind == "webdataset" else "label"
-    if arguments.task != "zeroshot" and kind == "folder":
-        raise InputError(f"{arguments.data}: a folder of images has no captions; give a list, such as a CSV or COCO's")
+    if arguments.task != "zeroshot" and kind == "folder" and config.caption_extension is None:
+        raise InputError(
+            f"{arguments.data}: a folder of images has no captions; give a list, such as a CSV or COCO's, or "
+            "--caption_extension if there are caption files beside the pictures"
+        )
     return config
 
 
@@ -177,7 +184,7 @@ def captioned_samples(arguments: argparse.Namespace) -> "Samples":
     from mindone_coca.data.sources import open_unlabelled
     from mindone_coca.evaluation.samples import Samples
 
-    return Samples(open_unlabelled(source_config(arguments), DataConfig(train=None)))
+    return Samples(open_unlabelled(source_config(arguments), DataConfig(train=None, max_bad_share=0.0)))
 
 
 def load_model(

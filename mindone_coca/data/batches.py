@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import mindspore.dataset as ds
 import numpy as np
 
+from mindone_coca.account import shorten
 from mindone_coca.data.mixing import Mixture
 from mindone_coca.data.samples import BadSample
 from mindone_coca.errors import InputError
@@ -129,14 +130,14 @@ class Batches:
         for name, reason in passed_over:
             if name not in self.bad_samples:
                 self.bad_samples[name] = reason
-                log.warning("%s cannot be read and is skipped: %s", name, reason)
+                log.warning("%s cannot be read and is skipped: %s", shorten(name, 1000), shorten(reason, 1000))
 
     def _check_share(self, bad: int, tried: int, stuck: bool) -> None:
         if stuck or bad > self._max_bad_share * max(tried, min(len(self._slots), SHARE_COUNTED_FROM)):
             name, reason = list(self.bad_samples.items())[-1]
             raise InputError(
                 f"{bad} of {tried} samples cannot be read, more than max_bad_share {self._max_bad_share:g} allows or "
-                f"too many in a row; the last: {name}: {reason}"
+                f"too many in a row; the last: {shorten(name, 1000)}: {shorten(reason, 1000)}"
             )
 
 

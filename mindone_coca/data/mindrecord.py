@@ -8,7 +8,9 @@ from tempfile import TemporaryDirectory
 from mindspore.dataset import MindDataset
 from mindspore.mindrecord import FileReader, FileWriter
 
-from mindone_coca.data.samples import BadSample, Sample, Source, as_captions, require_key
+from mindone_coca.account import Account
+from mindone_coca.data.samples import BadSample, Sample, Source, require_key
+from mindone_coca.data.text import as_captions, parse_json
 from mindone_coca.errors import InputError
 
 SCHEMA = {"name": {"type": "string"}, "captions": {"type": "string"}, "image": {"type": "bytes"}}
@@ -32,6 +34,8 @@ class MindRecord:
         self._columns = [image_key, caption_key] + (["name"] if "name" in columns else [])
         self._readers: dict[int, MindDataset] = {}
         self._length = self._open().get_dataset_size()
+        self.account = Account(self._files[0])
+        self.account.read = self._length
 
     def _open(self) -> MindDataset:
         return MindDataset(self._files, self._columns, shuffle=False, num_parallel_workers=1)
@@ -71,7 +75,7 @@ def _columns(files: list[Path]) -> dict[str, dict]:
 def _captions(value: object) -> list[str]:
     if isinstance(value, str) and value.startswith("["):
         try:
-            return as_captions(json.loads(value))
+            return as_captions(parse_json(value))
         except ValueError:
             return as_captions(value)  # a caption that begins with a bracket
     return as_captions(value)

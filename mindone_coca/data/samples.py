@@ -13,11 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mindone_coca.account import Account, some_of
 from mindone_coca.errors import InputError
+from mindone_coca.media_files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from mindone_coca.typed_mapping import nearest
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"})
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,8 @@ class BadSample(Exception):
 
 class Source(Protocol):
     """Random access to samples; reading one may raise BadSample."""
+
+    account: Account  # of what was found when the source was opened
 
     def __len__(self) -> int: ...
 
@@ -100,11 +101,5 @@ def require_key(key: str, known: Iterable[str], where: str | Path, setting: str)
     """InputError with the nearest known name when `key`, from the setting of that name, is not among `known`."""
     known = list(known)
     if key not in known:
-        hint = nearest(key, known) or f"; there are {', '.join(map(str, known)) or 'none'}"
+        hint = nearest(key, known) or f"; there are {some_of([str(name) for name in known]) or 'none'}"
         raise InputError(f"{where}: {key!r}, which {setting} asks for, is not in it{hint}")
-
-
-def as_captions(value: object) -> list[str]:
-    """The captions in a field that holds a text, a number (a class label), or a list of texts; blank ones left out."""
-    values = value if isinstance(value, list) else [value]
-    return [str(text).strip() for text in values if text is not None and str(text).strip()]

@@ -10,30 +10,39 @@ from mindone_coca.config import Fusion
 class SourceConfig:
     """One set of samples. Only `path` is needed; a key left at None takes the value of `data:` or of the format."""
 
-    # The list file, folder of classes, or shards: a file, a folder of .tar files, or a pattern such as
-    # "shard-{000..010}.tar" or "part-*.tar".
+    # The list file, folder of classes or of pictures with caption files, or shards: a file, a folder of .tar files, or
+    # a pattern such as "shard-{000..010}.tar" or "part-*.tar". Text is UTF-8, or UTF-16 or 32 with its mark.
     path: str
-    # By default from the path's suffix; a folder is one of .tar files or has one folder per class.
-    format: Literal["csv", "tsv", "jsonl", "coco", "webdataset", "mindrecord", "folder"] | None = None
+    # By default from the path's suffix, for .json from what is in it (a list of objects is "json", as LAVIS writes
+    # it); a folder is one of .tar files or has one folder per class.
+    format: Literal["csv", "tsv", "jsonl", "json", "coco", "webdataset", "mindrecord", "folder"] | None = None
     # Share of the samples drawn from this source, relative to the other sources' weights. Either all sources have
     # one or none has: without weights every sample is seen once an epoch.
     weight: float | None = None
     # Where relative image paths start; by default the folder of the list file.
     image_root: str | None = None
-    # csv, tsv, jsonl: the column or field with the image's or video's path. mindrecord: the column with its bytes.
+    # csv, tsv, jsonl, json: the column or field with the image's or video's path. mindrecord: the column with its
+    # bytes.
     image_key: str | None = None
-    # csv, tsv, jsonl, mindrecord: the column with the caption (in jsonl also a list of captions, in mindrecord also
-    # JSON text of such a list). webdataset: the extension of the caption file ("txt"), or "json.FIELD". In a downstream
-    # task: the column with the question ("question") or statement ("sentence").
+    # csv, tsv, jsonl, json, mindrecord: the column with the caption (in jsonl and json also a list of captions, in
+    # mindrecord also JSON text of such a list). webdataset: the extension of the caption file ("txt"), or "json.FIELD".
+    # In a downstream task: the column with the question ("question") or statement ("sentence"). An empty field, null
+    # and JSON's NaN are no caption; the letters "nan" in a table are text, as pandas writes what is missing as nothing.
     caption_key: str | None = None
-    # csv, tsv: the character between columns; by default a tab if the header line has one, else a comma.
+    # csv, tsv: the character between columns; by default the one of tab, comma, semicolon and | with which the header
+    # line has the columns.
     separator: str | None = None
+    # folder: pictures have caption files with this extension beside them (".txt" for a.txt beside a.jpg) instead of
+    # being in one folder per class.
+    caption_extension: str | None = None
+    # With caption_extension: each line of a caption file is a caption; otherwise its whole text is one.
+    caption_lines: bool = False
     # webdataset: a folder to keep the shards' index in, so that a later start need not go through them again.
     index_dir: str | None = None
     # Makes the source a labelled one: as caption_key, but it names a class label ("cls" in webdataset). In a downstream
     # task: the column with the label ("label"; of vqa "answer", in jsonl also a list "answers").
     label_key: str | None = None
-    # JSON file {label: name} for labels that are numbers or codes.
+    # JSON file {label: name} for labels that are numbers or codes; "7.0", as pandas may write a 7, has the name of "7".
     label_names: str | None = None
     # Sentences with {} for the name of the class; one is drawn for each sample in each epoch.
     label_template: list[str] = field(default_factory=lambda: ["{}"])
@@ -54,7 +63,7 @@ class DataConfig:
     separator: str | None = None
     # Parallel decoders for each training process, at most one for each core; 0 decodes in that process itself.
     num_workers: int = 4
-    # The run ends when more than this share of the samples cannot be read.
+    # The run ends when more than this share of the samples cannot be read, or of a list's rows cannot be used.
     max_bad_share: float = 0.05
     # Train on random crops of 90 to 100 % of a picture, as open_clip does. None: yes, but for the tasks
     # video_classification and nlvr2, as in the paper.

@@ -5,8 +5,10 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Any
 
-from mindone_coca.data.labels import ClassFolders, Labelled, folder_names, read_label_names
-from mindone_coca.data.lists import read_coco, read_jsonl, read_table
+from mindone_coca.data.folders import CaptionedFolder, ClassFolders
+from mindone_coca.data.json_lists import first_json
+from mindone_coca.data.labels import Labelled, folder_names, read_label_names
+from mindone_coca.data.lists import read_coco, read_json, read_jsonl, read_table
 from mindone_coca.data.mindrecord import MindRecord
 from mindone_coca.data.samples import Source, existing_file, existing_folder
 from mindone_coca.data.settings import DataConfig, SourceConfig
@@ -14,16 +16,17 @@ from mindone_coca.data.webdataset import TarShards, find_files
 from mindone_coca.errors import InputError
 from mindone_coca.typed_mapping import from_dict, value_differs
 
-_BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "coco", ".tar": "webdataset"}
+_BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".tar": "webdataset", ".tgz": "webdataset"}
 # The settings of SourceConfig that a format has beside path, format, weight and those for labels.
 _SETTINGS = {
     "csv": {"image_root", "image_key", "caption_key", "separator", "label_key"},
     "tsv": {"image_root", "image_key", "caption_key", "separator", "label_key"},
     "jsonl": {"image_root", "image_key", "caption_key", "label_key"},
+    "json": {"image_root", "image_key", "caption_key", "label_key"},
     "coco": {"image_root"},
     "webdataset": {"caption_key", "label_key", "index_dir"},
     "mindrecord": {"image_key", "caption_key", "label_key"},
-    "folder": set(),
+    "folder": {"caption_extension", "caption_lines"},
 }
 _LABEL_SETTINGS = {"label_names", "label_template", "label_prefix"}
 
@@ -71,12 +74,24 @@ def open_source(config: SourceConfig, data: DataConfig) -> Source:
 
 
 def open_unlabelled(config: SourceConfig, data: DataConfig) -> Source:
-    """As `open_source`, but labels stay what they are in the file, or the folders' names."""
+    """As `open_source`, but labels stay what they are in the file, or the folders' names.
+
+    Logs one line of what was read and left out. Raises InputError when that is more than `data.max_bad_share`.
+    """
+    source = _open(config, data)
+    source.account.report(data.max_bad_share)
+    return source
+
+
+def _open(config: SourceConfig, data: DataConfig) -> Source:
     kind = source_format(config)
     setting = "label_key" if config.label_key else "caption_key"
     text_key = config.label_key or config.caption_key
     if kind == "folder":
-        return ClassFolders(existing_folder(config.path))
+        root = existing_folder(config.path)
+        if config.caption_extension is None:
+            return ClassFolders(root)
+        return CaptionedFolder(root, config.caption_extension, config.caption_lines)
     if kind == "webdataset":
         return TarShards(
             find_files(config.path, "*.tar"),
@@ -91,6 +106,9 @@ def open_unlabelled(config: SourceConfig, data: DataConfig) -> Source:
     image_key, text_key = config.image_key or data.image_key, text_key or data.caption_key
     if kind == "coco":
         return read_coco(path, root)
+    if kind == "json":
+        given = config.image_key, config.label_key or config.caption_key
+        return read_json(path, *given, (image_key, text_key), root, setting)
     if kind == "jsonl":
         return read_jsonl(path, image_key, text_key, root, setting)
     return read_table(path, image_key, text_key, config.separator or data.separator, root, setting)
@@ -102,24 +120,37 @@ def source_format(config: SourceConfig) -> str:
     if config.format:
         return config.format
     if path.is_dir():
-        return "webdataset" if any(path.glob("*.tar")) else "folder"
+        return "webdataset" if config.caption_extension is None and any(path.glob("*.tar")) else "folder"
     if ".mindrecord" in path.name:  # shards are named x.mindrecord0, x.mindrecord1
         return "mindrecord"
     suffix = path.suffix.lower()
+    if ".tar." in path.name:  # a compressed one, of which the reader says how to unpack it
+        return "webdataset"
+    if suffix == ".json":
+        return _json_format(path)
     if suffix not in _BY_SUFFIX:
         mend = f"set format to one of {', '.join(_SETTINGS)}" if path.exists() else "there is no such file or folder"
         raise InputError(f"{path}: the name tells no format; {mend}")
     return _BY_SUFFIX[suffix]
 
 
+def _json_format(path: Path) -> str:
+    if not path.is_file():
+        return "coco"
+    first, line_by_line = first_json(path)
+    return "json" if first == "[" else "jsonl" if line_by_line else "coco"
+
+
 def _is_labelled(config: SourceConfig) -> bool:
-    return config.label_key is not None or source_format(config) == "folder"
+    return config.label_key is not None or (source_format(config) == "folder" and config.caption_extension is None)
 
 
 def _check_settings(config: SourceConfig, where: str) -> None:
     kind, labelled = source_format(config), _is_labelled(config)
     known = _SETTINGS[kind] | (_LABEL_SETTINGS if labelled else set())
     refuse_settings(config, known, where, f"this {kind} source", {} if labelled else _LABEL_SETTINGS)
+    if config.caption_lines and config.caption_extension is None:
+        raise InputError(f"{where}: caption_lines says how caption files are read; set caption_extension too")
     if config.label_key and config.caption_key:
         raise InputError(f"{where}: a source has a caption_key or a label_key, not both")
 

@@ -1,26 +1,25 @@
-"""Webdataset shards: plain tar files in which the files of one sample follow each other and share a name.
+"""Webdataset shards: plain tar files in which the files of one sample share a name up to its first dot.
 
 The shards are indexed once, at the start, by the offsets of their members; a sample is then one seek and one read
 for each of its files, so that shuffling and the split over ranks need no help from the order in the shards.
 """
 
-import hashlib
-import json
-import logging
 import os
 import re
-import tarfile
-from collections.abc import Iterator
+from collections import Counter
 from glob import glob
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from mindone_coca.data.samples import IMAGE_SUFFIXES, VIDEO_SUFFIXES, BadSample, PackedRows, Sample, as_captions
+from mindone_coca.account import Account, some_of
+from mindone_coca.data.samples import BadSample, PackedRows, Sample
+from mindone_coca.data.tar_index import Members, read_index
+from mindone_coca.data.text import as_captions, decode, parse_json
 from mindone_coca.errors import InputError
-from mindone_coca.files import atomic_path
+from mindone_coca.files import with_literal_folders
+from mindone_coca.media_files import MEDIA_SUFFIXES
 
-log = logging.getLogger(__name__)
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 
@@ -51,89 +50,52 @@ def find_files(pattern: str, in_folder: str) -> list[Path]:
         path = path / in_folder
     files = []
     for name in expand_pattern(str(path)):
-        found = sorted(glob(name, recursive=True)) if "*" in name else [name]
+        found = sorted(glob(with_literal_folders(name), recursive=True)) if "*" in name else [name]
         files += [Path(file) for file in found]
         if not found or not os.path.isfile(found[0]):
             raise InputError(f"{name}: no such file" + (f" (from {pattern})" if name != str(path) else ""))
     return files
 
 
-# The files of one sample by their lower-case extension: name in the archive, offset and size of the content in bytes.
-Members = dict[str, tuple[str, int, int]]
-
-
-def _index(shard: Path, index_dir: Path | None) -> list[Members]:
-    """The samples of a shard; from `index_dir` if it was indexed there since the shard was last changed."""
-    if index_dir is None:
-        return list(_groups(shard))
-    path, status = shard.resolve(), shard.stat()
-    state = [str(path), status.st_size, status.st_mtime_ns]
-    saved = index_dir / f"{shard.name}-{hashlib.sha256(state[0].encode()).hexdigest()[:16]}.json"
-    if saved.is_file():
-        content = json.loads(saved.read_bytes())
-        if content["state"] == state:
-            return content["samples"]
-    samples = list(_groups(shard))
-    with atomic_path(saved) as partial:
-        partial.write_text(json.dumps({"state": state, "samples": samples}))
-    return samples
-
-
-def _groups(shard: Path) -> Iterator[Members]:
-    """Go through a shard; neighbours belong together when their names agree up to the first dot."""
-    try:
-        with tarfile.open(shard, "r:") as archive:
-            current, members = None, {}
-            for member in archive:
-                archive.members = []  # tarfile would keep a record of each
-                if not member.isreg():
-                    continue
-                folder, _, file = member.name.rpartition("/")
-                stem, _, extension = file.partition(".")
-                if (folder, stem) != current and members:
-                    yield members
-                    members = {}
-                current = folder, stem
-                members[extension.lower()] = (member.name, member.offset_data, member.size)
-            if members:
-                yield members
-    except tarfile.TarError as error:
-        raise InputError(f"{shard}: not a plain tar file, or cut short ({error}); unpack a compressed one") from error
-
-
 class TarShards:
     """The samples of some shards: an image or video and a text each.
 
     `caption_key` is the extension of the text's file ("txt", "cls") or "json.FIELD" for a field of the JSON file, a
-    text or a list of texts. Files of other extensions are not read; samples without an image or a text are left out
-    with a warning. The index is saved in `index_dir`, if given.
+    text or a list of texts. Files of other extensions are passed over; samples without an image or a text are refused.
+    The index is saved in `index_dir`, if given.
     """
 
     def __init__(self, shards: list[Path], caption_key: str = "txt", index_dir: Path | None = None):
         text_extension, _, self._field = caption_key.partition(".")
+        text_extension = text_extension.lower()
         self._shards = shards
+        self.account = Account(shards[0] if len(shards) == 1 else f"{shards[0]} and {len(shards) - 1} more", "sample")
         names, table = [], []  # rows: shard, image offset and size, text offset and size
-        extensions, incomplete = set(), []
+        extensions: set[str] = set()
         for number, shard in enumerate(shards):
-            for members in _index(shard, index_dir):
+            index = read_index(shard, index_dir)
+            self.account.passed_over += index.passed_over
+            self.account.notes += [f"{shard}: {note}" for note in index.notes]
+            for reason in index.refused:
+                self.account.refuse(reason)
+            times: Counter[str] = Counter()  # a key may be there several times, each a sample of its own
+            for members in index.samples:
                 extensions.update(members)
-                image = next((members[e] for e in members if f".{e}" in IMAGE_SUFFIXES | VIDEO_SUFFIXES), None)
-                text = members.get(text_extension)
-                if image is None or text is None:
-                    incomplete.append(f"{shard}:{next(iter(members.values()))[0]}")
+                image = next((extension for extension in members if f".{extension}" in MEDIA_SUFFIXES), None)
+                if image is None or text_extension not in members:
+                    self.account.refuse(f"{shard}:{_incomplete(members, text_extension, image is None)}")
                     continue
-                names.append(image[0])
-                table.append((number, *image[1:], *text[1:]))
-        if not table:
-            found = ", ".join(sorted(extensions)) or "no files"
-            raise InputError(f"{shards[0]}: no sample with an image and a .{text_extension} (it has: {found})")
-        if incomplete:
-            log.warning(
-                "%d samples without an image or a .%s are left out, the first: %s",
-                len(incomplete),
-                text_extension,
-                incomplete[0],
-            )
+                text = members[text_extension]
+                name = members[image][0]
+                times[name] += 1
+                names.append(name if times[name] == 1 else f"{name.removesuffix(f'.{image}')} ({times[name]}).{image}")
+                table.append((number, *members[image][1:], *text[1:]))
+                self.account.without_caption += not text[2]
+                for extension in members.keys() - {image, text_extension}:
+                    self.account.pass_over_file(members[extension][0])
+        self.account.read = len(table)
+        if not table and (extensions or not self.account.refused):
+            raise InputError(f"{shards[0]}: no sample with an image and a .{text_extension}{_instead(extensions)}")
         self._names, self._table = PackedRows(names), np.array(table, np.int64)
 
     def __len__(self) -> int:
@@ -148,8 +110,26 @@ class TarShards:
                 file.seek(image_offset)
                 image = file.read(image_size)
                 file.seek(text_offset)
-                text = file.read(text_size).decode("utf-8")
-            captions = as_captions(json.loads(text)[self._field] if self._field else text)
+                text = decode(file.read(text_size))
+            captions = as_captions(parse_json(text)[self._field] if self._field else text)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadSample(name, f"{type(error).__name__}: {error}") from error
         return Sample(name, captions, image)
+
+
+def _incomplete(members: Members, text_extension: str, no_image: bool) -> str:
+    """The name of a sample that lacks something, and what it lacks."""
+    name = next(iter(members.values()))[0]
+    lacks = "no image or video" if no_image else f"no .{text_extension}"
+    return f"{name} has {lacks} beside it (its files: {some_of(list(members), 3)})"
+
+
+def _instead(extensions: set[str]) -> str:
+    """What a shard without a sample has, and how to fix it."""
+    if not extensions:
+        return "; there are no files in it"
+    dotted = any("." in extension and PurePosixPath(extension).suffix in MEDIA_SUFFIXES for extension in extensions)
+    fix = "caption_key names the extension of the text"
+    if dotted:
+        fix = "a name's first dot ends the sample's key, so use no other dots than the one before the extension"
+    return f" (it has: {some_of(sorted(extensions))}); {fix}"

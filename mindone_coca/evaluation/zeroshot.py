@@ -1,18 +1,22 @@
 """Zero-shot classification: the class whose sentences are most similar to the image (paper, section 4.2.2)."""
 
+import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from mindone_coca.account import number_of, shorten, some, some_of
 from mindone_coca.captioning.batches import encode_texts
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.config import find_config
-from mindone_coca.data.labels import ClassFolders, folder_names, read_label_names
+from mindone_coca.data.folders import ClassFolders
+from mindone_coca.data.labels import folder_names, is_number, known_label, read_label_names
 from mindone_coca.data.settings import DataConfig, SourceConfig
 from mindone_coca.data.sources import open_unlabelled
 from mindone_coca.errors import InputError
@@ -20,6 +24,7 @@ from mindone_coca.evaluation.reports import Example, choose_examples, write_repo
 from mindone_coca.evaluation.samples import Samples, finite, progress
 from mindone_coca.typed_mapping import from_dict, read_mapping
 
+log = logging.getLogger(__name__)
 _CLASSES_AT_ONCE = 10
 
 
@@ -57,17 +62,21 @@ def open_classes(config: SourceConfig, class_names: str | None = None) -> Classi
     Args:
         class_names: JSON file {folder or label: name}. All classes in it are among those to choose from, whether or
             not there are images of them. A class that is not in it has its label for a name, a folder its own name
-            with spaces for underscores.
+            with spaces for underscores. "7.0", as pandas may write a 7, is the label "7".
     Raises:
-        InputError: a folder without images, an image without a label or with several, two classes of one name.
+        InputError: a folder without images, an image without a label or with several, two classes of one name, labels
+            without a name that are numbers, or no label with a name.
     """
-    source = open_unlabelled(config, DataConfig(train=None))
+    source = open_unlabelled(config, DataConfig(train=None, max_bad_share=0.0))
     samples = Samples(source)
     given = read_label_names(class_names) if class_names else {}
     for item in samples.items:
         if len(set(item.captions)) > 1:
-            raise InputError(f"{item.name}: it has several labels ({', '.join(item.captions)}); leave one")
-    found = {item.captions[0]: None for item in samples.items}
+            raise InputError(f"{item.name}: it has several labels ({some_of(item.captions, 3)}); leave one")
+    labels = [known_label(item.captions[0], given) for item in samples.items]
+    found = dict.fromkeys(labels)
+    if class_names and not isinstance(source, ClassFolders):
+        _check_named(labels, given, class_names)
     if isinstance(source, ClassFolders):
         for folder in source.classes:
             if folder not in found:
@@ -83,7 +92,23 @@ def open_classes(config: SourceConfig, class_names: str | None = None) -> Classi
             )
         first[name] = label
     numbers = {label: number for number, label in enumerate(classes)}
-    return ClassifiedSamples(samples, np.array([numbers[item.captions[0]] for item in samples.items]), names)
+    return ClassifiedSamples(samples, np.array([numbers[label] for label in labels]), names)
+
+
+def _check_named(labels: Sequence[str], names: Mapping[str, str], file: str) -> None:
+    """Warn of labels in a list that have no name. Raises InputError when they can be no names themselves."""
+    counts = Counter(label for label in labels if label not in names)
+    if not counts:
+        return
+    described = (f"{shorten(label, 50)!r} ({number_of(count, 'sample')})" for label, count in counts.most_common())
+    listed = some(described, len(counts))
+    message = f"{file}: no name for {len(counts)} of the {len(set(labels))} labels: {listed}"
+    if any(map(is_number, counts)) or len(counts) == len(set(labels)):
+        known = some(map(repr, names), len(names)) or "none"
+        raise InputError(
+            f"{message}; it has names for {known}; give the names of these labels there, or correct the labels"
+        )
+    log.warning("%s; they stand for their own names", message)
 
 
 def class_weights(captioner: VideoCaptioner, names: Sequence[str], templates: Sequence[str]) -> np.ndarray:

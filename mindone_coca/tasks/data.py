@@ -63,6 +63,7 @@ class TaskData(Batches):
         **options,
     ):
         self.labels = list(labels)
+        self.rows_refused = sum(source.account.refused for source in sources)
         self._has_text = tokenizer is not None
         reader = _TaskReader(
             sources,

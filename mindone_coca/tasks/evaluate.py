@@ -78,7 +78,7 @@ def evaluate_task(
     with closing(predict_all(Predictor(classifier, views), rows, batch_size)) as predictions:
         for batch, probabilities in tqdm(predictions, total=len(rows), unit="batch", disable=None):
             tally.add(batch, probabilities)
-    metrics = {**tally.metrics(), "unreadable": len(rows.bad_samples)}
+    metrics = {**tally.metrics(), "unreadable": len(rows.bad_samples) + rows.rows_refused}
     if output_dir is not None:
         confusion = (cfg.labels, tally.confusion) if tally.confusion is not None else None
         write_report(output_dir, task, metrics, tally.examples(), confusion)

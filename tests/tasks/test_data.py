@@ -255,6 +255,28 @@ def test_mistakes_in_json_lines(folder):
             open_it(str(path), task)
 
 
+def test_answers_that_are_none(folder):
+    """null and NaN are no answers, never the texts "None" and "nan"."""
+    path = folder / "list.jsonl"
+    path.write_text(
+        '{"filepath": "0.png", "question": "who?", "answers": ["a", null, NaN, {"answer": null}, "a", "b"]}'
+    )
+    [batch] = open_it(str(path), "vqa").epoch(0)
+    assert batch.answers == [["a", "a", "b"]]
+    path.write_text('{"filepath": "0.png", "label": NaN}')
+    with pytest.raises(InputError, match="line 1 has no label"):
+        open_it(str(path), "classification")
+
+
+def test_rows_that_cannot_be_used_are_counted(folder, caplog):
+    path = folder / "list.csv"
+    path.write_text("filepath,label\n0.png,cat\n1.png,dog,x\n2.png,\n3.png,cat\n")
+    data = open_it(str(path), "classification", data={"max_bad_share": 0.5})
+    assert data.rows_refused == 2 and data.labels == ["cat"]
+    assert joined(data.epoch(0), "answers") == [["cat"]] * 2
+    assert "list.csv: 2 rows read; 2 rows refused" in caplog.text and "line 4 has no label" in caplog.text
+
+
 def test_mistakes_in_settings(folder):
     path = write(folder / "list.csv", ("filepath", "label"), [("0.png", "cat"), ("1.png", "dgo")])
     several = {"frame_type": "multi_frames"}
