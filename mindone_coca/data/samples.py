@@ -15,6 +15,7 @@ import numpy as np
 
 from mindone_coca.errors import InputError
 from mindone_coca.typed_mapping import nearest
+from mindone_coca.video.media import Encoded
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"})
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv"})
@@ -24,7 +25,7 @@ VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".m
 class Sample:
     """An image or video with its captions."""
 
-    name: str  # file or archive member, for messages; the suffix tells images from videos
+    name: str  # file or archive member, for messages
     captions: Sequence[str]  # one is drawn for each use
     content: Path | bytes  # the encoded file, or where it is
     image_id: int | str | None = None  # in COCO's lists
@@ -33,6 +34,11 @@ class Sample:
     def suffix(self) -> str:
         """The suffix of the name, such as ".jpg", in lower case."""
         return Path(self.name).suffix.lower()
+
+    @property
+    def encoded(self) -> Encoded:
+        """What the reader of images and videos takes."""
+        return Encoded(self.content, self.name)
 
     def read(self) -> bytes:
         """The bytes of the encoded image or video. Raises OSError when the file cannot be read."""

@@ -16,8 +16,7 @@ from mindone_coca.captioning.batches import PassageCaptioner, encode_texts
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import Passage
-from mindone_coca.data.reading import decode_image, file_of
-from mindone_coca.data.samples import VIDEO_SUFFIXES, BadSample, Sample, Source
+from mindone_coca.data.samples import BadSample, Sample, Source
 from mindone_coca.errors import InputError
 from mindone_coca.video.frames import read_frames
 
@@ -70,16 +69,9 @@ class Samples:
         return len(self.items)
 
     def frames(self, number: int, options: CaptionOptions) -> list[Image.Image]:
-        """The frames of item `number` that stand for it; of an image, itself, not turned by its EXIF data, as in
-        training and open_clip."""
+        """The frames of item `number` that stand for it."""
         sample = _sample(self._source, self.items[number].index)
-        try:
-            if sample.suffix not in VIDEO_SUFFIXES:
-                return [decode_image(sample)]
-            with file_of(sample) as path:
-                return [frame.image for frame in read_frames(path, options.frame_type, options.num_frames)]
-        except (OSError, BadSample) as error:
-            raise InputError(f"{sample.name}: cannot be read ({_reason(error)})") from error
+        return [frame.image for frame in read_frames(sample.encoded, options.frame_type, options.num_frames)]
 
     def passages(self, captioner: VideoCaptioner, options: CaptionOptions, workers: int) -> Iterator[Passage]:
         """All items as the model takes them, read by threads; `path` is the item's name."""
@@ -149,7 +141,3 @@ def _sample(source: Source, index: int) -> Sample:
         return source[index]
     except BadSample as error:
         raise InputError(f"{error.name}: cannot be read ({error.reason})") from error
-
-
-def _reason(error: OSError | BadSample) -> str:
-    return error.reason if isinstance(error, BadSample) else str(error)
