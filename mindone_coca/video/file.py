@@ -18,13 +18,11 @@ from PIL import Image
 
 from mindone_coca.errors import InputError
 from mindone_coca.video.clock import Clock, Timeline, end_of
+from mindone_coca.video.container import is_picture, open_container
 from mindone_coca.video.media import DecodedFrame, Readable, encoded
-from mindone_coca.video.pictures import is_motion_jpeg
 from mindone_coca.video.rgb import RgbConverter, pixel_shape
 
 _MICROSECONDS = 1_000_000  # unit of a container's start time
-# Where a file's clock starts anew, FFmpeg would take it for a counter that ran over, and add a day.
-_OPTIONS = {"correct_ts_overflow": "0"}
 
 
 @dataclass(frozen=True)
@@ -52,22 +50,21 @@ class VideoFile:
         self._source = encoded(source)
         self._name = self._source.name
         self._known: Timeline | None = None  # once all frames were decoded
-        self._format = "mjpeg" if is_motion_jpeg(self._source.head) else None
-        self._misnamed = False  # told by its content to be something else than its name says
         container, stream = self._open()
         with container:
             if "mp4" in container.format.name and stream.frames:  # one table for the whole file, not fragments
-                end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
-                if self._source.size < end:
-                    size = self._source.size
+                size, end = (
+                    self._source.size,
+                    max((entry.pos + entry.size for entry in stream.index_entries), default=0),
+                )
+                if size < end:
                     raise InputError(f"{self._name}: the video is cut short; it has {size} of at least {end} bytes")
             self._time_base = stream.time_base
             self._start = max(container.start_time or 0, 0) / _MICROSECONDS
             self._rate = stream.average_rate or stream.guessed_rate or 25  # 25 is what FFmpeg assumes, too
             # AVI and raw streams store no presentation times: their frames come at a constant rate.
             self._constant_rate = container.format.name == "avi" or stream.start_time is None
-            # Formats of pictures that Pillow does not know. A picture lasts no time.
-            self._still = _is_picture(container)
+            self._still = is_picture(container)  # of a format that Pillow does not know; it lasts no time
             self._is_vp8 = stream.codec_context.name == "vp8"
             self._converter = RgbConverter(self._name, pixel_shape(stream))
 
@@ -76,8 +73,7 @@ class VideoFile:
         yield from self._decode(Clock())
 
     def at(self, indices: Sequence[int]) -> Iterator[DecodedFrame]:
-        """Yield the frames with these ascending indices. Where the file allows it, only the frames from the last
-        keyframe on are decoded. One frame is held at a time."""
+        """Yield the frames with these ascending indices. Where the file allows it, decoding starts at keyframes."""
         remaining = list(indices)
         if self._packet_index is not None:
             try:
@@ -85,7 +81,7 @@ class VideoFile:
                     yield frame
                     remaining = remaining[1:]
             except _IndexMismatch:
-                self._packet_index = None  # the slow way below needs no index
+                self._distrust_index()  # the slow way below needs none
         if not remaining:
             return
         wanted = set(remaining)
@@ -101,25 +97,25 @@ class VideoFile:
             try:
                 return list(self._seek_and_decode(sorted(set(choose(len(self._packet_index.pts))))))
             except _IndexMismatch:
-                self._packet_index = None
+                self._distrust_index()
         return list(self.at(sorted(set(choose(len(self.timeline().times))))))
 
     def timeline(self) -> Timeline:
         """When all frames are shown, without keeping any."""
-        if self._packet_index is not None:
+        if self._known is None and self._packet_index is not None:
             pts, duration = self._packet_index.pts, self._packet_index.last_duration
             times = (pts - pts[0]) * float(self._time_base) + self._offset(int(pts[0]))
-            return Timeline(times, end_of(times, duration and duration * float(self._time_base)))
+            self._known = Timeline(times, end_of(times, duration and duration * float(self._time_base)))
         if self._known is None:
             for _ in self.frames():
                 pass
         return self._known
 
     def readable_timeline(self) -> tuple[Timeline, InputError | None]:
-        """As `timeline`, but of a file that can be read only in part, of that part, with what went wrong after it."""
+        """As `timeline`, but of a file that breaks off, of the part that can be read, with what went wrong after it."""
         clock = Clock()
         try:
-            if self._packet_index is None and self._known is None:
+            if self._known is None and self._packet_index is None:
                 for _ in self._decode(clock):
                     pass
             return self.timeline(), None
@@ -166,7 +162,7 @@ class VideoFile:
     def _open(self, verified: bool = False) -> tuple[av.container.InputContainer, av.VideoStream]:
         """Open the file; `verified`: the caller checks the time stamp of every decoded frame."""
         try:
-            container = self._open_container()
+            container = open_container(self._source)
         except av.FFmpegError as error:
             raise InputError(
                 f"{self._name}: cannot be read as video or image ({error.strerror}); is the file complete?"
@@ -185,22 +181,6 @@ class VideoFile:
         # Frame threads are faster, but after a damaged packet they lose good frames at the end of the file.
         stream.thread_type = "AUTO" if verified else "SLICE"
         return container, stream
-
-    def _open_container(self) -> av.container.InputContainer:
-        settings = {"format": self._format, "metadata_errors": "replace", "options": _OPTIONS}
-        if not self._misnamed:
-            container = av.open(self._source.for_ffmpeg(), **settings)
-            if not (_is_picture(container) or container.format.name == "tty"):
-                return container
-            # A guess that may be due to the name.
-            try:
-                unnamed = av.open(self._source.nameless(), **settings)
-            except av.FFmpegError:  # nothing but the name tells what it is
-                return container
-            container.close()
-            self._misnamed = not (_is_picture(unnamed) or unnamed.format.name == "tty")
-            return unnamed
-        return av.open(self._source.nameless(), **settings)
 
     @cached_property
     def _packet_index(self) -> _PacketIndex | None:
@@ -236,6 +216,9 @@ class VideoFile:
             return None
         key_pts, key_dts = np.array(sorted(keys), dtype=np.int64).T
         return _PacketIndex(pts, key_pts, key_dts, durations[int(pts[-1])])
+
+    def _distrust_index(self) -> None:
+        self._packet_index = self._known = None
 
     def _seek_and_decode(self, wanted: list[int]) -> Iterator[DecodedFrame]:
         packet_index = self._packet_index
@@ -278,10 +261,6 @@ class VideoFile:
     def _offset(self, first_pts: int) -> float:
         """Seconds from the start of the file (its earliest stream) to the first frame."""
         return max(0.0, round(float(first_pts * self._time_base) - self._start, 6))
-
-
-def _is_picture(container: av.container.InputContainer) -> bool:
-    return container.format.name.endswith("_pipe") or container.format.name == "image2"
 
 
 def _decode_from(

@@ -83,6 +83,9 @@ class FrameSource(Protocol):
     def timeline(self) -> Timeline:
         """When all frames are shown, without keeping any."""
 
+    def readable_timeline(self) -> tuple[Timeline, InputError | None]:
+        """As `timeline`, but of a file that can be read only in part, of that part, with what went wrong after it."""
+
     def frames(self) -> Iterator[DecodedFrame]:
         """All frames in order; a few are in memory at a time."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
 
@@ -57,19 +57,22 @@ class PictureFile:
         self._source, self._image, self._rules = source, image, rules
         self._timeline: Timeline | None = None
         with _naming(source):
-            self._animated = image.format in _ANIMATION_FORMATS and getattr(image, "is_animated", False)
+            self.is_animation = image.format in _ANIMATION_FORMATS and getattr(image, "is_animated", False)
 
     def timeline(self) -> Timeline:
-        if not self._animated:
+        if not self.is_animation:
             return Timeline(np.zeros(1), 0.0)
         if self._timeline is None:
             for _ in self.frames():
                 pass
         return self._timeline
 
+    def readable_timeline(self) -> tuple[Timeline, InputError | None]:
+        return self.timeline(), None
+
     def frames(self) -> Iterator[DecodedFrame]:
         with _naming(self._source):
-            if self._animated:
+            if self.is_animation:
                 yield from self._animation()
             else:
                 self._image.load()
@@ -78,8 +81,8 @@ class PictureFile:
     def at(self, indices: Sequence[int]) -> Iterator[DecodedFrame]:
         wanted = set(indices)
         for frame in self.frames():
-            if frame.index in wanted:  # Pillow reuses an animation's picture for the next one
-                yield replace(frame, picture=frame.picture.copy()) if self._animated else frame
+            if frame.index in wanted:
+                yield frame
                 if frame.index == max(wanted):
                     return
 
@@ -88,7 +91,7 @@ class PictureFile:
 
     def image(self, frame: DecodedFrame) -> Image.Image:
         with _naming(self._source):
-            if self._animated:
+            if self.is_animation:
                 return frame.picture.convert("RGB")
             image = _scaled(frame.picture) if self._rules.scale_deep else frame.picture
             return _turned(image, _orientation(self._image)) if self._rules.exif_orientation else image
@@ -102,7 +105,8 @@ class PictureFile:
                 continue
             shown.load()  # some formats know a frame's delay only then
             delay = shown.info.get("duration", 0) / 1000 or _DEFAULT_DELAY
-            yield DecodedFrame(number - skipped, clock.add(time, delay), shown)
+            # a copy, because Pillow draws the next frame into the same picture
+            yield DecodedFrame(number - skipped, clock.add(time, delay), shown.copy())
             time += delay
         self._timeline = clock.timeline()
 

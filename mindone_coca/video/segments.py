@@ -6,14 +6,16 @@ A few frames are held, whatever the file's length.
 from collections import deque
 from collections.abc import Iterator
 
+import av
+import numpy as np
 from av.video.reformatter import VideoReformatter
+from PIL import Image
 
 from mindone_coca.errors import InputError
-from mindone_coca.video.clock import Middle, Timeline, stretches
-from mindone_coca.video.file import VideoFile
+from mindone_coca.video.clock import Middle, stretches
 from mindone_coca.video.frames import Shot, VideoFrame, open_video, read_shot, video_frame
 from mindone_coca.video.media import DecodedFrame, FrameSource, Readable
-from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
+from mindone_coca.video.pictures import DEFAULT_RULES, PictureFile, PictureRules
 
 SCENE_THRESHOLD = 3.0  # PySceneDetect's own default
 SHORTEST_SCENE = 0.6  # seconds; likewise
@@ -39,15 +41,16 @@ def iter_segments(
     Raises InputError as `read_frames` does; where a file can be read only in part, after the stretches before that.
     """
     video = open_video(source, rules)
-    if isinstance(video, VideoFile):
-        yield from _equal(video, *video.readable_timeline(), seconds) if seconds else _scenes(video, scene_threshold)
-    elif seconds:
-        yield from _equal(video, video.timeline(), None, seconds)
+    if isinstance(video, PictureFile) and not video.is_animation:
+        yield read_shot(source, rules=rules)
+    elif seconds is None:
+        yield from _scenes(video, scene_threshold)
     else:
-        yield read_shot(source, "middle", rules=rules)
+        yield from _equal(video, seconds)
 
 
-def _equal(video: FrameSource, timeline: Timeline, failure: InputError | None, seconds: float) -> Iterator[Shot]:
+def _equal(video: FrameSource, seconds: float) -> Iterator[Shot]:
+    timeline, failure = video.readable_timeline()
     parts = stretches(timeline, seconds)
     indices = list(dict.fromkeys(part.index for part in parts))
     frames = video.at(indices)
@@ -63,7 +66,7 @@ def _equal(video: FrameSource, timeline: Timeline, failure: InputError | None, s
         raise failure
 
 
-def _scenes(video: VideoFile, threshold: float) -> Iterator[Shot]:
+def _scenes(video: FrameSource, threshold: float) -> Iterator[Shot]:
     # only where scenes are wanted: it brings OpenCV along
     from scenedetect import FrameTimecode
     from scenedetect.detectors import AdaptiveDetector
@@ -75,7 +78,7 @@ def _scenes(video: VideoFile, threshold: float) -> Iterator[Shot]:
     undecided: deque[DecodedFrame] = deque()
     scene: Middle[DecodedFrame] = Middle()
     for frame in video.frames():
-        small = shrink.reformat(frame.picture, *_DETECTOR_SIZE, "bgr24", interpolation="AREA", threads=1).to_ndarray()
+        small = _small(frame.picture, shrink)
         cuts = detector.process_frame(FrameTimecode(round(frame.time * _MICROSECONDS), fps=float(_MICROSECONDS)), small)
         undecided.append(frame)
         if len(undecided) > _DETECTOR_WINDOW:
@@ -88,3 +91,11 @@ def _scenes(video: VideoFile, threshold: float) -> Iterator[Shot]:
         scene.add(frame.time, frame)
     end = video.timeline().end
     yield Shot(scene.start, end, [video_frame(video, scene.shown(end))])
+
+
+def _small(picture: av.VideoFrame | Image.Image, shrink: VideoReformatter) -> np.ndarray:
+    """The picture as the detector compares it, (72, 128, 3) uint8 BGR."""
+    if isinstance(picture, av.VideoFrame):
+        return shrink.reformat(picture, *_DETECTOR_SIZE, "bgr24", interpolation="AREA", threads=1).to_ndarray()
+    rgb = np.asarray(picture.convert("RGB").resize(_DETECTOR_SIZE, Image.Resampling.BOX))
+    return np.ascontiguousarray(rgb[:, :, ::-1])

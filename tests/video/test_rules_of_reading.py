@@ -189,6 +189,18 @@ def test_a_heic_of_tiles_is_read_whole():
     assert min(difference(a, b) for n, a in enumerate(corners) for b in corners[:n]) > 1  # four tiles that differ
 
 
+@pytest.mark.parametrize("orientation", [1, 3, 6, 7])
+def test_a_heic_is_turned_once(orientation):
+    heif = pytest.importorskip("pillow_heif")
+    pixels = np.zeros((64, 96, 3), np.uint8)
+    pixels[:32, :48] = 255
+    exif, data = Image.Exif(), BytesIO()
+    exif[0x0112] = orientation
+    heif.from_pillow(Image.fromarray(pixels)).save(data, quality=90, exif=exif.tobytes())
+    [frame] = read_frames(Encoded(data.getvalue(), "photo.heic"))
+    assert difference(frame.rgb, expected_turn(pixels, orientation)) < 8
+
+
 @pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1"])
 def test_a_heic_without_its_library_is_refused_by_name_with_the_way_out(monkeypatch, brand):
     monkeypatch.setattr("mindone_coca.video.pictures.find_spec", lambda name: None)
