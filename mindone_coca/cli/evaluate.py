@@ -13,6 +13,7 @@ from mindone_coca.cli import common
 from mindone_coca.cli.common import Command, Parser
 from mindone_coca.errors import InputError
 from mindone_coca.tasks.spec import TASKS, TaskSpec
+from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
 
 if TYPE_CHECKING:
     from mindone_coca.captioning.captioner import VideoCaptioner
@@ -62,6 +63,11 @@ def add_common_options(parser: Parser, text_key: str, meaning: str) -> None:
         type=common.positive,
         default=common.default_workers(),
         help="reading threads (default: half the cores)",
+    )
+    add(
+        "--open_clip_pictures",
+        action="store_true",
+        help="read pictures as open_clip does, for its numbers: not turned by EXIF data, 16 bits clipped",
     )
     common.add_dataclass_options(parser, CaptionOptions, skip=(*SEGMENT_OPTIONS, "prompt", "generation"))
 
@@ -154,7 +160,7 @@ def source_config(arguments: argparse.Namespace) -> "SourceConfig":
 def run_zeroshot(arguments: argparse.Namespace) -> Metrics:
     from mindone_coca.evaluation.zeroshot import evaluate_zeroshot, open_classes, read_templates
 
-    data = open_classes(source_config(arguments), arguments.class_names)
+    data = open_classes(source_config(arguments), arguments.class_names, picture_rules(arguments))
     templates = read_templates(arguments.templates)
     if len(data.names) <= 5:
         print("top5 is left out: among five classes or fewer it cannot fail", file=sys.stderr)
@@ -179,12 +185,14 @@ def run_captioning(arguments: argparse.Namespace) -> Metrics:
     return evaluate_captioning(captioner, samples, options, arguments.num_workers, arguments.output_dir, notes)
 
 
-def captioned_samples(arguments: argparse.Namespace) -> "Samples":
-    from mindone_coca.data.settings import DataConfig
-    from mindone_coca.data.sources import open_unlabelled
-    from mindone_coca.evaluation.samples import Samples
+def picture_rules(arguments: argparse.Namespace) -> PictureRules:
+    return PictureRules(False, False) if arguments.open_clip_pictures else DEFAULT_RULES
 
-    return Samples(open_unlabelled(source_config(arguments), DataConfig(train=None, max_bad_share=0.0)))
+
+def captioned_samples(arguments: argparse.Namespace) -> "Samples":
+    from mindone_coca.evaluation.samples import open_samples
+
+    return open_samples(source_config(arguments), picture_rules(arguments))[1]
 
 
 def load_model(
@@ -200,7 +208,10 @@ def load_model(
 
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
     captioner = VideoCaptioner(config, weights, arguments.dtype, options.num_frames, options.fusion)
-    return captioner, options, {"model": model_name(config, weights), "data": arguments.data}
+    notes = {"model": model_name(config, weights), "data": arguments.data}
+    if arguments.open_clip_pictures:
+        notes["pictures"] = "as open_clip reads them"
+    return captioner, options, notes
 
 
 EVALUATIONS = {

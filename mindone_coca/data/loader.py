@@ -11,6 +11,7 @@ from mindone_coca.data.reading import SampleReader
 from mindone_coca.data.samples import Source
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.data.sources import open_sources
+from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class TrainingData(Batches):
             samples come in order, with their first captions, and all epochs are alike.
         frame_type: "middle" or "random" take one frame of a video; "multi_frames" takes `num_frames`, and that many
             times the same image where there is no video.
+        rules: how still pictures are read.
         options: batch_size, weights, rank, world_size, num_workers, max_bad_share of Batches.
 
     Raises InputError when there are fewer samples than one batch over all ranks.
@@ -50,6 +52,7 @@ class TrainingData(Batches):
         training: bool = True,
         frame_type: str = "middle",
         num_frames: int = 16,
+        rules: PictureRules = DEFAULT_RULES,
         **options,
     ):
         reader = SampleReader(
@@ -61,6 +64,7 @@ class TrainingData(Batches):
             training=training,
             frame_type=frame_type,
             num_frames=num_frames,
+            rules=rules,
         )
         super().__init__(reader, seed=seed, training=training, **options)
 
@@ -108,4 +112,5 @@ def open_data(
         max_bad_share=config.max_bad_share,
         frame_type=config.frame_type,
         num_frames=config.num_frames,
+        rules=config.picture_rules,
     )

@@ -1,19 +1,15 @@
 """From a sample of a source to arrays: decoding, and the random draws of captions, frames and crops."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from io import BytesIO
-from pathlib import Path
-from tempfile import NamedTemporaryFile
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image
 
 from mindone_coca.data.batches import Reading
-from mindone_coca.data.samples import VIDEO_SUFFIXES, BadSample, Sample, Source
+from mindone_coca.data.samples import BadSample, Sample, Source
 from mindone_coca.errors import InputError
-from mindone_coca.video.file import VideoFile
-from mindone_coca.video.frames import read_frames
+from mindone_coca.video.frames import open_video, read_frames
+from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
 
 FRAME_TYPES = ("middle", "random", "multi_frames")
 
@@ -25,14 +21,23 @@ class FrameReader:
         transform: `transform(image, seed)` -> (3, S, S) float32 when training, else `transform(image)`.
         frame_type: "middle" or "random" take one frame of a video; "multi_frames" takes `num_frames`, and that many
             times the same image where there is no video.
+        rules: how still pictures are read.
     """
 
-    def __init__(self, transform: Callable[..., np.ndarray], *, training: bool, frame_type: str, num_frames: int):
+    def __init__(
+        self,
+        transform: Callable[..., np.ndarray],
+        *,
+        training: bool,
+        frame_type: str,
+        num_frames: int,
+        rules: PictureRules = DEFAULT_RULES,
+    ):
         if frame_type not in FRAME_TYPES:
             raise InputError(f"frame_type: {frame_type!r} is none of {', '.join(FRAME_TYPES)}")
         if num_frames < 1:
             raise InputError(f"num_frames: {num_frames} must be at least 1")
-        self._transform, self._training = transform, training
+        self._transform, self._training, self._rules = transform, training, rules
         self._frame_type = frame_type
         self.count = num_frames if frame_type == "multi_frames" else 1  # frames of each sample
 
@@ -48,21 +53,20 @@ class FrameReader:
         """(3, S, S)."""
         return self._pixels([Image.new("RGB", (8, 8))], (0,))[0].shape
 
-    def _frames(self, sample: Sample, draws: np.random.Generator) -> list[Image.Image | np.ndarray]:
-        if sample.suffix not in VIDEO_SUFFIXES:
-            return [decode_image(sample)]
+    def _frames(self, sample: Sample, draws: np.random.Generator) -> list[Image.Image]:
         try:
-            with file_of(sample) as path:
-                if self._frame_type == "random":
-                    video, position = VideoFile(path), draws.random()
-                    return [video.rgb(frame) for frame in video.pick(lambda count: [int(position * count)])]
-                frames = [frame.image for frame in read_frames(path, self._frame_type, self.count)]
+            if self._frame_type == "random":
+                video, position = open_video(sample.encoded, self._rules), draws.random()
+                return [video.image(frame) for frame in video.pick(lambda count: [int(position * count)])]
+            frames = [frame.image for frame in read_frames(sample.encoded, self._frame_type, self.count, self._rules)]
         except (OSError, InputError) as error:
-            raise BadSample(sample.name, str(error)) from error
+            raise BadSample(sample.name, str(error).removeprefix(f"{sample.name}: ")) from error
+        if len(frames) == 1:
+            return frames
         # A video with fewer frames than wanted gives each of them several times in a row.
         return [frames[number * len(frames) // self.count] for number in range(self.count)]
 
-    def _pixels(self, frames: list[Image.Image | np.ndarray], crop_seed: tuple[int, ...]) -> list[np.ndarray]:
+    def _pixels(self, frames: list[Image.Image], crop_seed: tuple[int, ...]) -> list[np.ndarray]:
         if self._training:
             return [self._transform(frame, crop_seed) for frame in frames]
         return [self._transform(frame) for frame in frames]
@@ -82,9 +86,12 @@ class SampleReader:
         training: bool,
         frame_type: str,
         num_frames: int,
+        rules: PictureRules = DEFAULT_RULES,
     ):
         self._sources, self._tokenizer, self._seed, self._training = sources, tokenizer, seed, training
-        self._frames = FrameReader(transform, training=training, frame_type=frame_type, num_frames=num_frames)
+        self._frames = FrameReader(
+            transform, training=training, frame_type=frame_type, num_frames=num_frames, rules=rules
+        )
         self._stacked = num_frames if frame_type == "multi_frames" else None
         self.lengths, self.text_length = [len(source) for source in sources], context_length
 
@@ -104,25 +111,3 @@ class SampleReader:
         text = self._tokenizer([caption], context_length=self.text_length)[0]
         images = np.stack(frames) if self._stacked else frames[0]
         return Reading(images, text, {"name": sample.name, "caption": caption})
-
-
-def decode_image(sample: Sample) -> Image.Image:
-    """The decoded image in its own mode. Raises BadSample."""
-    try:
-        image = Image.open(BytesIO(sample.read()))
-        image.load()
-    except Exception as error:  # Pillow's decoders raise many kinds on damaged files; all mean the same here
-        raise BadSample(sample.name, f"{type(error).__name__}: {error}") from error
-    return image
-
-
-@contextmanager
-def file_of(sample: Sample) -> Iterator[Path]:
-    """The sample as a file, a temporary one if it comes from an archive: videos are read by seeking in a file."""
-    if isinstance(sample.content, Path):
-        yield sample.content
-        return
-    with NamedTemporaryFile(suffix=sample.suffix) as file:
-        file.write(sample.content)
-        file.flush()
-        yield Path(file.name)

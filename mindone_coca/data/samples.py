@@ -17,13 +17,14 @@ from mindone_coca.account import Account, some_of
 from mindone_coca.errors import InputError
 from mindone_coca.media_files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from mindone_coca.typed_mapping import nearest
+from mindone_coca.video.media import Encoded
 
 
 @dataclass(frozen=True)
 class Sample:
     """An image or video with its captions."""
 
-    name: str  # file or archive member, for messages; the suffix tells images from videos
+    name: str  # file or archive member, for messages
     captions: Sequence[str]  # one is drawn for each use
     content: Path | bytes  # the encoded file, or where it is
     image_id: int | str | None = None  # in COCO's lists
@@ -32,6 +33,11 @@ class Sample:
     def suffix(self) -> str:
         """The suffix of the name, such as ".jpg", in lower case."""
         return Path(self.name).suffix.lower()
+
+    @property
+    def encoded(self) -> Encoded:
+        """What the reader of images and videos takes."""
+        return Encoded(self.content, self.name)
 
     def read(self) -> bytes:
         """The bytes of the encoded image or video. Raises OSError when the file cannot be read."""

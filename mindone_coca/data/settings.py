@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mindone_coca.config import Fusion
+from mindone_coca.video.pictures import PictureRules
 
 
 @dataclass
@@ -71,5 +72,13 @@ class DataConfig:
     # Of a video: its middle frame, a random one, or num_frames spread evenly (an image then stands for each of them).
     frame_type: Literal["middle", "random", "multi_frames"] = "middle"
     num_frames: int = 16
+    # Turn pictures upright as their EXIF data says; open_clip does not, so its numbers want false.
+    exif_orientation: bool = True
+    # Pictures of 16 bits: scaled to 8, or clipped to 0..255 (nearly all of them white) as open_clip does.
+    deep_pictures: Literal["scale", "clip"] = "scale"
     # How multi_frames become one: the mean of their tokens and features, or the attentional pooler over all of them.
     fusion: Fusion = "mean"
+
+    @property
+    def picture_rules(self) -> PictureRules:
+        return PictureRules(self.exif_orientation, self.deep_pictures == "scale")

@@ -14,10 +14,12 @@ from mindone_coca.captioning.batches import encode_texts
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import ReadAhead, ReadingFailed
-from mindone_coca.data.reading import decode_image, file_of
-from mindone_coca.data.samples import VIDEO_SUFFIXES, BadSample, Sample, Source
+from mindone_coca.data.samples import BadSample, Sample, Source
+from mindone_coca.data.settings import DataConfig, SourceConfig
+from mindone_coca.data.sources import open_unlabelled
 from mindone_coca.errors import InputError
 from mindone_coca.video.frames import read_frames
+from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
 
 Result = TypeVar("Result")
 _TEXTS_AT_ONCE = 256
@@ -53,8 +55,8 @@ class Samples:
     cannot be decoded. Unlike training, evaluation leaves none out.
     """
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, rules: PictureRules = DEFAULT_RULES) -> None:
+        self._source, self._rules = source, rules
         items: dict[str, Item] = {}
         for index in range(len(source)):
             sample = _sample(source, index)
@@ -73,16 +75,10 @@ class Samples:
         return len(self.items)
 
     def frames(self, number: int, options: CaptionOptions) -> list[Image.Image]:
-        """The frames of item `number` that stand for it; of an image, itself, not turned by its EXIF data, as in
-        training and open_clip."""
+        """The frames of item `number` that stand for it."""
         sample = _sample(self._source, self.items[number].index)
-        try:
-            if sample.suffix not in VIDEO_SUFFIXES:
-                return [decode_image(sample)]
-            with file_of(sample) as path:
-                return [frame.image for frame in read_frames(path, options.frame_type, options.num_frames)]
-        except (OSError, BadSample) as error:
-            raise InputError(f"{sample.name}: cannot be read ({_reason(error)})") from error
+        frames = read_frames(sample.encoded, options.frame_type, options.num_frames, self._rules)
+        return [frame.image for frame in frames]
 
     def pictures(self, captioner: VideoCaptioner, options: CaptionOptions, workers: int) -> Iterator[Pictures]:
         """All items as the model takes them, in order, read by threads."""
@@ -105,6 +101,12 @@ class Samples:
         """Image features (N, D) float32, of unit length."""
         encoded = captioner.batches(options).encode(self.pictures(captioner, options, workers))
         return finite(np.stack([one.feature for one in progress(encoded, len(self), "encoding images", "image")]))
+
+
+def open_samples(config: SourceConfig, rules: PictureRules = DEFAULT_RULES) -> tuple[Source, Samples]:
+    """A source of which no row may be bad, and its samples. Raises InputError naming what is wrong."""
+    source = open_unlabelled(config, DataConfig(train=None, max_bad_share=0.0))
+    return source, Samples(source, rules)
 
 
 def finite(features: np.ndarray) -> np.ndarray:
@@ -137,7 +139,3 @@ def _sample(source: Source, index: int) -> Sample:
         return source[index]
     except BadSample as error:
         raise InputError(f"{error.name}: cannot be read ({error.reason})") from error
-
-
-def _reason(error: OSError | BadSample) -> str:
-    return error.reason if isinstance(error, BadSample) else str(error)

@@ -17,12 +17,12 @@ from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.config import find_config
 from mindone_coca.data.folders import ClassFolders
 from mindone_coca.data.labels import folder_names, is_number, known_label, read_label_names
-from mindone_coca.data.settings import DataConfig, SourceConfig
-from mindone_coca.data.sources import open_unlabelled
+from mindone_coca.data.settings import SourceConfig
 from mindone_coca.errors import InputError
 from mindone_coca.evaluation.reports import Example, choose_examples, write_report
-from mindone_coca.evaluation.samples import Samples, finite, progress
+from mindone_coca.evaluation.samples import Samples, finite, open_samples, progress
 from mindone_coca.typed_mapping import from_dict, read_mapping
+from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
 
 log = logging.getLogger(__name__)
 _CLASSES_AT_ONCE = 10
@@ -56,19 +56,21 @@ def read_templates(path: str | os.PathLike) -> list[str]:
     return templates
 
 
-def open_classes(config: SourceConfig, class_names: str | None = None) -> ClassifiedSamples:
+def open_classes(
+    config: SourceConfig, class_names: str | None = None, rules: PictureRules = DEFAULT_RULES
+) -> ClassifiedSamples:
     """Images in a folder per class, or a list with a column of labels (`config.label_key`).
 
     Args:
         class_names: JSON file {folder or label: name}. All classes in it are among those to choose from, whether or
             not there are images of them. A class that is not in it has its label for a name, a folder its own name
             with spaces for underscores. "7.0", as pandas may write a 7, is the label "7".
+        rules: how pictures are read.
     Raises:
         InputError: a folder without images, an image without a label or with several, two classes of one name, labels
             without a name that are numbers, or no label with a name.
     """
-    source = open_unlabelled(config, DataConfig(train=None, max_bad_share=0.0))
-    samples = Samples(source)
+    source, samples = open_samples(config, rules)
     given = read_label_names(class_names) if class_names else {}
     for item in samples.items:
         if len(set(item.captions)) > 1:

@@ -15,6 +15,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.tasks.rows import TaskRows, open_task_rows
 from mindone_coca.tasks.spec import TASKS
 from mindone_coca.typed_mapping import nearest
+from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class TaskData(Batches):
         training: shuffle, and draw frames and crops by (seed, epoch, place in the order). Otherwise the samples come
             in order, all of them: the last batch may be smaller, and is missing on ranks that nothing is left for.
         frame_type, num_frames: of a video; "multi_frames" for n frames spread evenly, as the paper samples them.
+        rules: how still pictures are read.
         views: clips of num_frames each, whose frames lie between one another's.
         options: batch_size, weights, rank, world_size, num_workers, max_bad_share of Batches.
     """
@@ -59,6 +61,7 @@ class TaskData(Batches):
         training: bool = True,
         frame_type: str = "middle",
         num_frames: int = 16,
+        rules: PictureRules = DEFAULT_RULES,
         views: int = 1,
         **options,
     ):
@@ -69,7 +72,9 @@ class TaskData(Batches):
             sources,
             self.labels,
             tokenizer,
-            FrameReader(transform, training=training, frame_type=frame_type, num_frames=num_frames * views),
+            FrameReader(
+                transform, training=training, frame_type=frame_type, num_frames=num_frames * views, rules=rules
+            ),
             text_length=context_length if self._has_text else 0,
             seed=seed,
             views=views,
@@ -183,6 +188,7 @@ def open_task_data(
         max_bad_share=config.max_bad_share,
         frame_type=config.frame_type,
         num_frames=config.num_frames,
+        rules=config.picture_rules,
         views=views,
     )
 

@@ -7,30 +7,22 @@ keyframe before each wanted frame. Every frame decoded on the way must carry the
 when one does not, or when the list cannot be exact, everything is decoded from the start instead.
 """
 
-from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
-from itertools import islice, pairwise
-from pathlib import Path
 
 import av
 import numpy as np
 from av.stream import Disposition
+from PIL import Image
 
 from mindone_coca.errors import InputError
+from mindone_coca.video.clock import Clock, Timeline, end_of
+from mindone_coca.video.container import is_picture, open_container
+from mindone_coca.video.media import DecodedFrame, Readable, encoded
+from mindone_coca.video.rgb import RgbConverter, pixel_shape
 
 _MICROSECONDS = 1_000_000  # unit of a container's start time
-
-
-@dataclass(frozen=True)
-class DecodedFrame:
-    """A frame as decoded: number from 0 in order of presentation, seconds from the file's start, pixels of FFmpeg."""
-
-    index: int
-    time: float
-    picture: av.VideoFrame
 
 
 @dataclass(frozen=True)
@@ -40,6 +32,7 @@ class _PacketIndex:
     pts: np.ndarray  # of every frame that is shown, ascending
     key_pts: np.ndarray  # of the keyframes, ascending
     key_dts: np.ndarray  # where to seek for them
+    last_duration: int | None  # of the last frame that is shown
 
 
 class _IndexMismatch(Exception):
@@ -47,36 +40,101 @@ class _IndexMismatch(Exception):
 
 
 class VideoFile:
-    """A local video file. Raises InputError, naming the file, when it cannot be read as video.
+    """A video: a local file, or its bytes; a FrameSource. Raises InputError, naming the file, when it is no video.
 
     An MP4 or MOV file that lacks part of what its own table of samples lists is refused as cut short. Of other damaged
     files, the frames that can be decoded count.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._converter = _RgbConverter(path)
-        self._decoded_times: np.ndarray | None = None  # known once all frames were decoded
+    def __init__(self, source: Readable) -> None:
+        self._source = encoded(source)
+        self._name = self._source.name
+        self._known: Timeline | None = None  # once all frames were decoded
         container, stream = self._open()
         with container:
             if "mp4" in container.format.name and stream.frames:  # one table for the whole file, not fragments
                 size, end = (
-                    path.stat().st_size,
+                    self._source.size,
                     max((entry.pos + entry.size for entry in stream.index_entries), default=0),
                 )
                 if size < end:
-                    raise InputError(f"{path}: the video is cut short; it has {size} of at least {end} bytes")
+                    raise InputError(f"{self._name}: the video is cut short; it has {size} of at least {end} bytes")
             self._time_base = stream.time_base
             self._start = max(container.start_time or 0, 0) / _MICROSECONDS
             self._rate = stream.average_rate or stream.guessed_rate or 25  # 25 is what FFmpeg assumes, too
             # AVI and raw streams store no presentation times: their frames come at a constant rate.
             self._constant_rate = container.format.name == "avi" or stream.start_time is None
+            self._still = is_picture(container)  # of a format that Pillow does not know; it lasts no time
             self._is_vp8 = stream.codec_context.name == "vp8"
+            self._converter = RgbConverter(self._name, pixel_shape(stream))
 
     def frames(self) -> Iterator[DecodedFrame]:
         """Decode all frames in order. Memory holds a few frames at a time, whatever the length of the file."""
+        yield from self._decode(Clock())
+
+    def at(self, indices: Sequence[int]) -> Iterator[DecodedFrame]:
+        """Yield the frames with these ascending indices. Where the file allows it, decoding starts at keyframes."""
+        remaining = list(indices)
+        if self._packet_index is not None:
+            try:
+                for frame in self._seek_and_decode(list(indices)):
+                    yield frame
+                    remaining = remaining[1:]
+            except _IndexMismatch:
+                self._distrust_index()  # the slow way below needs none
+        if not remaining:
+            return
+        wanted = set(remaining)
+        for frame in self.frames():
+            if frame.index in wanted:
+                yield frame
+                if frame.index == remaining[-1]:
+                    return
+
+    def pick(self, choose: Callable[[int], Sequence[int]]) -> list[DecodedFrame]:
+        """Return some frames in order: `choose` gets the number of frames and returns the wanted indices."""
+        if self._packet_index is not None:
+            try:
+                return list(self._seek_and_decode(sorted(set(choose(len(self._packet_index.pts))))))
+            except _IndexMismatch:
+                self._distrust_index()
+        return list(self.at(sorted(set(choose(len(self.timeline().times))))))
+
+    def timeline(self) -> Timeline:
+        """When all frames are shown, without keeping any."""
+        if self._known is None and self._packet_index is not None:
+            pts, duration = self._packet_index.pts, self._packet_index.last_duration
+            times = (pts - pts[0]) * float(self._time_base) + self._offset(int(pts[0]))
+            self._known = Timeline(times, end_of(times, duration and duration * float(self._time_base)))
+        if self._known is None:
+            for _ in self.frames():
+                pass
+        return self._known
+
+    def readable_timeline(self) -> tuple[Timeline, InputError | None]:
+        """As `timeline`, but of a file that breaks off, of the part that can be read, with what went wrong after it."""
+        clock = Clock()
+        try:
+            if self._known is None and self._packet_index is None:
+                for _ in self._decode(clock):
+                    pass
+            return self.timeline(), None
+        except InputError as error:
+            if not len(clock):
+                raise
+            return clock.timeline(), error
+
+    def image(self, frame: DecodedFrame) -> Image.Image:
+        """The frame upright, with square pixels, in RGB."""
+        return Image.fromarray(self.rgb(frame))
+
+    def rgb(self, frame: DecodedFrame) -> np.ndarray:
+        """The frame upright, with square pixels, (H, W, 3) uint8 RGB."""
+        return self._converter(frame.picture)
+
+    def _decode(self, clock: Clock) -> Iterator[DecodedFrame]:
         container, stream = self._open()
-        index, first_pts, times = -1, None, array("d")
+        index, first_pts = -1, None
         with container:
             packets = container.demux(stream)
             while True:
@@ -84,7 +142,7 @@ class VideoFile:
                     packet = next(packets, None)
                 except av.FFmpegError as error:
                     reason = f"cannot be read beyond its first {index + 1} frames: {error.strerror}"
-                    raise InputError(f"{self.path}: {reason}") from error
+                    raise InputError(f"{self._name}: {reason}") from error
                 if packet is None:
                     break
                 try:
@@ -95,75 +153,19 @@ class VideoFile:
                     index += 1
                     if first_pts is None:
                         first_pts = picture.pts
-                    times.append(self._time(index, picture.pts, first_pts))
-                    yield DecodedFrame(index, times[-1], picture)
+                    time = clock.add(self._time(index, picture.pts, first_pts), self._duration(picture))
+                    yield DecodedFrame(index, time, picture)
         if index < 0:
-            raise InputError(f"{self.path}: holds no video frame that can be decoded")
-        self._decoded_times = np.array(times)
-
-    def pick(self, choose: Callable[[int], Sequence[int]]) -> list[DecodedFrame]:
-        """Return some frames in order: `choose` gets the number of frames and returns the wanted indices."""
-        if self._packet_index is not None:
-            try:
-                return list(self._seek_and_decode(sorted(set(choose(len(self._packet_index.pts))))))
-            except _IndexMismatch:
-                self._packet_index = None  # the slow way below needs no index
-        wanted = set(choose(len(self.times())))
-        return [frame for frame in self.frames() if frame.index in wanted]
-
-    def every(self, seconds: float) -> Iterator[tuple[float, DecodedFrame]]:
-        """Divide the video into stretches of equal length, from its first frame on, and yield each one's start in
-        seconds with the first frame that it shows in its second half. One that shows none belongs to the one before.
-
-        Where the file allows it, only the frames from the last keyframe on are decoded. One frame is held at a time.
-        """
-        done = 0
-        if self._packet_index is not None:
-            times = self.times()
-            numbers, is_late = _stretches(times - times[0], seconds)
-            numbers, first = np.unique(numbers[is_late], return_index=True)
-            wanted = np.flatnonzero(is_late)[first].tolist()
-            starts = [float(times[0] + number * seconds) for number in numbers]
-            starts[:1] = times[:1].tolist()
-            try:
-                for start, frame in zip(starts, self._seek_and_decode(wanted)):
-                    yield start, frame
-                    done += 1
-                return
-            except _IndexMismatch:
-                self._packet_index = None
-        yield from islice(self._every_by_decoding(seconds), done, None)
-
-    def _every_by_decoding(self, seconds: float) -> Iterator[tuple[float, DecodedFrame]]:
-        start, last = None, -1
-        for frame in self.frames():
-            start = frame.time if start is None else start
-            number, is_late = _stretches(np.float64(frame.time - start), seconds)
-            if is_late and number > last:
-                yield start if last < 0 else float(start + number * seconds), frame
-                last = number
-
-    def times(self) -> np.ndarray:
-        """Return the time of every frame in seconds, float64, without keeping any frame."""
-        if self._packet_index is not None:
-            pts = self._packet_index.pts
-            return (pts - pts[0]) * float(self._time_base) + self._offset(int(pts[0]))
-        if self._decoded_times is None:
-            for _ in self.frames():
-                pass
-        return self._decoded_times
-
-    def rgb(self, frame: DecodedFrame) -> np.ndarray:
-        """Return the upright frame, (H, W, 3) uint8 RGB."""
-        return self._converter(frame.picture)
+            raise InputError(f"{self._name}: cannot be read: holds no picture and no video frame that can be decoded")
+        self._known = clock.timeline()
 
     def _open(self, verified: bool = False) -> tuple[av.container.InputContainer, av.VideoStream]:
         """Open the file; `verified`: the caller checks the time stamp of every decoded frame."""
         try:
-            container = av.open(f"file:{self.path}", metadata_errors="replace")
+            container = open_container(self._source)
         except av.FFmpegError as error:
             raise InputError(
-                f"{self.path}: cannot be read as video or image ({error.strerror}); is the file complete?"
+                f"{self._name}: cannot be read as video or image ({error.strerror}); is the file complete?"
             ) from error
         stream = container.streams.best("video")
         problem = None
@@ -175,7 +177,7 @@ class VideoFile:
             problem = "has a video stream of a type that this build of FFmpeg cannot decode"
         if problem:
             container.close()
-            raise InputError(f"{self.path}: {problem}; give a video or an image")
+            raise InputError(f"{self._name}: {problem}; give a video or an image")
         # Frame threads are faster, but after a damaged packet they lose good frames at the end of the file.
         stream.thread_type = "AUTO" if verified else "SLICE"
         return container, stream
@@ -185,7 +187,7 @@ class VideoFile:
         """List the packets' time stamps; None when they cannot tell exactly which frames will be decoded."""
         if self._constant_rate or self._is_vp8:  # VP8 stores hidden frames in packets of their own
             return None
-        shown, keys = [], []
+        shown, keys, durations = [], [], {}
         last_dts = None
         container, stream = self._open()
         with container:
@@ -203,6 +205,7 @@ class VideoFile:
                         keys.append((packet.pts, packet.pts if dts is None else min(dts, packet.pts)))
                     if not packet.is_discard:  # edit lists keep frames that are decoded but not shown
                         shown.append(packet.pts)
+                        durations[packet.pts] = packet.duration
             except av.FFmpegError:
                 return None
         pts = np.unique(np.array(shown, dtype=np.int64))
@@ -212,7 +215,10 @@ class VideoFile:
         if first.picture.pts != pts[0]:  # frames before the first keyframe, of which the reference is missing
             return None
         key_pts, key_dts = np.array(sorted(keys), dtype=np.int64).T
-        return _PacketIndex(pts, key_pts, key_dts)
+        return _PacketIndex(pts, key_pts, key_dts, durations[int(pts[-1])])
+
+    def _distrust_index(self) -> None:
+        self._packet_index = self._known = None
 
     def _seek_and_decode(self, wanted: list[int]) -> Iterator[DecodedFrame]:
         packet_index = self._packet_index
@@ -237,20 +243,24 @@ class VideoFile:
                     upcoming += 1
                 yield DecodedFrame(target, self._time(target, picture.pts, int(pts[0])), picture)
 
-    def _time(self, index: int, pts: int | None, first_pts: int | None) -> float:
-        if self._constant_rate or pts is None or first_pts is None:
+    def _time(self, index: int, pts: int | None, first_pts: int | None) -> float | None:
+        """The stored time of a frame in seconds; None where it has none beside others that do."""
+        if self._constant_rate:
             return float(index / self._rate)
+        if pts is None or first_pts is None:
+            return None
         return (pts - first_pts) * float(self._time_base) + self._offset(first_pts)
+
+    def _duration(self, picture: av.VideoFrame) -> float | None:
+        if self._still:
+            return None
+        if self._constant_rate:
+            return float(1 / self._rate)
+        return picture.duration * float(self._time_base) if picture.duration else None
 
     def _offset(self, first_pts: int) -> float:
         """Seconds from the start of the file (its earliest stream) to the first frame."""
         return max(0.0, round(float(first_pts * self._time_base) - self._start, 6))
-
-
-def _stretches(times: np.ndarray, seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """For times since the first frame: the number of the stretch each lies in, and whether in its second half."""
-    numbers = np.floor(times / seconds)
-    return numbers, times - numbers * seconds >= seconds / 2
 
 
 def _decode_from(
@@ -270,45 +280,3 @@ def _decode_from(
                     yield picture
     except av.FFmpegError as error:
         raise _IndexMismatch from error
-
-
-class _RgbConverter:
-    """Turns decoded frames of any pixel format upright and into RGB, with the pixels of `ffmpeg -pix_fmt rgb24`."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._layout: tuple[int, int, str] | None = None
-
-    def __call__(self, picture: av.VideoFrame) -> np.ndarray:
-        layout = (picture.width, picture.height, picture.format.name)
-        try:
-            if layout != self._layout:  # also when the size changes within a file
-                self._graph = _scale_graph(*layout)
-                self._layout = layout
-            self._graph.push(picture)
-            array = self._graph.pull().to_ndarray()
-        except av.FFmpegError as error:
-            raise InputError(f"{self._path}: cannot convert {layout[2]} frames to RGB: {error.strerror}") from error
-        return _upright(array, picture)
-
-
-def _scale_graph(width: int, height: int, pixel_format: str) -> av.filter.Graph:
-    """The `ffmpeg` program's own conversion; a frame's own `reformat` sites the chroma of some formats differently."""
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format=pixel_format, time_base=Fraction(1, _MICROSECONDS))
-    steps = [source, graph.add("scale", "flags=bicubic"), graph.add("format", "rgb24"), graph.add("buffersink")]
-    for before, after in pairwise(steps):
-        before.link_to(after)
-    graph.configure()
-    return graph
-
-
-def _upright(array: np.ndarray, picture: av.VideoFrame) -> np.ndarray:
-    """Apply the display matrix: quarter turns and mirrorings; other angles go to the nearest of these."""
-    side_data = picture.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return array
-    a, b, _, c, d = np.frombuffer(side_data, dtype=np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
-    if abs(a) + abs(d) < abs(b) + abs(c):
-        array, a, d = array.swapaxes(0, 1), c, b
-    return np.ascontiguousarray(array[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

@@ -12,7 +12,7 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
 import evaluate
-from mindone_coca.captioning import captioner
+from mindone_coca.captioning.batches import one_line
 from mindone_coca.evaluation.caption_scores import bleu, cider_d, common_length, rouge_l, score_captions, tokenize
 from mindone_coca.evaluation.captioning import image_ids
 from mindone_coca.evaluation.samples import Item
@@ -106,7 +106,7 @@ def test_command(model, reference, pictures, tmp_path, capfd):
     files = [pictures / f"classes/{CLASSES[number // EACH]}/{number:02}.png" for number in range(3)]
     images = torch.from_numpy(np.stack([create_transforms(32)(Image.open(file)) for file in files]))
     ids = reference.generate(images, seq_len=9, min_seq_len=4, num_beams=2, num_beam_groups=1)
-    captions = [captioner.one_line(Tokenizer().decode(row.numpy(), skip_special_tokens=True)) for row in ids]
+    captions = [one_line(Tokenizer().decode(row.numpy(), skip_special_tokens=True)) for row in ids]
     assert [row["caption"] for row in results[:3]] == captions
     expected, _ = score_captions([row["caption"] for row in results], [captions_of(n) for n in range(count)])
     content = json.loads((tmp_path / "metrics.json").read_bytes())

