@@ -256,3 +256,11 @@ def test_motion_jpeg_with_exif_data(orientation):
     frames = list(iter_frames(Encoded(picture * 4, "row.mjpeg")))
     assert len(frames) == 4
     assert difference(frames[2].rgb, expected_turn(stored, orientation)) < 30  # the chroma is enlarged in another way
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tga"])
+def test_what_only_its_name_calls_a_picture_is_refused(tmp_path, suffix):
+    path = tmp_path / f"bad.{suffix}"
+    path.write_bytes(b"no picture at all" * 9)
+    with pytest.raises(InputError, match=rf"bad\.{suffix}: cannot be read as .*; is the file complete\?$"):
+        read_frames(path)
