@@ -90,6 +90,7 @@ class VideoFile:
                 yield frame
                 if frame.index == remaining[-1]:
                     return
+        yield frame  # of fewer frames than the packets promised, the last one stands for all that are missing
 
     def pick(self, choose: Callable[[int], Sequence[int]]) -> list[DecodedFrame]:
         """Return some frames in order: `choose` gets the number of frames and returns the wanted indices."""
@@ -155,6 +156,8 @@ class VideoFile:
                         first_pts = picture.pts
                     time = clock.add(self._time(index, picture.pts, first_pts), self._duration(picture))
                     yield DecodedFrame(index, time, picture)
+        if index < 0 and self._still:
+            raise InputError(f"{self._name}: cannot be read as an image; is the file complete?")
         if index < 0:
             raise InputError(f"{self._name}: cannot be read: holds no picture and no video frame that can be decoded")
         self._known = clock.timeline()

@@ -59,7 +59,10 @@ def _scale_graph(width: int, height: int, pixel_format: str, shape: Fraction) ->
 
 def _upright(array: np.ndarray, picture: av.VideoFrame) -> np.ndarray:
     """Apply the display matrix: quarter turns and mirrorings; other angles go to the nearest of these."""
-    side_data = picture.side_data.get("DISPLAYMATRIX")
+    try:
+        side_data = picture.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # beside data of a kind that PyAV has no name for, such as EXIF, it tells the angle only
+        return np.ascontiguousarray(np.rot90(array, round(picture.rotation / 90)))
     if side_data is None:
         return array
     a, b, _, c, d = np.frombuffer(side_data, dtype=np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y

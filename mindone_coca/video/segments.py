@@ -11,7 +11,6 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from mindone_coca.errors import InputError
 from mindone_coca.video.clock import Middle, stretches
 from mindone_coca.video.frames import Shot, VideoFrame, open_video, read_shot, video_frame
 from mindone_coca.video.media import DecodedFrame, FrameSource, Readable
@@ -59,8 +58,6 @@ def _equal(video: FrameSource, seconds: float) -> Iterator[Shot]:
         if shown is None or shown.index < part.index:
             frame = next(frames, None)  # None: damage has left fewer frames than the file promised
             shown = shown if frame is None else video_frame(video, frame)
-        if shown is None:
-            raise InputError("holds no video frame that can be decoded")
         yield Shot(part.start, part.end, [shown])
     if failure is not None:
         raise failure

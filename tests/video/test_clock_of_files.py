@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mindone_coca.errors import InputError
+from mindone_coca.video import file as video_file
 from mindone_coca.video.file import VideoFile
 from mindone_coca.video.frames import probe, read_frames, read_shot
 from mindone_coca.video.segments import iter_segments
@@ -147,3 +148,20 @@ def test_a_file_read_in_part_gives_the_stretches_before_the_error(monkeypatch):
         for shot in segments:
             shots.append((shot.start, shot.end, shot.frames[0].index))
     assert shots == approximately([(0, 1, 12), (1, 2, 37)])
+
+
+def test_fewer_frames_than_the_packets_promise(monkeypatch):
+    """The last frame that can be decoded stays on the screen."""
+    decode = VideoFile._decode
+
+    def breaks_off(video, clock):
+        return (frame for frame in decode(video, clock) if frame.index < 20)
+
+    def seek(video, wanted):
+        raise video_file._IndexMismatch
+        yield
+
+    monkeypatch.setattr(VideoFile, "_decode", breaks_off)
+    monkeypatch.setattr(VideoFile, "_seek_and_decode", seek)
+    assert [index for *_, index in shown(CASES / "clip.ts", 1)] == [12, 19, 19, 19]
+    assert [index for *_, index in shown(CASES / "clip.ts", 2)] == [19, 19]

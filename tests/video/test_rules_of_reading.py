@@ -246,3 +246,21 @@ def test_messages_name_the_file_and_no_addresses(data):
     with pytest.raises(InputError, match=r"^shard\.tar/7\.png: ") as raised:
         read_frames(Encoded(data, "shard.tar/7.png"))
     assert " at 0x" not in str(raised.value) and "BytesIO" not in str(raised.value)
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_motion_jpeg_with_exif_data(orientation):
+    """FFmpeg hands on EXIF data as a kind of side data that PyAV does not know."""
+    picture = with_orientation(orientation, "JPEG")
+    stored = np.asarray(Image.open(BytesIO(picture)))
+    frames = list(iter_frames(Encoded(picture * 4, "row.mjpeg")))
+    assert len(frames) == 4
+    assert difference(frames[2].rgb, expected_turn(stored, orientation)) < 30  # the chroma is enlarged in another way
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "gif", "tga"])
+def test_what_only_its_name_calls_a_picture_is_refused(tmp_path, suffix):
+    path = tmp_path / f"bad.{suffix}"
+    path.write_bytes(b"no picture at all" * 9)
+    with pytest.raises(InputError, match=rf"bad\.{suffix}: cannot be read as .*; is the file complete\?$"):
+        read_frames(path)
