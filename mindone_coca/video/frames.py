@@ -3,7 +3,6 @@
 A file is judged by its content, whatever its name. It is a path, or `Encoded` bytes with a name for messages.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,24 +35,6 @@ class VideoFrame:
     def rgb(self) -> np.ndarray:
         """The frame as (H, W, 3) uint8 RGB."""
         return np.asarray(self.image.convert("RGB"))
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What a file holds: size in pixels as shown, the time of each frame in seconds (float64), and the length.
-
-    `duration` reaches from the first frame's time to the end of the last one (`Timeline` says when that is); a still
-    image lasts no time.
-    """
-
-    width: int
-    height: int
-    times: np.ndarray
-    duration: float
-
-    @property
-    def frame_count(self) -> int:
-        return len(self.times)
 
 
 @dataclass(frozen=True)
@@ -102,27 +83,6 @@ def read_shot(
     picked = video.pick(lambda count: _spread(count, wanted))
     timeline = video.timeline()
     return Shot(timeline.start, timeline.end, [video_frame(video, frame) for frame in picked])
-
-
-def iter_frames(source: Readable, rules: PictureRules = DEFAULT_RULES) -> Iterator[VideoFrame]:
-    """Yield every frame in order, decoding as it goes: memory does not grow with the length of the file.
-
-    Raises InputError as `read_frames` does; where a file can be read only in part, after the frames before that.
-    """
-    video = open_video(source, rules)
-    for frame in video.frames():
-        yield video_frame(video, frame)
-
-
-def probe(source: Readable, rules: PictureRules = DEFAULT_RULES) -> VideoInfo:
-    """Return size, frame times and length of a video or image, without keeping frames in memory.
-
-    Raises InputError as `read_frames` does.
-    """
-    video = open_video(source, rules)
-    timeline = video.timeline()
-    width, height = video.image(next(video.frames())).size
-    return VideoInfo(width, height, timeline.times, timeline.end - timeline.start)
 
 
 def video_frame(video: FrameSource, frame: DecodedFrame) -> VideoFrame:

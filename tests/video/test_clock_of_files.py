@@ -10,9 +10,10 @@ from PIL import Image
 from mindone_coca.errors import InputError
 from mindone_coca.video import file as video_file
 from mindone_coca.video.file import VideoFile
-from mindone_coca.video.frames import probe, read_frames, read_shot
+from mindone_coca.video.frames import read_frames, read_shot
 from mindone_coca.video.segments import iter_segments
 from tests.video.clips import run_ffmpeg
+from tests.video.whole import probe
 
 CASES = Path(__file__).parent / "cases"
 COLOURS = ["red", "lime", "blue", "white", "black"]

@@ -13,8 +13,9 @@ from PIL import Image
 
 from mindone_coca.errors import InputError
 from mindone_coca.video.file import VideoFile
-from mindone_coca.video.frames import iter_frames, probe, read_frames
+from mindone_coca.video.frames import read_frames
 from tests.video.clips import CLIPS, REAL_CLIPS, make_clips, reference_frames, reference_times, run_ffmpeg
+from tests.video.whole import iter_frames, probe
 
 # Decoding from a keyframe must do for these: their packets tell the frames exactly.
 SEEKABLE = ["one_gop.mp4", "open_gop.mp4", "open_gop.ts", "b_frames.mkv", "hevc.mp4", "ten_bit.mp4", "vp9.webm",
@@ -312,7 +313,8 @@ def test_pages_of_a_tiff_are_no_video(tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path):
     code = (
-        "import resource, sys; from mindone_coca.video.frames import iter_frames, probe, read_frames\n"
+        "import resource, sys; from mindone_coca.video.frames import read_frames\n"
+        "from tests.video.whole import iter_frames, probe\n"
         "count = sum(1 for _ in iter_frames(sys.argv[1])); assert probe(sys.argv[1]).frame_count == count\n"
         "read_frames(sys.argv[1]); print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 from mindone_coca.errors import InputError
-from mindone_coca.video.frames import iter_frames, probe, read_frames
+from mindone_coca.video.frames import read_frames
 from mindone_coca.video.media import Encoded
 from mindone_coca.video.pictures import PictureRules
 from tests.video.clips import run_ffmpeg
+from tests.video.whole import iter_frames, probe
 
 CASES = Path(__file__).parent / "cases"
 AS_OPEN_CLIP = PictureRules(exif_orientation=False, scale_deep=False)

