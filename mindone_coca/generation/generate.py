@@ -9,6 +9,7 @@ import numpy as np
 from mindspore import Tensor, ops
 
 from mindone_coca.errors import InputError
+from mindone_coca.generation.argument_names import names_arguments
 from mindone_coca.generation.beam_search import beam_search
 from mindone_coca.generation.engine import DecodeEngine
 from mindone_coca.generation.prompts import by_length, in_order, read_prompts
@@ -33,6 +34,7 @@ class Captioning(Protocol):
         """Images (B, 3, H, W) as they are. Raises InputError for another shape."""
 
 
+@names_arguments
 def generate(
     model: Captioning,
     image: Tensor | np.ndarray | None,
@@ -98,7 +100,8 @@ def generate(
         ids (B * num_return_sequences, L) int32, (L,) for one image with a 1-D prompt; with return_scores also the
         scores.
     Raises:
-        InputError: arguments that contradict each other or the model, by name.
+        InputError: arguments that contradict each other or the model, by name. One that does not exist is a TypeError
+            too.
     """
     if stopping_criteria is not None:
         stopping_criteria = tuple(stopping_criteria)
