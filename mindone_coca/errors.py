@@ -1,4 +1,4 @@
-"""The one exception for mistakes that a user can mend."""
+"""The exception for mistakes that a user can mend."""
 
 
 class InputError(ValueError):
@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command-line programs print the message without a traceback and exit with code 2.
     """
+
+
+class UnknownArgumentError(InputError, TypeError):
+    """A keyword argument that a function does not have: the TypeError that Python raises too, with the right name."""

@@ -13,7 +13,6 @@ from mindone_coca.generation.engine import DecodeCells
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.family import Family, FamilyConfig
 from mindone_coca.model.layers import new_parameter
-from mindone_coca.tensors import as_tensor
 
 
 @dataclass
@@ -110,9 +109,6 @@ class ToyModel(ImageTextModel):
         self.visual, self.text, self.text_decoder = Visual(cfg), Text(cfg), Decoder(cfg)
         self.logit_scale = new_parameter(Normal(0.1), (), ms.float32, "logit_scale")
         self.tag(cfg)
-
-    def check_text(self, text):
-        return as_tensor(text, ms.int32)
 
     def decode_cells(self):
         return DecodeCells(Cross(), Prompt(self), Step(self))

@@ -1,5 +1,6 @@
 """Videos and images in, captions out."""
 
+import inspect
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +11,18 @@ from mindone_coca.captioning.reading import PassageReader
 from mindone_coca.config import Dtype, FrameType, Fusion
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model, find_weights
+from mindone_coca.generation.argument_names import check_argument_names
+from mindone_coca.generation.generate import generate
 from mindone_coca.model.families import load_model_config
 from mindone_coca.model.family import FamilyConfig
 from mindone_coca.model.video import check_fusion
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import make_transform
+
+# what a call takes: those of `generate` too that the captioner does not give itself
+_FROM_CAPTIONER = ("model", "image", "text", "image_embs", "return_scores")
+_ARGUMENTS = ["video_path", "frame_type", "prompt"]
+_ARGUMENTS += [name for name in inspect.signature(generate).parameters if name not in _FROM_CAPTIONER]
 
 
 class VideoCaptioner:
@@ -64,10 +72,11 @@ class VideoCaptioner:
         Args:
             frame_type: `middle`, the frame at half the frame count, or `multi_frames`.
             prompt: text that the caption continues; it is part of the result.
-            generation: arguments of `CoCa.generate`.
+            generation: arguments of `CoCa.generate`, but those for images, prompts and scores.
         Raises:
-            InputError: an unreadable file, naming it, or arguments that do not go together.
+            InputError: an unreadable file, naming it, or arguments that do not exist or do not go together.
         """
+        check_argument_names("VideoCaptioner", generation, _ARGUMENTS)
         options = CaptionOptions(frame_type=frame_type, prompt=prompt, generation=generation, **self._options)
         if options.in_segments:
             raise InputError("frame_type: segments gives a caption for each; give middle or multi_frames")

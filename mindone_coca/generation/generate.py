@@ -1,15 +1,18 @@
 """`generate`: check the arguments, encode, then search or sample. Source: open_clip.coca_model.CoCa.generate."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
-from mindspore import Tensor
+from mindspore import Tensor, ops
 
 from mindone_coca.errors import InputError
+from mindone_coca.generation.argument_names import names_arguments
 from mindone_coca.generation.beam_search import beam_search
 from mindone_coca.generation.engine import DecodeEngine
+from mindone_coca.generation.prompts import by_length, in_order, read_prompts
 from mindone_coca.generation.sampling import sample
 from mindone_coca.generation.settings import (
     EOT_TOKEN_ID,
@@ -31,6 +34,7 @@ class Captioning(Protocol):
         """Images (B, 3, H, W) as they are. Raises InputError for another shape."""
 
 
+@names_arguments
 def generate(
     model: Captioning,
     image: Tensor | np.ndarray | None,
@@ -64,7 +68,10 @@ def generate(
 
     Args:
         image: (B, 3, H, W); may be None when image_embs is given.
-        text: prompt to continue, (B, P) ids, or (P,) for all images alike; None starts from the start token.
+        text: prompt to continue, ids (B, P), or (P,) for all images alike; None starts from the start token. The
+            tokenizer's own output will do: a prompt ends before its first end token, or, without one, before the
+            padding (pad_token_id) at its end. So rows may be of unequal length, also as a list of lists: each is
+            continued as it would be alone, and the result is padded at the right.
         seq_len: longest caption in tokens, start and end token included.
         max_seq_len: sampling sees the last max_seq_len tokens only; where that window slides, positions restart.
         generation_type: `beam_search`, `top_k` or `top_p`.
@@ -75,8 +82,9 @@ def generate(
             find the same, so only one is run.
         min_seq_len: no end token before this many tokens, the start token included.
         stopping_criteria: callables (ids (rows, length) as an array, None) -> one flag for each row, or one for all;
-            they replace the length limit, and generation ends when every row meets one of them. A criterion's
-            `max_length` attribute, if it has one, bounds the result of beam search as in transformers.
+            they replace the length limit, and generation ends when every row meets one of them; rows whose prompts
+            differ in length are judged apart. A criterion's `max_length` attribute, if it has one, bounds the result of
+            beam search as in transformers.
         repetition_penalty: > 1 makes tokens that have come less likely.
         fixed_output_length: pad the result to seq_len.
         image_embs: (B, K, D), the tokens of images encoded before (`model(image)["image_embs"]`).
@@ -86,12 +94,14 @@ def generate(
         num_return_sequences: best beams to return for each image; rows i * n to i * n + n - 1 are image i's.
         return_scores: also return each caption's mean token log-probability (rows,), end token included, prompt not.
         seed: makes sampling reproducible. uniforms: numbers in [0, 1) to sample by, one for each unfinished row and
-            step in order; instead of a seed.
+            step in order; instead of a seed. Prompts of unequal length take their numbers one length after another,
+            the shortest first.
     Returns:
         ids (B * num_return_sequences, L) int32, (L,) for one image with a 1-D prompt; with return_scores also the
         scores.
     Raises:
-        InputError: arguments that contradict each other or the model, by name.
+        InputError: arguments that contradict each other or the model, by name. One that does not exist is a TypeError
+            too.
     """
     if stopping_criteria is not None:
         stopping_criteria = tuple(stopping_criteria)
@@ -113,17 +123,23 @@ def generate(
     batch = (image if image_embs is None else image_embs).shape[0]
     if batch == 0:
         raise InputError("image: give at least one")
-    prompt = _prompt(text, batch, _token_ids(sot_token_id, SOT_TOKEN_ID)[0])
-    check_generation(config, prompt, engine.vocab_size, engine.limit)
+    start_id = _token_ids(sot_token_id, SOT_TOKEN_ID)[0]
+    prompts, flat = read_prompts(text, batch, start_id, end_ids, config.pad_id)
+    check_generation(config, prompts, engine.vocab_size, engine.limit)
     if image_embs is None:
         image_embs = as_tensor(engine.encode(image), engine.dtype)
     if generation_type == "beam_search":
-        ids, scores = beam_search(engine, image_embs, prompt, config)
+        run = beam_search
     else:
-        ids, scores = sample(engine, image_embs, prompt, config, _uniform_source(seed, uniforms))
+        run = partial(sample, uniforms=_uniform_source(seed, uniforms))
+    parts = []
+    for rows, prompt in by_length(prompts):
+        embs = image_embs if len(rows) == batch else ops.gather(image_embs, Tensor(rows.astype(np.int32)), 0)
+        parts.append((rows, run(engine, embs, prompt, config)))
+    ids, scores = in_order(parts, config.num_return_sequences, config.pad_id)
     if fixed_output_length and ids.shape[1] < seq_len:
         ids = np.pad(ids, ((0, 0), (0, seq_len - ids.shape[1])), constant_values=config.pad_id)
-    if batch == 1 and text is not None and np.ndim(text) == 1 and len(ids) == 1:
+    if flat and len(ids) == 1:
         ids = ids[0]
     ids = Tensor(ids.astype(np.int32))
     return (ids, Tensor(scores.astype(np.float32))) if return_scores else ids
@@ -143,18 +159,6 @@ def _image_tokens(image_embs: Tensor | np.ndarray, engine: DecodeEngine) -> Tens
     if image_embs.ndim != 3 or image_embs.shape[1] == 0 or image_embs.shape[2] != engine.width:
         raise InputError(f"image_embs: must have shape (B, K, {engine.width}), got {tuple(image_embs.shape)}")
     return image_embs
-
-
-def _prompt(text: Any, batch: int, start_id: int) -> np.ndarray:
-    """The ids to start from, (B, P)."""
-    if text is None:
-        return np.full((batch, 1), start_id, np.int64)
-    text = text.asnumpy() if isinstance(text, Tensor) else np.asarray(text)
-    if text.ndim == 1:
-        text = np.repeat(text[None], batch, 0)
-    if text.ndim != 2 or text.shape[0] != batch or text.shape[1] == 0 or not np.issubdtype(text.dtype, np.integer):
-        raise InputError(f"text: must be ids (P,) or ({batch}, P), got {text.dtype} {text.shape}")
-    return text.astype(np.int64)
 
 
 def _uniform_source(seed: int | None, uniforms: Iterable[float] | None) -> Callable[[int], np.ndarray]:

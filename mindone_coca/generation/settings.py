@@ -1,6 +1,6 @@
 """How to caption: the options that people choose, and the checked arguments of one call of `generate`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -92,8 +92,8 @@ class GenerationConfig:
         return bool(flags.all())
 
 
-def check_generation(config: GenerationConfig, prompt: np.ndarray, vocab_size: int, limit: int) -> None:
-    """Refuse by name what cannot be run from prompts (B, P) with that many positions. Raises InputError."""
+def check_generation(config: GenerationConfig, prompts: Sequence[np.ndarray], vocab_size: int, limit: int) -> None:
+    """Refuse by name what cannot be run from prompts, each (P,), with that many positions. Raises InputError."""
 
     def require(holds: bool, message: str) -> None:
         if not holds:
@@ -109,14 +109,15 @@ def check_generation(config: GenerationConfig, prompt: np.ndarray, vocab_size: i
     )
     require(config.max_seq_len > 0, f"max_seq_len: must be positive, got {config.max_seq_len}")
     require(config.repetition_penalty > 0, f"repetition_penalty: must be positive, got {config.repetition_penalty}")
-    named = {"text or sot_token_id": prompt, "eos_token_id": config.end_ids, "pad_token_id": config.pad_id}
-    for name, ids in named.items():
-        outside = [i for i in np.ravel(ids) if not 0 <= i < vocab_size]
-        require(not outside, f"{name}: must lie in [0, {vocab_size}), the model's vocabulary, got {outside[:1]}")
+    named = [("text or sot_token_id", f" in row {row}", prompt) for row, prompt in enumerate(prompts)]
+    for name, place, ids in [*named, ("eos_token_id", "", config.end_ids), ("pad_token_id", "", [config.pad_id])]:
+        outside = [i for i in ids if not 0 <= i < vocab_size]
+        require(not outside, f"{name}: must lie in [0, {vocab_size}), the model's vocabulary, got {outside[:1]}{place}")
     beams = config.generation_type == "beam_search"
-    longest = max(prompt.shape[1], 1 if config.stopping_criteria is not None else config.seq_len - 1)
+    longest_prompt = max(len(prompt) for prompt in prompts)
+    longest = max(longest_prompt, 1 if config.stopping_criteria is not None else config.seq_len - 1)
     seen = longest if beams else min(longest, config.max_seq_len)
-    name = "text" if prompt.shape[1] >= longest else "seq_len"
+    name = "text" if longest_prompt >= longest else "seq_len"
     require(
         seen <= limit,
         f"{name}: {longest if name == 'text' else config.seq_len} tokens need {seen} positions, but this model has "

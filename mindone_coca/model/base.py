@@ -16,6 +16,7 @@ from mindone_coca.generation.generate import generate
 from mindone_coca.graph_cache import model_tag, tag_cell
 from mindone_coca.model.family import FamilyConfig
 from mindone_coca.tensors import as_tensor, normalize
+from mindone_coca.token_ids import id_tensor
 
 Graphs = dict[str, tuple[nn.Cell, dict[str, Tensor], dict[str, Tensor]]]  # name -> cell, inputs, outputs, by name
 
@@ -95,8 +96,8 @@ class ImageTextModel(nn.Cell):
         return images
 
     def check_text(self, text: Tensor | np.ndarray) -> Tensor:
-        """Ids (B, T) as int32. Raises InputError for what the text tower does not take."""
-        raise NotImplementedError
+        """Ids (B, T) as int32. Raises InputError for what the text tower does not take, such as text or other ids."""
+        return id_tensor("text", text, self.text.vocab_size)
 
     def encode_image_tokens(self, images: Tensor | np.ndarray, normalize_latent: bool = True) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) -> feature (B, embed_dim) and tokens for the decoder (B, K, D)."""

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from mindone_coca.captioning.batches import BatchCaptioner
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import PassageReader
 from mindone_coca.cli import caption, evaluate
+from mindone_coca.errors import InputError
 from mindone_coca.generation.generate import generate
 from mindone_coca.generation.settings import GenerationOptions
 from mindone_coca.model.base import ImageTextModel
@@ -86,6 +88,20 @@ def test_the_library_and_evaluation_take_it_too(folder, passed, tmp_path, capsys
     assert evaluate.main(["captioning", "--model_path", str(WEIGHTS), "--data", str(tmp_path / "list.csv")]) == 0
     assert passed >= SPIED.keys() - {"read"}  # rows of lists and shards have a reader of their own
     assert "images 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("num_beam", "unknown argument 'num_beam'; did you mean 'num_beams'?"),
+        ("frame_typ", "unknown argument 'frame_typ'; did you mean 'frame_type'?"),
+        ("promt", "unknown argument 'promt'; did you mean 'prompt'?"),
+        ("return_scores", "unknown argument 'return_scores'"),  # the captioner asks for them itself
+    ],
+)
+def test_a_wrong_argument_is_named_before_the_file_is_read(wrong, message):
+    with pytest.raises(InputError, match="^VideoCaptioner: " + re.escape(message)):
+        VideoCaptioner("coca_tiny", WEIGHTS)("no such file.mp4", **{wrong: 4})
 
 
 def test_no_option_is_forgotten_by_the_journal():

@@ -1,11 +1,15 @@
 """`generate`'s arguments: token ids, stopping criteria, lengths up to the limit, and every refusal, by name."""
 
+import inspect
+import re
+
 import mindspore as ms
 import numpy as np
 import pytest
 from transformers import MaxLengthCriteria
 
 from mindone_coca.errors import InputError
+from mindone_coca.model.open_clip.model import CoCa
 from tests.generation.pairs import CONTEXT, sample_both
 from tests.generation.reference_search import reference_search
 from tests.reference import torch
@@ -149,6 +153,27 @@ def test_prompts_as_tensors_arrays_and_lists(base):
         np.testing.assert_array_equal(base.ours(ms.Tensor(base.images(1)), text, **TWO_BEAMS), want)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("num_beam", "; did you mean 'num_beams'?"),
+        ("max_len", "; did you mean 'max_seq_len'?"),
+        ("topk", "; did you mean 'top_k'?"),
+        ("do_sample", "; remove it"),
+    ],
+)
+def test_an_argument_by_a_wrong_name(base, wrong, message):
+    """One line that a program prints, and still what Python raises."""
+    for error in (InputError, TypeError):
+        with pytest.raises(error, match=f"^generate: unknown argument '{wrong}'{re.escape(message)}$"):
+            base.model.generate(base.images(1), **{wrong: 4})
+
+
+def test_arguments_keep_their_names_for_python():
+    names = list(inspect.signature(CoCa.generate).parameters)
+    assert names[:4] == ["model", "image", "text", "seq_len"] and names[-1] == "uniforms"
+
+
 SAMPLE = {"generation_type": "top_k"}
 REFUSED = {
     "image: give": {"image": None},
@@ -167,7 +192,7 @@ REFUSED = {
     r"pad_token_id: must lie in \[0, 120\)": {"pad_token_id": 120},
     r"text: must be ids \(P,\) or \(1, P\), got int64 \(2, 3\)": {"text": np.ones((2, 3), np.int64)},
     r"text: must be ids .*\(1, 2, 3\)": {"text": np.ones((1, 2, 3), np.int64)},
-    r"text: must be ids .*\(1, 0\)": {"text": np.ones((1, 0), np.int64)},
+    "text: the prompt in row 0 is empty; give at least the start token": {"text": np.ones((1, 0), np.int64)},
     "text: must be ids .*float64": {"text": np.ones((1, 3))},
     f"text: 41 tokens need 41 positions, but this model has {CONTEXT}; shorten text": {"text": np.ones(41, np.int64)},
     f"text: 41 tokens .*{CONTEXT}; shorten text": {"text": np.ones(41, np.int64), **SAMPLE},

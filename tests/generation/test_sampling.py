@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.generation.pairs import CONTEXT, get_pair, mean_log_probs, sample_both
+from tests.generation.pairs import CONTEXT, get_pair, mean_log_probs, sample_both, sampling_by
 
 TOP_P = {"generation_type": "top_p", "top_p": 0.9}
 
@@ -36,17 +36,23 @@ def test_no_causal_mask_in_a_window():
     compare(pair, pair.images(1), pair.prompt(1, 5), seq_len=14, max_seq_len=8)
 
 
-@pytest.mark.parametrize("last", ["end", "pad"])
-def test_prompts_that_have_ended(base, last):
+def test_prompts_that_have_ended(base):
+    """A last token that is padding ends a row at once; behind it the end token says that it is one."""
     images, prompt = base.images(2), base.prompt(2, 4)
-    prompt[0, -1] = getattr(base, last)
+    prompt[0, -1] = base.pad
+    uniforms = np.random.default_rng(1).random(100)
+    marked = np.append(prompt, [[base.end]] * 2, 1)
     for fixed in (False, True):
-        ours = compare(base, images, prompt, fixed_output_length=fixed, seq_len=12)
+        options = {**TOP_P, "fixed_output_length": fixed, "seq_len": 12}
+        with sampling_by(uniforms):
+            want = base.theirs(images, prompt, **options)
+        ours = base.ours(images, marked, uniforms=uniforms, **options)
+        np.testing.assert_array_equal(ours, want)
         assert (ours[0, 4:] == base.pad).all()
         assert (ours[1, 4:] != base.pad).any()
-    prompt[1, -1] = base.end
-    np.testing.assert_array_equal(compare(base, images, prompt, seq_len=12), prompt)
-    assert compare(base, images, prompt, seq_len=12, fixed_output_length=True).shape == (2, 12)
+    marked[1, 3] = base.pad
+    np.testing.assert_array_equal(base.ours(images, marked, seq_len=12, **TOP_P), marked[:, :4])
+    assert base.ours(images, marked, seq_len=12, fixed_output_length=True, **TOP_P).shape == (2, 12)
 
 
 def test_prompts_as_long_as_the_caption(base):

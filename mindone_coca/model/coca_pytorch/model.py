@@ -20,6 +20,7 @@ from mindone_coca.model.coca_pytorch.towers import ImageTower, ParallelDecoder, 
 from mindone_coca.model.coca_pytorch.vit import Attention, FeedForward
 from mindone_coca.model.layers import ResidualAttentionBlock, new_parameter
 from mindone_coca.tensors import as_tensor, normalize
+from mindone_coca.token_ids import id_tensor
 
 
 class ParallelCoCa(ImageTextModel):
@@ -123,7 +124,7 @@ class ParallelCoCa(ImageTextModel):
             raise InputError("images: this model has no img_encoder; give image_tokens")
         text = self.check_text(text)
         images, image_tokens = (None if x is None else as_tensor(x) for x in (images, image_tokens))
-        labels = None if labels is None else as_tensor(labels, ms.int32)
+        labels = None if labels is None else id_tensor("labels", labels, self.text.vocab_size)
         if images is not None:
             self.check_images(images)
         if return_loss and not return_embeddings:
@@ -169,12 +170,6 @@ class ParallelCoCa(ImageTextModel):
         text_latents = normalize(self.text.text_to_latents(text_embedding))
         contrastive = contrastive_loss(image_latents, text_latents, self.temperature.sum())
         return loss + self.contrastive_loss_weight * contrastive
-
-    def check_text(self, text: Tensor | np.ndarray) -> Tensor:
-        text = as_tensor(text, ms.int32)
-        if text.ndim != 2 or text.shape[1] < 1:
-            raise InputError(f"text: must be ids of shape (B, T), got {tuple(text.shape)}")
-        return text
 
     def decode_cells(self) -> DecodeCells:
         return DecodeCells(ParallelCrossProjection(self), ParallelPromptPass(self), ParallelTokenStep(self))

@@ -152,9 +152,9 @@ class CoCa(ImageTextModel):
         return bool(self.config.vision_cfg.attentional_pool)
 
     def check_text(self, text: Tensor | np.ndarray, output_labels: bool = False) -> Tensor:
-        text = as_tensor(text, ms.int32)
+        text = super().check_text(text)
         limit = min(self.text.context_length, self.context_length + int(output_labels))
-        if text.ndim != 2 or not 1 <= text.shape[1] <= limit:
+        if text.shape[1] > limit:
             raise InputError(f"text: must have shape (B, T) with T up to {limit}, got {tuple(text.shape)}; shorten it")
         return text
 

@@ -84,6 +84,26 @@ def test_prompts_are_continued():
     np.testing.assert_array_equal(ours, reference_greedy(pictures, 36, prompt))
 
 
+def test_prompts_of_unequal_length_are_continued_as_alone():
+    _, model = pair()
+    pictures = images(3, 7)
+    prompts = [[START, 5, 9, 5], [START, 11], [START, 3, PAD, 4]]
+    alone = [reference_greedy(pictures[i : i + 1], 20, np.array([row]))[0] for i, row in enumerate(prompts)]
+    width = max(map(len, alone))
+    want = [[*row, *[PAD] * (width - len(row))] for row in alone]
+    ended = [[*row, END, *[PAD] * (12 - len(row))] for row in prompts]  # as the tokenizer gives them
+    padded = np.array([[*row, *[PAD] * (4 - len(row))] for row in prompts])
+    for text in (prompts, padded, ended):
+        ours = model.generate(pictures, text, seq_len=20, **GREEDY, **IDS).asnumpy()
+        np.testing.assert_array_equal(ours, want)
+    options = {"num_beams": 3, "num_beam_groups": 1, "normalize_scores": True, "return_scores": True, "seq_len": 12}
+    ids, scores = (part.asnumpy() for part in model.generate(pictures, ended, **options, **IDS))
+    for picture, row, caption, score in zip(pictures, prompts, ids, scores):
+        one, value = (part.asnumpy()[0] for part in model.generate(picture[None], [row], **options, **IDS))
+        np.testing.assert_array_equal(caption, [*one, *[PAD] * (len(caption) - len(one))])
+        np.testing.assert_allclose(score, value, rtol=1e-5)
+
+
 def beam_search_by_hand(picture: np.ndarray, beams: int, length: int) -> np.ndarray:
     """Textbook beams by summed log-probabilities over captions of one length."""
     reference, _ = pair()
