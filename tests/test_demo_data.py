@@ -206,6 +206,7 @@ def test_bundled_video(tmp_path):
     assert_shows(read_frames(bundled)[0].rgb, make_demo_data.demo_scene())
 
 
+@pytest.mark.graphs
 def test_command_writes_what_training_reads(tmp_path):
     command = [sys.executable, TOOL, "--target", tmp_path / "demo", "--train", "40", "--held_out", "8", "--videos", "2"]
     run = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True)

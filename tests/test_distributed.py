@@ -9,6 +9,8 @@ from tests.models import from_reference, relative_difference
 from tests.reference import random_reference
 from tests.training.runs import TINY, read_weights, train, write_config
 
+pytestmark = pytest.mark.graphs
+
 CAPTIONS = ("one", "a scan of a handwritten number one", "two two two", "a five", "this is, it seems, a seven maybe")
 
 

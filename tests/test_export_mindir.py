@@ -20,6 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import export_mindir
 
+pytestmark = pytest.mark.graphs
+
 TOOL = Path(__file__).parents[1] / "tools" / "export_mindir.py"
 SEQ_LEN = 12
 VOCABULARY = {"vocab_size": 49408}  # the manifest's tokens are CLIP's

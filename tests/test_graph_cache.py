@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.graphs
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
 import json, sys

@@ -86,6 +86,7 @@ def reference_caption(reference, frames: list, fusion: str = "mean", **options) 
     return " ".join(text.split())
 
 
+@pytest.mark.graphs
 def test_documented_commands(converted, reference):
     run("python -m pip install -r requirements.txt", converted)
     video = FOOTAGE["bikes"]
@@ -96,6 +97,7 @@ def test_documented_commands(converted, reference):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("name", FOOTAGE)
 @pytest.mark.parametrize(
     ("options", "fusion"),
@@ -120,6 +122,7 @@ def test_real_footage_is_captioned_as_by_open_clip(converted, reference, monkeyp
     assert capsys.readouterr().out == reference_caption(reference, frames, fusion or "mean") + "\n"
 
 
+@pytest.mark.graphs
 def test_options_reach_generate(converted, reference, monkeypatch, capsys):
     monkeypatch.chdir(converted)
     frames = read_frames(FOOTAGE["bikes"])
@@ -143,6 +146,7 @@ def test_options_reach_generate(converted, reference, monkeypatch, capsys):
     assert inference.main([*start, "--seq_len", "8"]) == 0  # back to graph mode
 
 
+@pytest.mark.graphs
 def test_still_image_and_model_folder(converted, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save("picture.png")
@@ -150,6 +154,7 @@ def test_still_image_and_model_folder(converted, monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.graphs
 def test_captioner_interface(converted):
     captioner = VideoCaptioner(converted / "configs/coca_vit-l-14.yaml", converted / "models/coca_model.ckpt")
     caption = captioner(FOOTAGE["bikes"], frame_type="middle", num_beams=2, num_beam_groups=1)

@@ -8,6 +8,8 @@ from mindone_coca import device
 from mindone_coca.losses import CaptionLossSums
 from tests.reference import torch
 
+pytestmark = pytest.mark.graphs
+
 ROWS, WIDTH, TOKENS = 10, 16, 50
 
 

@@ -302,6 +302,7 @@ def test_verify_sees_a_changed_result(checkpoint, convert, capsys, tmp_path, mon
     assert "1 tensors differ" in capsys.readouterr().err
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("name", ["odd_sizes", "cascade"])
 def test_verify_forward_agrees_with_open_clip(name, convert, capsys, tmp_path):
     torch.save(random_reference(CONFIGS[name]).state_dict(), tmp_path / "source.pt")

@@ -6,6 +6,8 @@ import pytest
 from tests.generation.pairs import mean_log_probs
 from tests.generation.reference_search import reference_search
 
+pytestmark = pytest.mark.graphs
+
 TWO_BEAMS = {"num_beams": 2, "num_beam_groups": 1}
 
 

@@ -8,6 +8,8 @@ from mindone_coca import device
 from mindone_coca.model.layers import GELU, LayerNorm, QuickGELU, attend
 from tests.reference import open_clip, torch
 
+pytestmark = pytest.mark.graphs
+
 
 @pytest.fixture(autouse=True)
 def _graph_mode():

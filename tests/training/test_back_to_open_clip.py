@@ -3,11 +3,14 @@
 import copy
 
 import numpy as np
+import pytest
 
 from mindone_coca import create_model
 from tests.reference import ReferenceCoCa, torch
 from tests.training.runs import TINY, train, write_config
 from tools.model_conversion import coca_convert
+
+pytestmark = pytest.mark.graphs
 
 
 def test_a_finetuned_checkpoint_captions_alike_in_open_clip(tmp_path):

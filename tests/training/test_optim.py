@@ -53,6 +53,7 @@ TRAJECTORIES = {
 }
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("case", TRAJECTORIES)
 def test_fifty_steps_follow_torch(case):
     """Same weights, batches and schedule: losses at each step, and the outputs at the end."""
@@ -92,6 +93,7 @@ def small_step(**options) -> tuple:
     return model, optimiser, TrainStep(model, LossConfig(), optimiser, Ranks())
 
 
+@pytest.mark.graphs
 def test_temperature_stays_below_its_limit():
     model, _, step = small_step()
     model.logit_scale.set_data(model.logit_scale * 0 + 4.7)
@@ -99,6 +101,7 @@ def test_temperature_stays_below_its_limit():
     assert model.logit_scale.asnumpy() == pytest.approx(np.log(100))
 
 
+@pytest.mark.graphs
 def test_moving_average():
     model, optimiser, step = small_step(ema_decay=0.75)
     average = model.visual.proj.asnumpy().copy()
@@ -110,6 +113,7 @@ def test_moving_average():
     assert relative_difference(model.visual.proj, average) > 1e-3
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("first", [True, False])
 def test_overflow_leaves_everything_and_halves_the_scale(first):
     model, optimiser, step = small_step(loss_scaling=True, ema_decay=0.5)
@@ -129,6 +133,7 @@ def test_overflow_leaves_everything_and_halves_the_scale(first):
     assert optimiser.loss_scale.asnumpy() == before["optimiser.loss_scale"]
 
 
+@pytest.mark.graphs
 def test_frozen_parameters_stay():
     model = from_reference(random_reference(CONFIGS["base"]), CONFIGS["base"])
     freeze(model, ["visual.transformer.*", "text.*"])

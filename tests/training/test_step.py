@@ -64,6 +64,7 @@ CASES = [
 ]
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize(("name", "config", "padded"), CASES)
 def test_loss_and_gradients(name, config, padded):
     reference = random_reference(CONFIGS[name], seed=1)
@@ -88,6 +89,7 @@ def test_labels_end_after_the_longest_caption(monkeypatch):
     assert caption_labels(np.zeros((2, 10), int)).shape == (2, 1)
 
 
+@pytest.mark.graphs
 def test_shortened_decoding_has_the_same_gradients(monkeypatch):
     monkeypatch.setattr(losses_module, "LENGTH_STEP", 4)
     reference = random_reference(CONFIGS["base"], seed=1)
@@ -99,6 +101,7 @@ def test_shortened_decoding_has_the_same_gradients(monkeypatch):
     assert_gradients_match(ours, grads)
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("config", [LossConfig(z_loss_weight=0.5), LossConfig(1.0, 0.0), LossConfig(0.0, 1.0)])
 def test_accumulated_gradient_is_the_large_batch_s(config, monkeypatch):
     monkeypatch.setattr(losses_module, "LENGTH_STEP", 4)  # micro-batches of two lengths

@@ -16,6 +16,7 @@ from tests.models import relative_difference
 from tests.training.runs import read_weights, start_training, train, write_config
 
 
+@pytest.mark.graphs
 def test_a_run_and_what_it_leaves(tmp_path):
     config = write_config(tmp_path)
     val = tmp_path / "digits" / "val.csv"
@@ -50,6 +51,7 @@ def test_a_run_and_what_it_leaves(tmp_path):
     assert isinstance(Tokenizer().decode(ids.asnumpy()[0]), str)
 
 
+@pytest.mark.graphs
 def test_captions_and_labels_train_together_in_half_precision(tmp_path):
     config = write_config(tmp_path)
     table = tmp_path / "digits" / "train.csv"
@@ -70,6 +72,7 @@ def test_captions_and_labels_train_together_in_half_precision(tmp_path):
     assert abs(losses["fp16"][0] / losses["fp32"][0] - 1) < 0.02
 
 
+@pytest.mark.graphs
 def test_longer_epochs_continue_a_finished_run(tmp_path):
     config = write_config(tmp_path)
     train(config, "train.max_steps=null", "train.epochs=1")
@@ -78,6 +81,7 @@ def test_longer_epochs_continue_a_finished_run(tmp_path):
     assert steps == list(range(1, 25))  # 96 digits in batches of 8, twice
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -98,6 +102,7 @@ def test_mistakes_end_in_one_line(tmp_path, override, message):
     assert "Traceback" not in printed
 
 
+@pytest.mark.graphs
 def test_another_model_s_checkpoint_is_refused(tmp_path):
     config = write_config(tmp_path)
     train(config, "train.max_steps=1")

@@ -57,6 +57,7 @@ def assert_close(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> 
     assert max(worst.values()) < TOLERANCE, max(worst.items(), key=lambda item: item[1])
 
 
+@pytest.mark.graphs
 def test_the_shared_step_has_the_original_s_gradient():
     inputs = make_inputs(SMALL, batch=4)
     want, gradients = reference_gradients(inputs)
@@ -127,6 +128,7 @@ def test_layer_decay_counts_from_the_end_of_each_tower():
     assert {name: layer_multiplier(name, layers, 0.5) for name in expected} == expected
 
 
+@pytest.mark.graphs
 def test_train_and_caption(tmp_path):
     """A few steps on digits from a config that names the family, then inference.py on the exported weights."""
     (tmp_path / "family.yaml").write_text(yaml.safe_dump({**SMALL, "num_tokens": 49408, "context_length": 8}))

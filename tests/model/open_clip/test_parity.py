@@ -6,6 +6,8 @@ import pytest
 from tests.models import CONFIGS, from_reference, relative_difference
 from tests.reference import random_reference, torch
 
+pytestmark = pytest.mark.graphs
+
 TOLERANCE = 1e-5
 
 
