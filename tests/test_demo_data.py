@@ -1,6 +1,7 @@
 """The demo model's world: one caption for each scene, nothing held out in training, files as train.py reads them."""
 
 import csv
+import functools
 import io
 import itertools
 import math
@@ -34,7 +35,12 @@ SMALL, LARGE = 7.0, 13.0
 
 
 def scenes(count: int, held_out: bool) -> list[list[Shape]]:
-    return [demo_scenes.sample_scene(np.random.default_rng(i), held_out) for i in range(count)]
+    return [scene(number, held_out) for number in range(count)]
+
+
+@functools.cache
+def scene(number: int, held_out: bool) -> list[Shape]:
+    return demo_scenes.sample_scene(np.random.default_rng(number), held_out)
 
 
 @pytest.mark.parametrize(

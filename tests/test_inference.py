@@ -219,6 +219,7 @@ def mistakes_folder(converted, tmp_path_factory):
     return folder
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gives_one_clear_line(mistakes_folder, monkeypatch, capfd, mistake):
     monkeypatch.chdir(mistakes_folder)

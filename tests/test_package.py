@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
 import mindone_coca, sys
@@ -19,6 +21,7 @@ import mindone_coca.captioning.captioner
 """
 
 
+@pytest.mark.graphs
 def test_installed_package_finds_its_data(tmp_path):
     target = tmp_path / "site"
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]

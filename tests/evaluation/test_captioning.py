@@ -125,6 +125,7 @@ def test_image_ids():
     assert ids(("a/x.png", None), ("b/x.png", None)) == ["a/x.png", "b/x.png"]
 
 
+@pytest.mark.graphs
 def test_options_that_do_not_go_together(model, pictures, capfd):
     arguments = [*model, "--data", str(pictures / "coco.json"), "--seq_len", "5", "--min_seq_len", "5"]
     assert evaluate.main(["captioning", *arguments]) == 2

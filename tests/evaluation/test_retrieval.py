@@ -141,6 +141,7 @@ def test_several_captions_end_to_end(model, reference, pictures, capfd, name):
     assert (metrics["images"], metrics["captions"]) == (COUNT, len(owners))
 
 
+@pytest.mark.graphs
 def test_repeated_captions_are_ties(model, pictures, tmp_path, capfd):
     rows = [(f"classes/{CLASSES[n // EACH]}/{n:02}.png", "all alike") for n in range(8)]
     write_table(tmp_path / "list.csv", ("filepath", "title"), rows)

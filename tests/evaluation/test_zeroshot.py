@@ -99,6 +99,7 @@ def test_accuracies_are_open_clips(model, pictures, theirs, tmp_path, capfd, lay
     assert (out / "confusion.png").is_file() and "red fox" in (out / "examples.html").read_text()
 
 
+@pytest.mark.graphs
 def test_classes_without_images_compete(model, pictures, tmp_path, capfd):
     (tmp_path / "more.json").write_text(json.dumps({"red_fox": "vixen", "extra": "something else"}))
     metrics = run(capfd, "zeroshot", *model, "--data", str(pictures / "classes"), "--class_names",

@@ -9,7 +9,7 @@ import pytest
 
 import mindone_coca.losses as losses_module
 from mindone_coca.distributed import Ranks
-from mindone_coca.losses import caption_labels
+from mindone_coca.losses import caption_labels, count_labels
 from mindone_coca.training.optim import AdamW
 from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import Loss, TrainStep
@@ -87,6 +87,12 @@ def test_labels_end_after_the_longest_caption(monkeypatch):
     assert caption_labels(text[:, :3]).shape == (2, 2)  # the shorter ones in finer steps
     assert caption_labels(np.ones((2, 10), int)).shape == (2, 9)
     assert caption_labels(np.zeros((2, 10), int)).shape == (2, 1)
+
+
+def test_labels_that_count_are_no_padding():
+    labels = ms.Tensor(np.array([[5, 0, 7, 0], [0, 0, 0, 0]], np.int32))
+    assert float(count_labels(labels).asnumpy()) == 2
+    assert float(count_labels(labels, pad_id=7).asnumpy()) == 7
 
 
 @pytest.mark.graphs
