@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -21,3 +22,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.nodeid.split("::")[0]
         heavy[file] = heavy.get(file, 0) + (item.get_closest_marker("graphs") is not None)
     items.sort(key=lambda item: heavy[item.nodeid.split("::")[0]] == 0)
+
+
+@pytest.fixture(autouse=True)
+def threads_of_torch(request: pytest.FixtureRequest) -> None:
+    """One thread for tiny models: two workers with two each spend most of their time waiting for one another. The slow
+    tests, some of which have large models, run alone."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads((os.cpu_count() or 1) if request.node.get_closest_marker("slow") else 1)

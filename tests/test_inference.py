@@ -17,6 +17,7 @@ from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import create_transforms
 from mindone_coca.video.frames import read_frames
+from tests.captioners import shared_captioners
 from tests.models import make_config
 from tests.reference import open_clip, random_reference, torch
 
@@ -98,28 +99,20 @@ def test_documented_commands(converted, reference):
 
 
 @pytest.mark.graphs
-@pytest.mark.parametrize("name", FOOTAGE)
 @pytest.mark.parametrize(
     ("options", "fusion"),
     [("--frame_type middle", None), ("--frame_type mutil_frames", "mean"), ("--frame_type multi_frames", "pool")],
 )
-def test_real_footage_is_captioned_as_by_open_clip(converted, reference, monkeypatch, capsys, name, options, fusion):
+def test_real_footage_is_captioned_as_by_open_clip(converted, reference, monkeypatch, capsys, options, fusion):
     monkeypatch.chdir(converted)
-    arguments = [
-        "-c",
-        "configs/coca_vit-l-14.yaml",
-        "--video_path",
-        FOOTAGE[name],
-        *options.split(),
-        "--num_frames",
-        "4",
-    ]
-    if fusion:
-        arguments += ["--fusion", fusion]
-    assert inference.main(arguments) == 0
-    frames = read_frames(FOOTAGE[name], options.split()[1], 4)
-    assert len(frames) == (4 if fusion else 1)
-    assert capsys.readouterr().out == reference_caption(reference, frames, fusion or "mean") + "\n"
+    with shared_captioners():
+        for name, path in FOOTAGE.items():
+            arguments = ["-c", "configs/coca_vit-l-14.yaml", "--video_path", path, *options.split()]
+            arguments += ["--num_frames", "4", *(["--fusion", fusion] if fusion else [])]
+            assert inference.main(arguments) == 0, name
+            frames = read_frames(path, options.split()[1], 4)
+            assert len(frames) == (4 if fusion else 1)
+            assert capsys.readouterr().out == reference_caption(reference, frames, fusion or "mean") + "\n", name
 
 
 @pytest.mark.graphs

@@ -117,7 +117,7 @@ MUTATIONS = (
         "mindone_coca/generation/beam_search.py",
         "forbidden[length < config.min_seq_len]",
         "forbidden[False]",
-        (FULL_LENGTH,),
+        ("tests/generation/test_beam_search.py::test_no_search_ends_before_min_seq_len",),
     ),
     Mutation(
         "sampling allows the end token before min_seq_len",

@@ -23,7 +23,7 @@ from mindone_coca.weights.save import save_weights
 from tests.models import relative_difference
 from tests.parallel_models import SMALL, from_reference, make_inputs, random_reference
 from tests.reference import torch
-from tests.training.runs import ROOT, environment, read_weights, train, write_config
+from tests.training.runs import ROOT, environment, read_weights, train, train_here, write_config
 
 TOLERANCE = 1e-4
 
@@ -136,7 +136,7 @@ def test_train_and_caption(tmp_path):
         tmp_path, model={"config": str(tmp_path / "family.yaml")}, optim={"lr": 1e-2, "warmup_steps": 2},
         train={"batch_size": 8, "max_steps": 24},
     )  # fmt: skip
-    train(config)
+    train_here(config)
     losses = [row["loss"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert len(losses) == 24 and np.mean(losses[-4:]) < 0.7 * losses[0]
     exported = load_model_config(tmp_path / "run" / "final.yaml")
