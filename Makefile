@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo train-demo test test-slow lint clean
+.PHONY: demo train-demo check test test-slow mutate lint clean
 
 # the demo model captions the bundled video
 demo: $(VENV)/.installed
@@ -20,11 +20,22 @@ train-demo: $(VENV)/.installed
 		--target outputs/train_demo/coca_tiny.safetensors --force
 	$(RUN) tools/demo_figures.py --model_path outputs/train_demo/coca_tiny.safetensors
 
-test: $(VENV)/.installed-test lint
-	$(RUN) -m pytest -n 2 --dist loadfile
+PYTEST = $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# a minute before each commit: format, lint, and the tests that compile no graph or only small ones
+check: $(VENV)/.installed-test lint
+	$(PYTEST) -m "not slow and not graphs and not browser"
+
+test: $(VENV)/.installed-test lint
+	$(PYTEST) --durations=20
+
+# the full figures, one after another; run again, it goes on where it was stopped (SLOW="--help" tells more)
 test-slow: $(VENV)/.installed-test
-	$(RUN) -m pytest -m slow -s
+	$(RUN) tools/slow_tests.py $(SLOW)
+
+# wrong changes, one by one, each of which the tests must notice
+mutate: $(VENV)/.installed-test
+	$(RUN) tools/mutate.py
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .

@@ -60,6 +60,11 @@ CONFIGS = {
 }  # fmt: skip
 
 
+def one_layer(config: dict) -> dict:
+    """The same config with one layer in each tower: its training graph compiles in half the time."""
+    return {name: {**value, "layers": 1} if name.endswith("_cfg") else value for name, value in config.items()}
+
+
 def from_reference(reference, config: dict, **changes) -> CoCa:
     """Our model with the reference's weights, loaded strictly."""
     options = {k: v for k, v in {**config, **changes}.items() if k != "custom_text"}

@@ -1,6 +1,7 @@
 """The demo model's world: one caption for each scene, nothing held out in training, files as train.py reads them."""
 
 import csv
+import functools
 import io
 import itertools
 import math
@@ -34,7 +35,12 @@ SMALL, LARGE = 7.0, 13.0
 
 
 def scenes(count: int, held_out: bool) -> list[list[Shape]]:
-    return [demo_scenes.sample_scene(np.random.default_rng(i), held_out) for i in range(count)]
+    return [scene(number, held_out) for number in range(count)]
+
+
+@functools.cache
+def scene(number: int, held_out: bool) -> list[Shape]:
+    return demo_scenes.sample_scene(np.random.default_rng(number), held_out)
 
 
 @pytest.mark.parametrize(
@@ -206,6 +212,7 @@ def test_bundled_video(tmp_path):
     assert_shows(read_frames(bundled)[0].rgb, make_demo_data.demo_scene())
 
 
+@pytest.mark.graphs
 def test_command_writes_what_training_reads(tmp_path):
     command = [sys.executable, TOOL, "--target", tmp_path / "demo", "--train", "40", "--held_out", "8", "--videos", "2"]
     run = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True)

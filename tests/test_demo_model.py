@@ -33,10 +33,12 @@ def test_words_are_compared_place_by_place():
     assert demo_figures.words_right("two green stars", "two green stars") == (2, 2)
 
 
+@pytest.mark.graphs
 def test_the_bundled_video(captioner):
     assert captioner(REPOSITORY / "assets" / "demo.mp4") == describe(demo_scene())
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize(
     ("scenes", "videos", "exact", "words", "recall"),
     [(100, 20, 0.85, 0.9, 0.85), pytest.param(1000, 100, 0.9, 0.97, 0.9, marks=pytest.mark.slow)],
@@ -49,6 +51,7 @@ def test_unseen_scenes_and_videos(captioner, scenes, videos, exact, words, recal
         assert figures.exact >= exact and figures.words >= words and figures.recall_at_1 >= recall
 
 
+@pytest.mark.graphs
 def test_open_clip_gives_the_same_captions(captioner, tmp_path):
     target = tmp_path / "open_clip_pytorch_model.bin"
     arguments = ["--source", str(demo_figures.WEIGHTS), "--reverse", "--target", str(target), "--dtype", "float32"]

@@ -1,5 +1,8 @@
 """Two processes under msrun give one process's weights."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,28 +10,44 @@ from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
 from tests.models import from_reference, relative_difference
 from tests.reference import random_reference
-from tests.training.runs import TINY, read_weights, train, write_config
+from tests.training.runs import TINY, read_weights, train, train_here, write_config
+
+pytestmark = pytest.mark.graphs
 
 CAPTIONS = ("one", "a scan of a handwritten number one", "two two two", "a five", "this is, it seems, a seven maybe")
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_two_processes_give_one_process_s_weights(tmp_path, parts):
+@dataclass(frozen=True)
+class Alone:
+    """The config of a run, and the weights that one process makes of it."""
+
+    config: Path
+    weights: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Alone:
+    folder = tmp_path_factory.mktemp("alone")
     # all weights drawn: where one starts at 0, the sum of ten updates is all there is to compare, and Adam turns
     # rounding in small gradients into visible differences of these
     start = from_reference(random_reference(TINY), TINY)
-    save_weights(tmp_path / "start.safetensors", parameter_entries(start))
-    model = {"checkpoint": str(tmp_path / "start.safetensors")}
-    config = write_config(tmp_path, model=model, optim={"lr": 1e-4})
+    save_weights(folder / "start.safetensors", parameter_entries(start))
+    model = {"checkpoint": str(folder / "start.safetensors")}
+    config = write_config(folder, model=model, optim={"lr": 1e-4})
     rows = ["filepath,title"]
     rows += [f'images/{i:04d}.png,"{CAPTIONS[i % len(CAPTIONS)]}"' for i in range(96)]  # of very unequal length
-    (tmp_path / "digits" / "train.csv").write_text("\n".join(rows) + "\n")
-    train(config, f"output.dir={tmp_path / 'one'}", "train.batch_size=8")
+    (folder / "digits" / "train.csv").write_text("\n".join(rows) + "\n")
+    train_here(config, f"output.dir={folder / 'one'}", "train.batch_size=8")
+    return Alone(config, read_weights(folder / "one" / "final.safetensors"))
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_processes_give_one_process_s_weights(tmp_path, alone, parts):
     train(
-        config, f"output.dir={tmp_path / 'two'}", f"train.batch_size={4 // parts}", f"train.accumulate_steps={parts}",
-        workers=2,
+        alone.config, f"output.dir={tmp_path / 'two'}", f"train.batch_size={4 // parts}",
+        f"train.accumulate_steps={parts}", workers=2,
     )  # fmt: skip
-    one, two = (read_weights(tmp_path / name / "final.safetensors") for name in ("one", "two"))
+    one, two = alone.weights, read_weights(tmp_path / "two" / "final.safetensors")
     width = {"visual": TINY["vision_cfg"]["width"], "text": 16, "text_decoder": 16}
     assert one.keys() == two.keys()
     worst = {}

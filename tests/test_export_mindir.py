@@ -18,6 +18,8 @@ from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
 from tests.models import make_config, relative_difference
 
+pytestmark = pytest.mark.graphs
+
 TOOL = Path(__file__).parents[1] / "tools" / "export_mindir.py"
 SEQ_LEN = 12
 VOCABULARY = {"vocab_size": 49408}  # the manifest's tokens are CLIP's

@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.graphs
+
 ROOT = Path(__file__).parent.parent
 PROGRAM = """
 import json, sys
@@ -13,12 +17,12 @@ import numpy as np
 import mindspore as ms
 from mindone_coca import CoCa
 from mindone_coca import graph_cache
-from tests.models import make_config
+from tests.models import make_config, one_layer
 
 for name in sys.argv[1:]:
     options, _, order = name.partition("/")
     ms.set_seed(1)
-    config = make_config(json.loads(options))
+    config = one_layer(make_config(json.loads(options)))
     config.pop("custom_text", None)
     model = CoCa(**config)
     rng = np.random.default_rng(0)

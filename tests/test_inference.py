@@ -17,6 +17,7 @@ from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import create_transforms
 from mindone_coca.video.frames import read_frames
+from tests.captioners import shared_captioners
 from tests.models import make_config
 from tests.reference import open_clip, random_reference, torch
 
@@ -86,6 +87,7 @@ def reference_caption(reference, frames: list, fusion: str = "mean", **options) 
     return " ".join(text.split())
 
 
+@pytest.mark.graphs
 def test_documented_commands(converted, reference):
     run("python -m pip install -r requirements.txt", converted)
     video = FOOTAGE["bikes"]
@@ -96,30 +98,24 @@ def test_documented_commands(converted, reference):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("name", FOOTAGE)
+@pytest.mark.graphs
 @pytest.mark.parametrize(
     ("options", "fusion"),
     [("--frame_type middle", None), ("--frame_type mutil_frames", "mean"), ("--frame_type multi_frames", "pool")],
 )
-def test_real_footage_is_captioned_as_by_open_clip(converted, reference, monkeypatch, capsys, name, options, fusion):
+def test_real_footage_is_captioned_as_by_open_clip(converted, reference, monkeypatch, capsys, options, fusion):
     monkeypatch.chdir(converted)
-    arguments = [
-        "-c",
-        "configs/coca_vit-l-14.yaml",
-        "--video_path",
-        FOOTAGE[name],
-        *options.split(),
-        "--num_frames",
-        "4",
-    ]
-    if fusion:
-        arguments += ["--fusion", fusion]
-    assert inference.main(arguments) == 0
-    frames = read_frames(FOOTAGE[name], options.split()[1], 4)
-    assert len(frames) == (4 if fusion else 1)
-    assert capsys.readouterr().out == reference_caption(reference, frames, fusion or "mean") + "\n"
+    with shared_captioners():
+        for name, path in FOOTAGE.items():
+            arguments = ["-c", "configs/coca_vit-l-14.yaml", "--video_path", path, *options.split()]
+            arguments += ["--num_frames", "4", *(["--fusion", fusion] if fusion else [])]
+            assert inference.main(arguments) == 0, name
+            frames = read_frames(path, options.split()[1], 4)
+            assert len(frames) == (4 if fusion else 1)
+            assert capsys.readouterr().out == reference_caption(reference, frames, fusion or "mean") + "\n", name
 
 
+@pytest.mark.graphs
 def test_options_reach_generate(converted, reference, monkeypatch, capsys):
     monkeypatch.chdir(converted)
     frames = read_frames(FOOTAGE["bikes"])
@@ -143,6 +139,7 @@ def test_options_reach_generate(converted, reference, monkeypatch, capsys):
     assert inference.main([*start, "--seq_len", "8"]) == 0  # back to graph mode
 
 
+@pytest.mark.graphs
 def test_still_image_and_model_folder(converted, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8)).save("picture.png")
@@ -150,6 +147,7 @@ def test_still_image_and_model_folder(converted, monkeypatch, capsys, tmp_path):
     assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.graphs
 def test_captioner_interface(converted):
     captioner = VideoCaptioner(converted / "configs/coca_vit-l-14.yaml", converted / "models/coca_model.ckpt")
     caption = captioner(FOOTAGE["bikes"], frame_type="middle", num_beams=2, num_beam_groups=1)
@@ -214,6 +212,7 @@ def mistakes_folder(converted, tmp_path_factory):
     return folder
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_gives_one_clear_line(mistakes_folder, monkeypatch, capfd, mistake):
     monkeypatch.chdir(mistakes_folder)

@@ -3,10 +3,13 @@
 import mindspore as ms
 import numpy as np
 import pytest
+from mindspore import Tensor, nn
 
 from mindone_coca import device
-from mindone_coca.losses import CaptionLossSums
-from tests.reference import torch
+from mindone_coca.losses import CaptionLossSums, ContrastiveLoss
+from tests.reference import open_clip, torch
+
+pytestmark = pytest.mark.graphs
 
 ROWS, WIDTH, TOKENS = 10, 16, 50
 
@@ -65,3 +68,44 @@ def test_padding_alone_is_nothing():
 
     grad = ms.grad(total)(hidden)
     assert not grad.asnumpy().any()
+
+
+class OneDevice(nn.Cell):
+    """Stands for the gathering of rows from all devices, on the device that holds the rows from `start`: it returns
+    those of the two arrays, of features or of totals, that has the given rows there."""
+
+    def __init__(self, start: int, features: tuple[Tensor, Tensor], totals: tuple[Tensor, Tensor]) -> None:
+        super().__init__()
+        self.start, self.features, self.totals = start, features, totals
+
+    def construct(self, x: Tensor) -> Tensor:
+        first, second = self.totals if x.shape[1] == 1 else self.features
+        own = first[self.start : self.start + x.shape[0]]
+        is_first = (abs(own - x).max() < 1e-4).astype(ms.float32)
+        return is_first * first + (1 - is_first) * second
+
+
+def test_two_devices_have_the_gradient_of_one_batch():
+    device.ensure_configured()
+    rng = np.random.default_rng(0)
+    image, text = (torch.from_numpy(rng.standard_normal((6, 8))) for _ in range(2))
+    image, text = (torch.nn.functional.normalize(x, dim=-1).requires_grad_() for x in (image, text))
+    log_scale = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    want = open_clip.ClipLoss()(image, text, log_scale.exp())
+    want.backward()
+    logits = log_scale.exp() * image @ text.T
+    features, totals = (
+        tuple(Tensor(x.detach().numpy().astype(np.float32)) for x in pair)
+        for pair in ((image, text), (logits.logsumexp(1, keepdim=True), logits.logsumexp(0)[:, None]))
+    )
+    loss, scale_grad = 0.0, 0.0
+    for start in (0, 3):
+        rows = slice(start, start + 3)
+        output = ContrastiveLoss(OneDevice(start, features, totals))(
+            features[0][rows], features[1][rows], Tensor(log_scale.item(), ms.float32)
+        )
+        loss, scale_grad = loss + float(output[0].asnumpy()), scale_grad + float(output[3].asnumpy())
+        np.testing.assert_allclose(output[1].asnumpy(), image.grad[rows], rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(output[2].asnumpy(), text.grad[rows], rtol=1e-4, atol=1e-6)
+    assert loss == pytest.approx(want.item(), rel=1e-5)
+    assert scale_grad == pytest.approx(log_scale.grad.item(), rel=1e-4)

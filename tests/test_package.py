@@ -41,12 +41,14 @@ def run(installed: Path, folder: Path, *command: str | Path) -> subprocess.Compl
     return subprocess.run([*command], cwd=folder, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.graphs
 def test_installed_package_finds_its_data(installed, tmp_path):
     done = run(installed, tmp_path, sys.executable, "-c", PROGRAM, str(installed))
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["768", "512", "512", "768"]
 
 
+@pytest.mark.graphs
 def test_installed_command_captions_a_video(installed, tmp_path):
     program = installed / "bin" / "mindone-coca"
     weights, video = ROOT / "models" / "coca_tiny.safetensors", ROOT / "assets" / "demo.mp4"

@@ -12,6 +12,8 @@ from tests.generation.pairs import favour, sampling_by
 from tests.models import from_reference, relative_difference
 from tests.reference import ReferenceCoCa, draw_parameters, open_clip, torch
 
+pytestmark = pytest.mark.graphs
+
 CONTEXT, VOCAB, START, END = 24, 49408, 49406, 49407
 
 

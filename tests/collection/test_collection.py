@@ -40,6 +40,7 @@ def run(model_arguments, tmp_path_factory):
     return call
 
 
+@pytest.mark.graphs
 def test_captions_depend_neither_on_order_nor_on_company(collection, run, capfd, tmp_path):
     good, broken = collection
     paths = [*good, *broken]
@@ -57,6 +58,7 @@ def test_captions_depend_neither_on_order_nor_on_company(collection, run, capfd,
         assert run(capfd, "--video_path", path)[:2] == (0, [captions[str(path)]])
 
 
+@pytest.mark.graphs
 def test_one_file_s_segments_and_alternatives(run, capfd):
     arguments = ["--video_path", REAL_CLIPS[0], "--frame_type", "segments", "--segment_seconds", "3"]
     code, lines, _ = run(capfd, *arguments, "--merge_similarity", "1")
@@ -71,6 +73,7 @@ def test_one_file_s_segments_and_alternatives(run, capfd):
     assert (code, len(set(lines))) == (0, 3)
 
 
+@pytest.mark.graphs
 def test_files_features_and_search(collection, run, capfd, tmp_path, model_folder):
     good, broken = collection
     output = ["--output_dir", tmp_path / "out"]
@@ -116,6 +119,7 @@ def inference_frames(path: Path):
     return read_frames(path, "multi_frames", 3)
 
 
+@pytest.mark.graphs
 def test_a_changed_file_is_done_again_and_a_new_one_added(run, capfd, tmp_path):
     folder, output = tmp_path / "in", ["--output_dir", tmp_path / "out", "--output_format", "txt"]
     folder.mkdir()
@@ -147,6 +151,7 @@ def test_near_duplicates_are_merged_into_the_first():
     assert [(one.item.start, one.item.end) for one in merged] == [(0, 2), (2, 5), (5, 6)]
 
 
+@pytest.mark.graphs
 def test_pooled_frames_are_those_of_a_single_call(model_folder):
     weights = model_folder / "coca.safetensors"
     captioner = captioners.VideoCaptioner(model_folder / "config.yaml", weights, num_frames=3, fusion="pool")

@@ -41,6 +41,27 @@ def test_a_torn_line_is_taken_away(tmp_path):
     assert path.read_bytes() == whole
 
 
+def test_lines_are_on_the_disk_before_work_goes_on(tmp_path, monkeypatch):
+    """Each time that `append` returns, the file was synchronised with all its lines written."""
+    synchronised = []
+
+    def note(number: int) -> None:
+        fsync(number)
+        synchronised.append((os.fstat(number).st_ino, os.fstat(number).st_size))
+
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", note)
+    journal = Journal(tmp_path, WHOLE)
+    journal.begin(SETTINGS)
+    for count, items in enumerate(([record("a")], [record("b"), record("c")]), 1):
+        journal.append(items)
+        status = journal.path.stat()
+        assert len(synchronised) == 1 + count
+        assert synchronised[-1] == (status.st_ino, status.st_size)
+    assert len(list(scan(journal.path))) == 4
+    journal.close()
+
+
 def test_one_process_writes(tmp_path):
     journal = Journal(tmp_path, Shard())
     with pytest.raises(InputError, match="another process"):

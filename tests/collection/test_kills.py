@@ -13,6 +13,8 @@ import pytest
 import inference
 from tests.collection.clips import make_collection
 
+pytestmark = pytest.mark.graphs
+
 ROOT = Path(__file__).parents[2]
 WORK = ["--frame_type", "segments", "--segment_seconds", "0.5", "--output_format", "all", "--save_features"]
 

@@ -64,6 +64,7 @@ def test_mindrecord_in_forked_processes(tmp_path):
     assert results == [images, images]
 
 
+@pytest.mark.graphs
 def test_make_mindrecord_tool(tmp_path):
     write_images(tmp_path, 3)
     rows = [(f"{number:02}.jpg", f"caption {number}") for number in (0, 1, 7, 2)]

@@ -95,6 +95,7 @@ def test_words_are_those_of_the_java_tokenizer():
     assert [tokenize(text) for text in SENTENCES] == [tokens[i][0].split() for i in range(len(SENTENCES))]
 
 
+@pytest.mark.graphs
 def test_command(model, reference, pictures, tmp_path, capfd):
     arguments = [*model, "--data", str(pictures / "coco.json"), "--output_dir", str(tmp_path)]
     assert evaluate.main(["captioning", *arguments, "--seq_len", "9", "--min_seq_len", "4", "--num_beams", "2"]) == 0
@@ -124,6 +125,7 @@ def test_image_ids():
     assert ids(("a/x.png", None), ("b/x.png", None)) == ["a/x.png", "b/x.png"]
 
 
+@pytest.mark.graphs
 def test_options_that_do_not_go_together(model, pictures, capfd):
     arguments = [*model, "--data", str(pictures / "coco.json"), "--seq_len", "5", "--min_seq_len", "5"]
     assert evaluate.main(["captioning", *arguments]) == 2

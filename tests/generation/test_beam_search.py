@@ -6,6 +6,8 @@ import pytest
 from tests.generation.pairs import mean_log_probs
 from tests.generation.reference_search import reference_search
 
+pytestmark = pytest.mark.graphs
+
 TWO_BEAMS = {"num_beams": 2, "num_beam_groups": 1}
 
 
@@ -113,3 +115,12 @@ def test_captions_do_not_depend_on_their_company(base):
         alone = base.ours(image[None], **TWO_BEAMS)[0]
         np.testing.assert_array_equal(caption[: len(alone)], alone)
         assert (caption[len(alone) :] == base.pad).all()
+
+
+def test_no_search_ends_before_min_seq_len(base):
+    images, at_least = base.images(4, seed=2), 24
+    freely = [list(row).index(base.end) for row in base.ours(images, **TWO_BEAMS) if base.end in row]
+    assert min(freely) < at_least, "choose images one of which has a short caption"
+    ours = base.ours(images, min_seq_len=at_least, **TWO_BEAMS)
+    np.testing.assert_array_equal(ours, base.theirs(images, min_seq_len=at_least, **TWO_BEAMS))
+    assert not (ours[:, :at_least] == base.end).any()

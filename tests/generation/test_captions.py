@@ -11,6 +11,8 @@ import pytest
 from tests.generation.pairs import CONFIGS, Pair, get_pair, sample_both
 from tests.generation.reference_search import reference_search
 
+pytestmark = pytest.mark.graphs
+
 EXTRAS = (  # taken in turn by the sampling cases
     {},
     {"repetition_penalty": 1.3},

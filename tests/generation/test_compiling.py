@@ -8,6 +8,8 @@ import pytest
 
 from mindone_coca.model.open_clip.vision import VisionTransformer
 
+pytestmark = pytest.mark.graphs
+
 TWO_BEAMS = {"num_beams": 2, "num_beam_groups": 1}
 TOP_P = {"generation_type": "top_p", "top_p": 0.9}
 

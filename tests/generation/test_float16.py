@@ -8,6 +8,8 @@ from mindone_coca.model.open_clip.model import CoCa
 from tests.generation.pairs import Pair, mean_log_probs
 from tests.models import from_reference, relative_difference
 
+pytestmark = pytest.mark.graphs
+
 
 @pytest.fixture(scope="module")
 def half(base) -> CoCa:

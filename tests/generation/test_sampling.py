@@ -5,6 +5,8 @@ import pytest
 
 from tests.generation.pairs import CONTEXT, get_pair, mean_log_probs, sample_both, sampling_by
 
+pytestmark = pytest.mark.graphs
+
 TOP_P = {"generation_type": "top_p", "top_p": 0.9}
 
 

@@ -9,6 +9,8 @@ from mindone_coca.kernels import GELU
 from mindone_coca.model.layers import LayerNorm, QuickGELU, attend
 from tests.reference import open_clip, torch
 
+pytestmark = pytest.mark.graphs
+
 
 @pytest.fixture(autouse=True)
 def _graph_mode():

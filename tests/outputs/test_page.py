@@ -11,7 +11,10 @@ from PIL import Image
 from mindone_coca.outputs.html import write_html
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt install chromium"),
+]
 
 CARD_WIDTHS = {390: 358, 1280: 300}  # pixels: one column on a phone, four on a desktop
 

@@ -110,6 +110,7 @@ CASES = {
 MORE = ("classification", "vqa")  # of two layers, and slower to compile
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in MORE)) for n in CASES])
 def test_logits_loss_and_gradients(name):
     config, cfg = CASES[name]

@@ -14,6 +14,7 @@ from tests.models import relative_difference
 from tests.parallel_models import SMALL, from_reference, random_reference
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("task", ["classification", pytest.param("nlvr2", marks=pytest.mark.slow)])
 def test_what_is_read_is_trained(task):
     model = from_reference(random_reference(SMALL), SMALL)

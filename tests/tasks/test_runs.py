@@ -20,6 +20,8 @@ from mindone_coca.weights.source import open_weights
 from tests.tasks.runs import TRAIN, VAL, open_run, values_of, write_data
 from tests.training.runs import read_weights
 
+pytestmark = pytest.mark.graphs
+
 UNCROPPED = {"random_crop": False}
 FROZEN = {"label_smoothing": 0.1}
 

@@ -1,4 +1,4 @@
-"""Tiny training runs in processes of their own."""
+"""Tiny training runs, in processes of their own or in this one."""
 
 import os
 import socket
@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from mindone_coca.tasks.settings import load_train_config
+from mindone_coca.training.trainer import Trainer
 from mindone_coca.weights.formats.safetensors_file import read_safetensors
 from tools.make_digits import write_digits
 
@@ -70,6 +72,11 @@ def train(config: Path, *overrides: str, workers: int = 1) -> str:
     logs = "".join(path.read_text() for path in config.parent.glob("msrun/worker_*.log"))
     assert process.returncode == 0, printed[-2000:] + logs[-3000:]
     return printed
+
+
+def train_here(config: Path, *overrides: str) -> None:
+    """Run to the end in this process, where a test is not about processes: one start of Python less."""
+    Trainer(load_train_config(config, overrides)).run()
 
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:

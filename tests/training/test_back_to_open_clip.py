@@ -3,15 +3,18 @@
 import copy
 
 import numpy as np
+import pytest
 
 from mindone_coca import create_model
 from tests.reference import ReferenceCoCa, torch
-from tests.training.runs import TINY, train, write_config
+from tests.training.runs import TINY, train_here, write_config
 from tools.model_conversion import coca_convert
+
+pytestmark = pytest.mark.graphs
 
 
 def test_a_finetuned_checkpoint_captions_alike_in_open_clip(tmp_path):
-    train(write_config(tmp_path, train={"batch_size": 8, "max_steps": 4}, output={"dir": str(tmp_path / "run")}))
+    train_here(write_config(tmp_path, train={"batch_size": 8, "max_steps": 4}, output={"dir": str(tmp_path / "run")}))
     weights = next((tmp_path / "run").glob("final*.safetensors"))
     target = tmp_path / "open_clip_pytorch_model.bin"
     assert coca_convert.main(["--source", str(weights), "--reverse", "--target", str(target), "--verify"]) == 0

@@ -1,5 +1,8 @@
 """AdamW, schedule, clipping, groups, loss scaling and EMA against torch and open_clip's training code, live."""
 
+from dataclasses import dataclass
+
+import mindspore as ms
 import numpy as np
 import pytest
 
@@ -17,7 +20,7 @@ from mindone_coca.training.optim import (
 )
 from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import TrainStep
-from tests.models import CONFIGS, from_reference, make_config, relative_difference
+from tests.models import CONFIGS, from_reference, make_config, one_layer, relative_difference
 from tests.reference import random_reference, torch
 from tests.training.reference_training import make_batch, reference_losses, reference_optimiser
 
@@ -45,6 +48,8 @@ def test_weight_decay_groups_are_open_clips(name):
         assert has_weight_decay(parameter.name, parameter.shape) == theirs, parameter.name
 
 
+SMALL = one_layer(CONFIGS["base"])
+EMA_DECAY = 0.75
 TRAJECTORIES = {
     "plain": ("base", LossConfig(), OptimConfig(lr=1e-3, warmup_steps=10), None, 1),
     "clipped": ("packed_pooler", LossConfig(), OptimConfig(lr=1e-3, weight_decay=0.1), 1.0, 1),
@@ -53,23 +58,31 @@ TRAJECTORIES = {
 }
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("case", TRAJECTORIES)
 def test_fifty_steps_follow_torch(case):
     """Same weights, batches and schedule: losses at each step, and the outputs at the end."""
     name, loss_config, config, clip, parts = TRAJECTORIES[case]
-    reference = random_reference(CONFIGS[name], seed=5).train()
-    model = from_reference(reference, CONFIGS[name])
+    model_config = one_layer(CONFIGS[name])
+    reference = random_reference(model_config, seed=5).train()
+    model = from_reference(reference, model_config)
     freeze_matching(model, model.unused_parameters(loss_config.caption_weight, loss_config.contrastive_weight))
-    step = TrainStep(model, loss_config, AdamW(model, config, Ranks(), clip), Ranks(), parts)
     optimiser = reference_optimiser(reference, config)
+    ours = AdamW(model, config, Ranks(), clip, ema_decay=EMA_DECAY if case == "plain" else None)
+    step = TrainStep(model, loss_config, ours, Ranks(), parts)
+    average = model.visual.proj.asnumpy().copy()
     for i in range(50):
-        images, text = make_batch(CONFIGS[name], 4, seed=i % 10)
+        images, text = make_batch(model_config, 4, seed=i % 10)
         rate = learning_rate(config, i, 50)
         size = 4 // parts
         report = step([(images[k : k + size], text[k : k + size]) for k in range(0, 4, size)], rate)
         losses = reference_losses(reference, images, text, loss_config)
         total = sum(losses.values())
         assert abs(report["loss"] / total.item() - 1) < 1e-4, i
+        average = EMA_DECAY * average + (1 - EMA_DECAY) * model.visual.proj.asnumpy()
+        if ours.ema and i == 2:
+            [ema] = [p for p in ours.ema if p.name == "ema.visual.proj"]
+            assert relative_difference(ema, average) < 1e-6
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.zero_grad()
@@ -81,45 +94,75 @@ def test_fifty_steps_follow_torch(case):
             reference.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
     with torch.no_grad():
         want = reference.eval()(torch.from_numpy(images), torch.from_numpy(text).long())
-    ours = model(images, text)
+    output = model(images, text)
     for key in ("image_features", "text_features", "logits", "logit_scale"):
-        assert relative_difference(ours[key], want[key]) < 1e-3, key
+        assert relative_difference(output[key], want[key]) < 1e-3, key
 
 
-def small_step(**options) -> tuple:
-    model = from_reference(random_reference(CONFIGS["base"]), CONFIGS["base"])
-    optimiser = AdamW(model, OptimConfig(), Ranks(), **options)
-    return model, optimiser, TrainStep(model, LossConfig(), optimiser, Ranks())
+@dataclass(frozen=True)
+class SmallStep:
+    """A step of a small model, compiled once for all tests, and how its parameters and state were at first."""
+
+    model: CoCa
+    optimiser: AdamW
+    step: TrainStep
+    start: dict[str, np.ndarray]
+
+    @property
+    def states(self) -> list[ms.Parameter]:
+        return [*self.model.get_parameters(), *self.optimiser.state()]
+
+    def values(self) -> dict[str, np.ndarray]:
+        return {p.name: p.asnumpy().copy() for p in self.states}
 
 
-def test_temperature_stays_below_its_limit():
-    model, _, step = small_step()
+@pytest.fixture(scope="module")
+def compiled_step() -> SmallStep:
+    model = from_reference(random_reference(SMALL), SMALL)
+    optimiser = AdamW(model, OptimConfig(), Ranks(), ema_decay=EMA_DECAY, loss_scaling=True)
+    small = SmallStep(model, optimiser, TrainStep(model, LossConfig(), optimiser, Ranks()), {})
+    small.start.update(small.values())
+    return small
+
+
+@pytest.fixture
+def small_step(compiled_step) -> SmallStep:
+    """The step with everything as at the start."""
+    for parameter in compiled_step.states:
+        parameter.set_data(ms.Tensor(compiled_step.start[parameter.name]))
+    return compiled_step
+
+
+@pytest.mark.graphs
+def test_temperature_stays_below_its_limit(small_step):
+    model = small_step.model
     model.logit_scale.set_data(model.logit_scale * 0 + 4.7)
-    step([make_batch(CONFIGS["base"], 2)], 0.0)
+    assert small_step.step([make_batch(SMALL, 2)], 0.0)["updated"] == 1
     assert model.logit_scale.asnumpy() == pytest.approx(np.log(100))
 
 
-def test_moving_average():
-    model, optimiser, step = small_step(ema_decay=0.75)
+@pytest.mark.graphs
+def test_moving_average(small_step):
+    model = small_step.model
     average = model.visual.proj.asnumpy().copy()
     for seed in range(3):
-        step([make_batch(CONFIGS["base"], 2, seed=seed)], 1e-2)
-        average = 0.75 * average + 0.25 * model.visual.proj.asnumpy()
-    ema = {p.name: p for p in optimiser.ema}["ema.visual.proj"]
+        small_step.step([make_batch(SMALL, 2, seed=seed)], 1e-2)
+        average = EMA_DECAY * average + (1 - EMA_DECAY) * model.visual.proj.asnumpy()
+    ema = {p.name: p for p in small_step.optimiser.ema}["ema.visual.proj"]
     assert relative_difference(ema, average) < 1e-6
     assert relative_difference(model.visual.proj, average) > 1e-3
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("first", [True, False])
-def test_overflow_leaves_everything_and_halves_the_scale(first):
-    model, optimiser, step = small_step(loss_scaling=True, ema_decay=0.5)
-    images, text = make_batch(CONFIGS["base"], 2)
+def test_overflow_leaves_everything_and_halves_the_scale(small_step, first):
+    optimiser, step = small_step.optimiser, small_step.step
+    images, text = make_batch(SMALL, 2)
     if not first:
         assert step([(images, text)], 1e-3)["updated"] == 1
-    states = [*model.get_parameters(), *optimiser.state()]
-    before = {p.name: p.asnumpy().copy() for p in states}
+    before = small_step.values()
     assert step([(images * np.nan, text)], 1e-3)["updated"] == 0
-    for parameter in states:
+    for parameter in small_step.states:
         if parameter.name == "optimiser.loss_scale":
             assert parameter.asnumpy() == before[parameter.name] / 2
         elif parameter.name != "optimiser.good_steps":
@@ -129,12 +172,13 @@ def test_overflow_leaves_everything_and_halves_the_scale(first):
     assert optimiser.loss_scale.asnumpy() == before["optimiser.loss_scale"]
 
 
+@pytest.mark.graphs
 def test_frozen_parameters_stay():
-    model = from_reference(random_reference(CONFIGS["base"]), CONFIGS["base"])
+    model = from_reference(random_reference(SMALL), SMALL)
     freeze(model, ["visual.transformer.*", "text.*"])
     before = {p.name: p.asnumpy().copy() for p in model.get_parameters()}
     step = TrainStep(model, LossConfig(), AdamW(model, OptimConfig(), Ranks()), Ranks())
-    step([make_batch(CONFIGS["base"], 2)], 1e-2)
+    step([make_batch(SMALL, 2)], 1e-2)
     for parameter in model.get_parameters():
         same = np.array_equal(parameter.asnumpy(), before[parameter.name])
         assert same == parameter.name.startswith(("visual.transformer.", "text.")), parameter.name

@@ -9,6 +9,8 @@ import pytest
 from mindone_coca.training.progress import read_metrics
 from tests.training.runs import read_weights, start_training, train, write_config
 
+pytestmark = pytest.mark.graphs
+
 
 def kill_after(process, folder, step: int, delay: float) -> None:
     """SIGKILL `delay` seconds after the checkpoint of `step` or a later one is there."""

@@ -8,14 +8,16 @@ import pytest
 import yaml
 from PIL import Image
 
+import train as program
 from mindone_coca.factory import create_model, find_config_and_weights
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.training.curves import draw_curves
 from mindone_coca.training.progress import read_metrics
 from tests.models import relative_difference
-from tests.training.runs import read_weights, start_training, train, write_config
+from tests.training.runs import read_weights, start_training, train, train_here, write_config
 
 
+@pytest.mark.graphs
 def test_a_run_and_what_it_leaves(tmp_path):
     config = write_config(tmp_path)
     val = tmp_path / "digits" / "val.csv"
@@ -50,6 +52,7 @@ def test_a_run_and_what_it_leaves(tmp_path):
     assert isinstance(Tokenizer().decode(ids.asnumpy()[0]), str)
 
 
+@pytest.mark.graphs
 def test_captions_and_labels_train_together_in_half_precision(tmp_path):
     config = write_config(tmp_path)
     table = tmp_path / "digits" / "train.csv"
@@ -61,7 +64,7 @@ def test_captions_and_labels_train_together_in_half_precision(tmp_path):
     losses = {}
     for precision in ("fp32", "fp16"):
         out = tmp_path / precision
-        train(config, f"data.train={json.dumps(sources)}", f"train.precision={precision}", f"output.dir={out}")
+        train_here(config, f"data.train={json.dumps(sources)}", f"train.precision={precision}", f"output.dir={out}")
         records = read_metrics(out / "metrics.jsonl")
         losses[precision] = np.array([r["loss"] for r in records if r["updated"]])
         assert (np.array([r["updated"] for r in records]) == 1).sum() >= 5
@@ -70,10 +73,11 @@ def test_captions_and_labels_train_together_in_half_precision(tmp_path):
     assert abs(losses["fp16"][0] / losses["fp32"][0] - 1) < 0.02
 
 
+@pytest.mark.graphs
 def test_longer_epochs_continue_a_finished_run(tmp_path):
     config = write_config(tmp_path)
-    train(config, "train.max_steps=null", "train.epochs=1")
-    train(config, "train.max_steps=null", "train.epochs=2")
+    train_here(config, "train.max_steps=null", "train.epochs=1")
+    train_here(config, "train.max_steps=null", "train.epochs=2")
     steps = [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert steps == list(range(1, 25))  # 96 digits in batches of 8, twice
 
@@ -90,23 +94,26 @@ def test_longer_epochs_continue_a_finished_run(tmp_path):
         ("train.precision=bf16", "bfloat16"),
     ],
 )
-def test_mistakes_end_in_one_line(tmp_path, override, message):
-    process = start_training(write_config(tmp_path), override)
-    printed, _ = process.communicate(timeout=300)
+def test_mistakes_end_in_one_line(tmp_path, override, message, capfd):
+    code = program.main(["-c", str(write_config(tmp_path)), override])
+    output = capfd.readouterr()
+    printed = output.out + output.err
     lines = [line for line in printed.splitlines() if line.startswith("error: ")]
-    assert process.returncode == 2 and len(lines) == 1 and message in lines[0], printed
+    assert code == 2 and len(lines) == 1 and message in lines[0], printed
     assert "Traceback" not in printed
 
 
+@pytest.mark.graphs
 def test_another_model_s_checkpoint_is_refused(tmp_path):
     config = write_config(tmp_path)
-    train(config, "train.max_steps=1")
+    train_here(config, "train.max_steps=1")
     tiny = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
     tiny["vision_cfg"]["layers"] = 2
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny))
     process = start_training(config, "train.max_steps=2")
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 2 and "not a checkpoint of this config" in printed
+    assert printed.count("error: ") == 1 and "Traceback" not in printed  # in a whole process too
 
 
 def test_curves_of_nothing_are_refused(tmp_path):

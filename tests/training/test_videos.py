@@ -22,6 +22,7 @@ def moving(config: dict, frames: int = 4) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([images, images[::-1]]), text[:2]
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("fusion", ["mean", "pool"])
 def test_without_an_embedding_the_order_is_invisible(fusion):
     model = from_reference(random_reference(CONFIGS["base"]), CONFIGS["base"])
@@ -33,6 +34,7 @@ def test_without_an_embedding_the_order_is_invisible(fusion):
     assert relative_difference(fuse_frames(model, fusion, videos[0])[0], forward) < 1e-6
 
 
+@pytest.mark.graphs
 def test_temporal_embedding_learns_the_order_and_is_exported(tmp_path):
     config = CONFIGS["base"]
     model = from_reference(random_reference(config), config)

@@ -304,6 +304,13 @@ def test_an_animation_is_a_video(tmp_path, suffix):
     assert probe(path).frame_count == 5
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_the_middle_of_an_even_number_is_the_second_half_s_first(tmp_path, count):
+    images = [Image.new("RGB", (12, 9), (60 * number, 0, 0)) for number in range(count)]
+    images[0].save(tmp_path / "even.gif", save_all=True, append_images=images[1:], duration=100)
+    assert [frame.index for frame in read_frames(tmp_path / "even.gif")] == [count // 2]
+
+
 def test_pages_of_a_tiff_are_no_video(tmp_path):
     pages = [Image.new("L", (5, 5), value) for value in (10, 20, 30)]
     pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])

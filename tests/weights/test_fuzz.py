@@ -82,6 +82,7 @@ def run(numbers, convert, tmp_path, capsys):
     return slowest
 
 
+@pytest.mark.graphs
 def test_fuzzer_files_are_refused(convert, tmp_path, capsys):
     slowest = run(range(300), convert, tmp_path, capsys)
     assert slowest < SECONDS

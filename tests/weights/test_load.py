@@ -29,6 +29,7 @@ def inputs(config):
     return image, text.astype(np.int32)
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("suffix", [".bin", ".safetensors", ".ckpt"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_loads_and_base_gives_open_clips_numbers(name, suffix, convert, tmp_path):

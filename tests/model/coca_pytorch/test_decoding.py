@@ -9,6 +9,8 @@ from mindone_coca.errors import InputError
 from tests.parallel_models import SMALL, from_reference, make_inputs, random_reference
 from tests.reference import torch
 
+pytestmark = pytest.mark.graphs
+
 START, END, PAD, NEVER = 88, 89, 0, 1
 IDS = {"sot_token_id": START, "eos_token_id": END}
 GREEDY = {"generation_type": "top_k", "top_k": 1, "min_seq_len": 1}

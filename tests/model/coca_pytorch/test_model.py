@@ -26,6 +26,7 @@ def pair(request):
     return config, reference, from_reference(reference, config)
 
 
+@pytest.mark.graphs
 def test_logits_and_embeddings(pair):
     config, reference, model = pair
     inputs = make_inputs(config)
@@ -52,6 +53,7 @@ class WholeLoss(ms.nn.Cell):
         return self.model(text, images, return_loss=True)
 
 
+@pytest.mark.graphs
 def test_loss_and_gradients(pair):
     config, reference, model = pair
     inputs = make_inputs(config, batch=4)
@@ -76,6 +78,7 @@ def test_loss_and_gradients(pair):
     assert max(worst.values()) < GRADIENT_TOLERANCE, max(worst, key=worst.get)
 
 
+@pytest.mark.graphs
 def test_given_labels_and_image_tokens():
     reference = random_reference(SMALL)
     model = from_reference(reference, SMALL)
@@ -110,6 +113,7 @@ class OurPatches(ms.nn.Cell):
         return ms.ops.matmul(means.swapaxes(1, 2), self.weight)
 
 
+@pytest.mark.graphs
 def test_any_cell_is_an_image_encoder():
     weight = np.random.default_rng(2).standard_normal((3, 24)).astype(np.float32)
     reference = random_reference(SMALL)

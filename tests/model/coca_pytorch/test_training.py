@@ -24,7 +24,7 @@ from mindone_coca.weights.save import save_weights
 from tests.models import relative_difference
 from tests.parallel_models import SMALL, from_reference, make_inputs, random_reference
 from tests.reference import torch
-from tests.training.runs import ROOT, environment, read_weights, train, write_config
+from tests.training.runs import ROOT, environment, read_weights, train, train_here, write_config
 
 TOLERANCE = 1e-4
 
@@ -58,6 +58,7 @@ def assert_close(ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> 
     assert max(worst.values()) < TOLERANCE, max(worst.items(), key=lambda item: item[1])
 
 
+@pytest.mark.graphs
 def test_the_shared_step_has_the_original_s_gradient():
     inputs = make_inputs(SMALL, batch=4)
     want, gradients = reference_gradients(inputs)
@@ -126,6 +127,7 @@ def test_layer_decay_counts_from_the_end_of_each_tower():
     assert {name: 0.5 ** model.blocks_after(name) for name in expected} == expected
 
 
+@pytest.mark.graphs
 def test_train_and_caption(tmp_path):
     """A few steps on digits from a config that names the family, then inference.py on the exported weights."""
     (tmp_path / "family.yaml").write_text(yaml.safe_dump({**SMALL, "num_tokens": 49408, "context_length": 8}))
@@ -133,7 +135,7 @@ def test_train_and_caption(tmp_path):
         tmp_path, model={"config": str(tmp_path / "family.yaml")}, optim={"lr": 1e-2, "warmup_steps": 2},
         train={"batch_size": 8, "max_steps": 24},
     )  # fmt: skip
-    train(config)
+    train_here(config)
     losses = [row["loss"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert len(losses) == 24 and np.mean(losses[-4:]) < 0.7 * losses[0]
     exported = load_model_config(tmp_path / "run" / "final.yaml")

@@ -86,6 +86,7 @@ def test_round_trip_is_bit_exact(seed, suffix, convert, tmp_path):
     build_reference(config).load_state_dict(returned, strict=True)
 
 
+@pytest.mark.graphs
 def test_converted_model_says_the_same(convert, tmp_path, capsys):
     reference = random_reference(SMALL)
     write_source(tmp_path, SMALL, reference.state_dict())

@@ -1,0 +1,137 @@
+#!/usr/bin/env python
+"""Run the slow tests, the full figures, one after another, and print a table of what they gave.
+
+    python tools/slow_tests.py [--again] [--only WORDS] [--report FILE.md]
+
+What has passed is kept in .test-slow.jsonl and is not run again for the same sources: stop the command at any moment
+and start it again. Exit code: 0 all passed or were skipped, 1 some failed, 2 bad usage.
+"""
+
+import argparse
+import datetime
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tools.pytest_runs import run_pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+STATE = ROOT / ".test-slow.jsonl"
+FIGURES = 300  # characters of a test's last lines that the table shows
+
+Result = dict[str, Any]  # sources, test, result, seconds, figures
+
+
+def git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def describe_sources() -> str:
+    """The commit, and where files differ from it a hash of the differences."""
+    commit = git("rev-parse", "--short=12", "HEAD").strip()
+    changes = git("diff", "HEAD")
+    for name in git("ls-files", "--others", "--exclude-standard").splitlines():
+        changes += f"{name}\n{hashlib.sha256((ROOT / name).read_bytes()).hexdigest()}\n"
+    return f"{commit}+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else commit
+
+
+def collect(words: str | None) -> list[str]:
+    """The node ids of all slow tests, or of those that pytest's -k chooses by these words."""
+    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "--collect-only", "-q", "-m", "slow"]
+    done = subprocess.run(
+        [*command, *(["-k", words] if words else [])], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode not in (0, 5):  # 5: none chosen
+        sys.exit(f"pytest cannot collect the tests:\n{done.stdout}{done.stderr}")
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+def read_state(path: Path, sources: str) -> dict[str, Result]:
+    """The newest result of each test with these sources; a line that was cut off is left out."""
+    results: dict[str, Result] = {}
+    for line in path.read_text().splitlines() if path.is_file() else ():
+        try:
+            result = json.loads(line)
+        except ValueError:
+            continue
+        if result["sources"] == sources:
+            results[result["test"]] = result
+    return results
+
+
+def run_one(test: str, sources: str) -> Result:
+    run = run_pytest(ROOT, [test], "-m", "slow")
+    if run.outcomes:
+        [outcome] = run.outcomes
+        result, seconds, printed = outcome.result, outcome.seconds, outcome.printed
+    else:
+        result, seconds, printed = "error", 0.0, ""
+    if result in ("failed", "error"):
+        print(run.output[-5000:], flush=True)
+    found = {"sources": sources, "test": test, "result": result, "seconds": round(seconds, 1)}
+    return {**found, "figures": figures(printed)}
+
+
+def figures(printed: str) -> str:
+    """The last lines that a test printed, without pytest's headings of captured output."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip() and not line.startswith("---")]
+    return "; ".join(lines)[-FIGURES:]
+
+
+def table(results: Iterable[Result]) -> str:
+    lines = ["| test | result | seconds | figures it printed |", "|---|---|---|---|"]
+    for result in results:
+        cells = (result["test"], result["result"], f"{result['seconds']:.1f}", result["figures"])
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    names = [line.split(":")[1] for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    memory = [int(line.split()[1]) for line in _lines("/proc/meminfo") if line.startswith("MemTotal")]
+    size = f", {memory[0] / 2**20:.0f} GiB" if memory else ""
+    return f"{os.cpu_count()} x {names[0].strip() if names else platform.machine()}{size}, {platform.system()}"
+
+
+def _lines(path: str) -> list[str]:
+    return Path(path).read_text().splitlines() if Path(path).is_file() else []
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--again", action="store_true", help="run what has passed too")
+    parser.add_argument("--only", metavar="WORDS", help="tests that match, as pytest's -k")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the table as Markdown too")
+    arguments = parser.parse_args(argv)
+
+    sources = describe_sources()
+    tests = collect(arguments.only)
+    done = read_state(STATE, sources)
+    for number, test in enumerate(tests, 1):
+        if not arguments.again and done.get(test, {}).get("result") == "passed":
+            continue
+        print(f"{number} of {len(tests)}: {test}", flush=True)
+        done[test] = run_one(test, sources)
+        print(f"    {done[test]['result']} after {done[test]['seconds']:.0f} s {done[test]['figures']}", flush=True)
+        with open(STATE, "a", encoding="utf-8") as file:
+            file.write(json.dumps(done[test]) + "\n")
+    results = [done[test] for test in tests]
+    print(table(results))
+    bad = sum(result["result"] in ("failed", "error") for result in results)
+    print(f"{len(results)} slow tests at {sources}, {bad} failed")
+    if arguments.report:
+        head = f"# The slow tests\n\n{datetime.date.today()}, commit {sources}, {machine()}.\n\n"
+        arguments.report.write_text(head + table(results) + "\n", encoding="utf-8")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
