@@ -107,6 +107,7 @@ def test_classes_without_images_compete(model, pictures, tmp_path, capfd):
     assert metrics["classes"] == len(CLASSES) + 1
 
 
+@pytest.mark.graphs
 def test_top5_needs_six_classes(model, pictures, tmp_path, capfd):
     (tmp_path / "two").mkdir()
     for name in CLASSES[:2]:

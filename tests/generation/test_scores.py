@@ -98,6 +98,7 @@ def test_top_p_keeps_what_transformers_keeps(logits, top_p):
         np.testing.assert_array_equal(kept(scores, None, top_p) & finite, want)
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("options", [(None, 1.0), (None, 0.8), (4, 0.0), (1, 0.0)])
 @pytest.mark.parametrize("temperature", [0.5, 2.0])
 def test_a_token_is_the_inverse_of_the_cumulated_probability(logits, ids, options, temperature):
