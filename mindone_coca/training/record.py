@@ -44,7 +44,7 @@ def check_record(folder: Path, config: TrainConfig) -> None:
     if not path.exists():
         warnings.warn(f"{path}: is gone, so nothing tells whether these settings are those of the run", stacklevel=2)
         return
-    before, now = _plain(read_mapping(path)), _plain(config.to_dict())
+    before, now = _comparable(read_mapping(path)), _comparable(config.to_dict())
     if "head" not in now:  # earlier versions stored the defaults of a head that task coca does not have
         before.pop("head", None)
     before = _with_defaults(before, _defaults(type(config), config))
@@ -72,7 +72,8 @@ def check_record(folder: Path, config: TrainConfig) -> None:
 def write_record(folder: Path, config: TrainConfig) -> None:
     """Store the settings of the run that starts or goes on now."""
     with atomic_path(folder / NAME) as partial:
-        partial.write_text(yaml.safe_dump(_plain(config.to_dict()), sort_keys=False), encoding="utf-8")
+        plain = json.loads(json.dumps(config.to_dict()))  # tuples as lists
+        partial.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
 
 
 def may_change(key: str) -> bool:
@@ -109,22 +110,23 @@ def _sources(value: Any) -> list[dict[str, Any]]:
     """`data.train` or `data.val` in its long form: a list of mappings that say what is default, too."""
     sources = value if isinstance(value, list) else [value]
     defaults = {
-        spec.name: _plain(_default_of(spec)) for spec in dataclasses.fields(SourceConfig) if spec.name != "path"
+        spec.name: _comparable(_default_of(spec)) for spec in dataclasses.fields(SourceConfig) if spec.name != "path"
     }
     return [{**defaults, **(source if isinstance(source, Mapping) else {"path": source})} for source in sources]
 
 
-def _pairs(settings: Mapping[str, Any]) -> int:
-    """Pairs in an update on one device."""
-    return settings["train"]["batch_size"] * settings["train"]["accumulate_steps"]
+def _pairs(settings: Mapping[str, Any]) -> Any:
+    """Pairs in an update on one device; of a record that somebody edited, both settings if they are no numbers."""
+    size, parts = settings["train"]["batch_size"], settings["train"]["accumulate_steps"]
+    return size * parts if isinstance(size, int) and isinstance(parts, int) else (size, parts)
 
 
-def _plain(value: Any) -> Any:
-    """A setting as YAML gives it back: tuples as lists, numbers as numbers."""
+def _comparable(value: Any) -> Any:
+    """A setting in the one form in which it is compared: tuples as lists, 1e-5 as a number."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: _comparable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [_comparable(item) for item in value]
     return as_number(value)
 
 
@@ -140,7 +142,7 @@ def _defaults(cls: type, instance: Any) -> dict[str, Any]:
         if dataclasses.is_dataclass(value):
             found[spec.name] = _defaults(type(value), value)
         elif (default := _default_of(spec)) is not dataclasses.MISSING:
-            found[spec.name] = _plain(default)
+            found[spec.name] = _comparable(default)
     return found
 
 

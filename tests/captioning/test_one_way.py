@@ -104,5 +104,14 @@ def test_generation_options_are_the_arguments_of_generate():
     parameters = inspect.signature(generate).parameters
     for spec in dataclasses.fields(GenerationOptions):
         assert parameters[spec.name].default == spec.default, spec.name
-    others = {"model", "image", "text", "stopping_criteria", "image_embs", "return_scores", "uniforms"}
+    others = {
+        "model",
+        "image",
+        "text",
+        "stopping_criteria",
+        "image_embs",
+        "return_scores",
+        "return_rank_scores",
+        "uniforms",
+    }
     assert parameters.keys() == {spec.name for spec in dataclasses.fields(GenerationOptions)} | others
