@@ -83,9 +83,13 @@ def test_sidecars_beside_the_inputs(tmp_path):
     sidecars.write(record(paths[-1], error="cannot be read"))
     written = {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*.txt")}
     assert written == {
-        "a.txt": "by hand\n", "sub/b.txt": "a cat\n", "sub/c.txt": "a red ball\na blue ball\n",
-        "東京 🎬.txt": "a tower\n", "same.jpg.txt": "one\n", "same.png.txt": "two\n",
-    }  # fmt: skip
+        "a.txt": "by hand\n",
+        "sub/b.txt": "a cat\n",
+        "sub/c.txt": "a red ball\na blue ball\n",
+        "東京 🎬.txt": "a tower\n",
+        "same.jpg.txt": "one\n",
+        "same.png.txt": "two\n",
+    }
     assert sidecars.outcome().notes == [
         "5 caption files written, 1 skipped because they exist (--force overwrites them)"
     ]
@@ -112,8 +116,9 @@ def test_no_input_and_no_list_is_overwritten(tmp_path, force):
     for name in ("odd.txt", "clips.jpg"):
         sidecars.write(record(tmp_path / name, "a caption"))
     assert {path.name for path in tmp_path.iterdir() if path.read_text() == "a caption\n"} == {
-        "odd.txt.txt", "clips.jpg.txt",
-    }  # fmt: skip
+        "odd.txt.txt",
+        "clips.jpg.txt",
+    }
 
 
 def test_a_sidecar_that_cannot_be_written_is_reported(tmp_path):
