@@ -5,13 +5,15 @@ import inspect
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mindspore import Tensor
 from PIL import Image
 
 from mindone_coca import VideoCaptioner
-from mindone_coca.captioning.batches import BatchCaptioner
+from mindone_coca.captioning.batches import BatchCaptioner, Encoded
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import PassageReader
 from mindone_coca.cli import caption, evaluate
@@ -86,6 +88,25 @@ def test_the_library_and_evaluation_take_it_too(folder, passed, tmp_path, capsys
     assert evaluate.main(["captioning", "--model_path", str(WEIGHTS), "--data", str(tmp_path / "list.csv")]) == 0
     assert passed >= SPIED.keys() - {"read"}  # rows of lists and shards have a reader of their own
     assert "images 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_captions_keep_the_score_that_orders_them(sampled):
+    ids = np.array([[1], [2], [3], [4]])
+    scores, ranks = np.array([-2.0, -1.0, -1.5, -3.0]), np.array([9.0, 8.123456, 7.0, 6.5])
+    given = {}
+
+    def generated(*_, **options):
+        given.update(options)
+        return Tensor(ids), Tensor(scores), Tensor(ranks * np.nan if sampled else ranks)
+
+    tokenizer = SimpleNamespace(decode=lambda row, skip_special_tokens: f"caption\n{row[0]}")
+    captioner = BatchCaptioner(SimpleNamespace(generate=generated), tokenizer, CaptionOptions())
+    first, second = captioner._caption([Encoded(None, np.zeros(2), np.zeros((1, 2)))] * 2)
+    assert given["return_scores"] and given["return_rank_scores"]
+    assert (first.text, first.score, first.alternatives[0].text) == ("caption 1", -2.0, "caption 2")
+    assert (first.rank_score, first.alternatives[0].rank_score) == ((None, None) if sampled else (9.0, 8.1235))
+    assert second.rank_score == (None if sampled else 7.0) and len(second.alternatives) == 1
 
 
 def test_no_option_is_forgotten_by_the_journal():

@@ -82,6 +82,7 @@ def test_files_features_and_search(collection, run, capfd, tmp_path, model_folde
     assert [row["path"] for row in rows] == [str(path) for path in [*good, *broken]]
     assert [row["error"] is None for row in rows] == [True] * 10 + [False] * 2
     assert all(row["score"] >= row["alternatives"][0]["score"] - 10 for row in rows[:10])
+    assert all(row["rank_score"] >= row["alternatives"][0]["rank_score"] for row in rows[:10])
     assert {len(row["times"]) for row in rows[:10] if row["duration"]} == {3}
     assert written["options"]["num_frames"] == 3
     assert written["model"].startswith("coca.safetensors ")
