@@ -100,10 +100,15 @@ class Trainer:
         """Open what the main process writes to, and start the clock."""
         self.metrics = self.progress = None
         if self.ranks.is_main:
-            self.metrics = Metrics(self.folder, self.position.step)
+            try:
+                self.metrics = Metrics(self.folder, self.position.step)
+                write_record(self.folder, self.config)
+            except OSError as error:
+                raise InputError(
+                    f"{self.folder}: cannot be written ({error.strerror or error}); choose another output.dir"
+                ) from None
             self.progress = Progress(self.position.step, self.total_steps)
             self.left_out = LeftOut(self.position.step, float(self.optimiser.loss_scale.asnumpy()))
-            write_record(self.folder, self.config)
         self.timed_from, self.timed_step = time.monotonic(), self.position.step
 
     @contextmanager

@@ -108,6 +108,7 @@ def test_longer_epochs_continue_a_finished_run(tmp_path):
         ("model.checkpoint=nothing.safetensors", "nothing.safetensors"),
         ("train.freeze=['vision.*']", "matches no parameter"),
         ("train.batch_size=1000", "batch_size"),
+        ("output.dir=train.yaml/run", "train.yaml/run: cannot be written"),
         ("train.accumulate_steps=100", "train.accumulate_steps"),
         ("train.precision=bf16", "bfloat16"),
     ],
