@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Generic, Protocol, TypeVar
 
@@ -34,10 +34,15 @@ Item = TypeVar("Item", bound=Framed)
 
 @dataclass(frozen=True)
 class ScoredText:
-    """A caption, one line, and the mean log-probability of its tokens."""
+    """A caption, one line, and the mean log-probability of its tokens.
+
+    Attributes:
+        rank_score: what beam search prefers captions by, which may order them otherwise than `score`; None: sampled.
+    """
 
     text: str
     score: float
+    rank_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ class Caption(ScoredText):
     """The best caption of an item.
 
     Attributes:
-        alternatives: further ones, best first, if several were asked for.
+        alternatives: further ones, best first by `rank_score`, if several were asked for.
         image_feature, text_feature: (D,) float32, of unit length, if they were asked for.
     """
 
@@ -163,23 +168,27 @@ class BatchCaptioner:
             yield Encoded(item, *arrays)
 
     def _caption(self, batch: list[Encoded]) -> list[Caption]:
-        ids, scores = self._model.generate(
+        ids, *scores = self._model.generate(
             None,
             self._prompts(len(batch)),
             image_embs=np.stack([one.tokens for one in batch]),
             return_scores=True,
+            return_rank_scores=True,
             **self._options.generation,
         )
         texts = [one_line(self._tokenizer.decode(row, skip_special_tokens=True)) for row in ids.asnumpy()]
-        scored = [ScoredText(text, round(float(score), SCORE_DECIMALS)) for text, score in zip(texts, scores.asnumpy())]
+        scored = [ScoredText(text, *map(_rounded, both)) for text, *both in zip(texts, *(s.asnumpy() for s in scores))]
         each = len(scored) // len(batch)
-        best, others = scored[::each], [scored[i + 1 : i + each] for i in range(0, len(scored), each)]
+        captions = [
+            Caption(best.text, best.score, best.rank_score, others)
+            for best, *others in (scored[i : i + each] for i in range(0, len(scored), each))
+        ]
         if not self._keep_features:
-            return [Caption(text.text, text.score, more) for text, more in zip(best, others)]
-        features = encode_texts(self._model, self._tokenizer, [text.text for text in best])
+            return captions
+        features = encode_texts(self._model, self._tokenizer, [caption.text for caption in captions])
         return [
-            Caption(text.text, text.score, more, one.feature, feature)
-            for text, more, one, feature in zip(best, others, batch, features)
+            replace(caption, image_feature=one.feature, text_feature=feature)
+            for caption, one, feature in zip(captions, batch, features)
         ]
 
     def _prompts(self, count: int) -> np.ndarray | None:
@@ -188,6 +197,10 @@ class BatchCaptioner:
             return None
         ids = [self._tokenizer.sot_token_id, *self._tokenizer.encode(self._options.prompt)]
         return np.repeat(np.array([ids]), count, 0)
+
+
+def _rounded(score: np.floating) -> float | None:
+    return None if np.isnan(score) else round(float(score), SCORE_DECIMALS)
 
 
 def merge_similar(encoded: Iterable[Encoded], threshold: float) -> Iterator[Encoded]:

@@ -10,7 +10,7 @@ from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.cli import common
 from mindone_coca.cli.common import Command, Parser
 from mindone_coca.errors import InputError
-from mindone_coca.outputs.formats import FORMATS
+from mindone_coca.outputs.formats import ALL, FORMATS, expand_formats, go_beside_inputs
 
 if TYPE_CHECKING:
     from mindone_coca.model.family import FamilyConfig
@@ -20,6 +20,7 @@ DESCRIPTION = """Caption videos and images: one file, or a whole collection.
 python inference.py -c configs/coca_vit-l-14.yaml --video_path VIDEO
 python inference.py --model_path models/ --video_path VIDEO --frame_type multi_frames --fusion pool
 python inference.py --model_path models/ --video_path FOLDER --frame_type segments --output_dir OUT --output_format all
+python inference.py --model_path models/ --video_path FOLDER --output_format sidecar
 python inference.py --model_path models/ --output_dir OUT --query "a dog on a beach"
 
 Standard output carries results only: for one file the caption, one line; for several "path<TAB>caption". Messages go to
@@ -43,10 +44,12 @@ def add_options(parser: Parser) -> None:
     add(
         "--output_format",
         nargs="+",
-        choices=(*FORMATS, "all"),
+        choices=(*FORMATS, ALL),
         metavar="FORMAT",
-        help=f"files to write in --output_dir: {', '.join(FORMATS)} or all (default json)",
+        help=f"files to write in --output_dir: {', '.join(FORMATS)} (default json), or all but sidecar, which is "
+        "img.txt for img.jpg, beside it where there is no --output_dir",
     )
+    add("--force", action="store_true", help="let sidecar overwrite files that exist, which it skips otherwise")
     add("--save_features", action="store_true", help="also write image and text features, for --query and other tools")
     add("--shard", metavar="I/N", help="do part I (from 0) of N; under msrun each process does its part by itself")
     add("--retry_failed", action="store_true", help="read files again that failed in an earlier run")
@@ -68,9 +71,12 @@ def check_usage(parser: Parser, arguments: argparse.Namespace) -> None:
         return
     if arguments.video_path is None:
         parser.error("--video_path: give files to caption")
+    beside = go_beside_inputs(arguments.output_format or ())
     for name in ("output_format", "save_features", "shard"):
-        if getattr(arguments, name) and not to_folder:
+        if getattr(arguments, name) and not to_folder and (name == "save_features" or not beside):
             parser.error(f"--{name}: give a folder for the files with --output_dir")
+    if arguments.force and "sidecar" not in (arguments.output_format or ()):
+        parser.error("--force: goes with --output_format sidecar")
     given = common.given_options(arguments, CaptionOptions)
     if "segment_seconds" in given and given.get("frame_type") != "segments":
         parser.error("--segment_seconds: goes with --frame_type segments")
@@ -105,19 +111,21 @@ def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "Fam
 
     inputs = list_inputs(arguments.video_path)
     shard = Shard.parse(arguments.shard) if arguments.shard else Shard.from_msrun()
-    if shard.count > 1 and arguments.output_dir is None:
+    formats = expand_formats(arguments.output_format or ["json"])
+    if shard.count > 1 and arguments.output_dir is None and not go_beside_inputs(formats):
         raise InputError("several processes: their parts meet in a folder; give one with --output_dir")
     if inputs.single:
         open_video(inputs.paths[0])  # a wrong name should not cost the time to load a model
-    formats = arguments.output_format or ["json"]
-    code = CollectionRun(
+    return CollectionRun(
         inputs.paths,
         options,
         Output(
             arguments.output_dir,
-            tuple(FORMATS) if "all" in formats else formats,
+            formats,
             arguments.save_features,
             inputs.single,
+            arguments.force,
+            arguments.video_path,
         ),
         config,
         weights,
@@ -127,7 +135,6 @@ def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "Fam
         arguments.num_workers or common.default_workers(),
         arguments.retry_failed,
     ).run()
-    return 2 if code and inputs.single else code
 
 
 def search(arguments: argparse.Namespace, config: "FamilyConfig", weights: Path) -> None:

@@ -142,6 +142,9 @@ def positive(text: str) -> int:
 def run_cli(program: Callable[[], int | None]) -> int:
     """Run a program whose arguments are parsed. Returns its exit code: its own (None: 0), or 2 after an InputError,
     which is printed in one line, as warnings are."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is written with escapes
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only, unless the user wants more
     try:

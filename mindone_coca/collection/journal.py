@@ -45,13 +45,16 @@ def scan(path: Path) -> Iterator[tuple[int, int, Record]]:
 class Journal:
     """One process's journal, opened for appending and locked against others.
 
-    Raises InputError when another process has it open.
+    Raises InputError when another process has it open, or when it cannot be written.
     """
 
     def __init__(self, folder: Path, shard: Shard) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / f"{shard.index}-of-{shard.count}.jsonl"
-        self._file = open(self.path, "ab")  # noqa: SIM115 open as long as the journal
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.path, "ab")  # noqa: SIM115 open as long as the journal
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be written ({error.strerror}); give another --output_dir") from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

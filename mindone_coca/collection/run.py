@@ -1,27 +1,26 @@
 """Caption a collection: plan, read ahead, caption, keep a journal, and write the files once all is done."""
 
-import base64
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
 from mindone_coca import __version__
-from mindone_coca.captioning.batches import BatchCaptioner, Caption, ScoredText
+from mindone_coca.captioning.batches import BatchCaptioner
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import Passage, PassageReader, ReadAhead, ReadingFailed
 from mindone_coca.collection.journal import Journal, Record, Results, exclusive, file_size
 from mindone_coca.collection.plan import GROUP_SIZE, Shard, work_groups
+from mindone_coca.collection.records import segment
 from mindone_coca.config import Dtype
 from mindone_coca.model.family import FamilyConfig
-from mindone_coca.outputs.formats import write_outputs
-from mindone_coca.outputs.schema import Provenance
+from mindone_coca.outputs.formats import go_beside_inputs, write_outputs
+from mindone_coca.outputs.schema import Outcome, Provenance
+from mindone_coca.outputs.sidecar import Sidecars
 from mindone_coca.outputs.tables import lines
 from mindone_coca.preprocess.transforms import make_transform
 from mindone_coca.weights.fingerprint import model_name
@@ -29,15 +28,20 @@ from mindone_coca.weights.fingerprint import model_name
 
 @dataclass(frozen=True)
 class Output:
-    """What becomes of the captions: files in `folder`, or lines on standard output where that is None.
+    """What becomes of the captions: files in `folder`, where that is None files beside the inputs or lines on standard
+    output.
 
-    `single`: there is one file, whose captions are also printed where there is a folder, and without its path.
+    Attributes:
+        single: there is one file, whose captions are also printed where files are written, and without its path.
+        force, taken: as in `outputs.formats.write_outputs`.
     """
 
     folder: Path | None = None
     formats: Sequence[str] = ()
     features: bool = False
     single: bool = False
+    force: bool = False
+    taken: Sequence[str] = ()
 
 
 class CollectionRun:
@@ -79,10 +83,58 @@ class CollectionRun:
         self._groups = work_groups(paths, 1 if options.in_segments else GROUP_SIZE, shard)
 
     def run(self) -> int:
-        """Do what is not done yet. Returns the exit code: 1 if files failed, now or before, else 0."""
-        if self._output.folder is None:
-            printer = _Printer(self._paths, self._options.in_segments, self._output.single)
-            return 1 if self._caption(self._groups, printer.add) else 0
+        """Do what is not done yet.
+
+        Returns:
+            the exit code: 2 if the only file failed, 1 if some of several failed, now or before, or if an output file
+            could not be written, else 0.
+        """
+        if self._output.folder is not None:
+            failed, outcome = self._run_into_folder()
+        elif go_beside_inputs(self._output.formats):
+            failed, outcome = self._run_beside_inputs()
+        else:
+            failed, outcome = self._caption(self._groups, self._printer().add), Outcome()
+        if outcome.written:
+            _say(f"wrote {', '.join(map(str, outcome.written))}")
+        for note in outcome.notes:
+            _say(note)
+        for problem in outcome.problems:
+            _say(f"error: {problem}")
+        if failed:
+            return 2 if self._output.single else 1
+        return 1 if outcome.problems else 0
+
+    def _printer(self) -> "_Printer":
+        return _Printer(self._paths, self._options.in_segments, self._output.single)
+
+    def _run_beside_inputs(self) -> tuple[int, Outcome]:
+        """Caption the files that have no caption file beside them yet, each of which is the journal of its input.
+
+        Returns the number of files that failed, and what was written.
+        """
+        sidecars = Sidecars(self._paths, None, self._output.force, self._output.taken)
+        mine = [path for group in self._groups for path in group]
+        kept = {path for path in mine if sidecars.is_kept(path)}
+        sidecars.skip(kept)
+        todo = set(mine) - kept
+        printer = self._printer()
+
+        def keep(records: list[Record]) -> None:
+            for record in records:
+                if record["path"] in todo:
+                    sidecars.write(record)
+            if self._output.single:
+                printer.add(records)
+
+        failed = self._caption(groups, keep, todo) if (groups := self._groups_with(todo)) else 0
+        return failed, sidecars.outcome()
+
+    def _groups_with(self, todo: set[str]) -> list[list[str]]:
+        return [group for group in self._groups if not todo.isdisjoint(group)]
+
+    def _run_into_folder(self) -> tuple[int, Outcome]:
+        """The same by the journal in the output folder."""
         folder = self._output.folder / "journal"
         journal = Journal(folder, self._shard)
         try:
@@ -96,19 +148,17 @@ class CollectionRun:
             if len(todo) < len(mine):
                 _say(f"{len(mine) - len(todo)} of {len(mine)} files were done before")
             failed = len(earlier)
-            groups = [group for group in self._groups if not todo.isdisjoint(group)]
-            if groups:
+            if groups := self._groups_with(todo):
                 journal.begin(self._settings)
                 failed += self._caption(
                     groups, lambda records: journal.append(r for r in records if r["path"] in todo), todo
                 )
         finally:
             journal.close()
-        self._write(folder)
+        outcome = self._write(folder)
         if self._output.single:
-            printer = _Printer(self._paths, self._options.in_segments, single=True)
-            printer.add(list(Results(folder, self._settings).records(self._paths)))
-        return 1 if failed else 0
+            self._printer().add(list(Results(folder, self._settings).records(self._paths)))
+        return failed, outcome
 
     def _caption(
         self, groups: list[list[str]], keep: Callable[[list[Record]], None], todo: set[str] | None = None
@@ -165,7 +215,7 @@ class CollectionRun:
                     record["error"] = str(error)
 
         for passage, caption in captioner(passages()):
-            records[passage.path]["segments"].append(_segment(passage, caption))
+            records[passage.path]["segments"].append(segment(passage, caption))
         for record in records.values():
             if record["error"] is not None:
                 record["segments"] = []  # of what came before the damage
@@ -173,52 +223,27 @@ class CollectionRun:
                 record["duration"] = round(record["segments"][-1]["end"] - record["segments"][0]["start"], 6)
         return list(records.values())
 
-    def _write(self, folder: Path) -> None:
+    def _write(self, folder: Path) -> Outcome:
         """Write the output files, if no shard has work left. Whoever is last does it."""
         with exclusive(folder):
             results = Results(folder, self._settings)
             missing = sum(path not in results for path in self._paths)
             if missing:
                 _say(f"{missing} files of other shards are not done; the last shard writes the output files")
-                return
+                return Outcome()
             kept = ("model", "version", "thumbnails", "features")
             options = {name: value for name, value in self._settings.items() if name not in kept}
             provenance = Provenance(self._settings["model"], options, __version__)
-            written = write_outputs(
+            return write_outputs(
                 self._output.folder,
                 self._output.formats,
                 self._output.features,
                 lambda: results.records(self._paths),
                 self._paths,
                 provenance,
+                self._output.force,
+                self._output.taken,
             )
-        _say(f"wrote {', '.join(map(str, written))}")
-
-
-def _segment(passage: Passage, caption: Caption) -> dict[str, Any]:
-    """What the journal keeps of a caption; `outputs.schema` says what is in it."""
-    segment = {
-        "start": round(passage.start, 6),
-        "end": round(passage.end, 6),
-        "times": [round(time, 6) for time in passage.times],
-        **_scored(caption),
-    }
-    if caption.alternatives:
-        segment["alternatives"] = [_scored(other) for other in caption.alternatives]
-    if passage.thumbnails:
-        segment["thumbnails"] = passage.thumbnails
-    if caption.image_feature is not None:
-        segment |= {"image_feature": pack(caption.image_feature), "text_feature": pack(caption.text_feature)}
-    return segment
-
-
-def _scored(caption: ScoredText) -> dict[str, Any]:
-    return {"caption": caption.text, "score": caption.score}
-
-
-def pack(feature: np.ndarray) -> str:
-    """Little-endian float32 in base64."""
-    return base64.b64encode(feature.astype("<f4").tobytes()).decode()
 
 
 class _Printer:

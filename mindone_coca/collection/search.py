@@ -31,13 +31,18 @@ class Moment:
 
 def features_folder(folder: Path, model: str) -> Path:
     """The features of an output folder, or that folder itself. Raises InputError if they are not there, not finished,
-    or another model's."""
+    another model's, or of no caption at all."""
     for candidate in (folder / "features", folder):
         note = candidate / "model.json"
         if note.is_file():
             found = json.loads(note.read_text())["model"]
             if found != model:
                 raise InputError(f"{candidate}: features of {found}, not of {model}; give that model")
+            if not any(len(features) for _, features in _parts(candidate)):
+                raise InputError(
+                    f"{candidate}: no rows there to search: none of the files was captioned; run the captioning again, "
+                    "with --retry_failed once the files can be read"
+                )
             return candidate
     raise InputError(f"{folder}: no features there; caption with --save_features first")
 

@@ -20,11 +20,11 @@ Candidates = tuple[np.ndarray, np.ndarray, np.ndarray]  # scores, ids, log-proba
 
 def beam_search(
     engine: DecodeEngine, image_embs: Tensor, prompt: np.ndarray, config: "GenerationConfig"
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Search captions for image tokens (B, K, D) from prompts (B, P).
 
     Returns:
-        ids (B * num_return_sequences, L) and their mean token log-probabilities.
+        ids (B * num_return_sequences, L), their mean token log-probabilities, and the scores by which they are ordered.
     """
     # without a penalty between them all groups find the same beams, so one stands for all
     group_count = config.num_beam_groups if config.diversity_penalty else 1
@@ -77,7 +77,7 @@ def _advance(groups: list[BeamGroup], candidates: Candidates, config: "Generatio
         chosen.append(group.last_tokens)
 
 
-def _collect(searches: list[list[BeamGroup]], config: "GenerationConfig") -> tuple[np.ndarray, np.ndarray]:
+def _collect(searches: list[list[BeamGroup]], config: "GenerationConfig") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay out the best captions: the end token after each that leaves room for it, then padding."""
     best = [item for groups in searches for item in best_hypotheses(groups, config.num_return_sequences)]
     longest = max(len(item.tokens) for item in best)
@@ -88,4 +88,5 @@ def _collect(searches: list[list[BeamGroup]], config: "GenerationConfig") -> tup
         row[: len(item.tokens)] = item.tokens
         if len(item.tokens) < width:
             row[len(item.tokens)] = config.end_ids[0]
-    return ids, np.array([item.log_prob / max(item.generated, 1) for item in best])
+    means = [item.log_prob / max(item.generated, 1) for item in best]
+    return ids, np.array(means), np.array([item.score for item in best])

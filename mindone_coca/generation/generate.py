@@ -63,7 +63,8 @@ def generate(
     return_scores: bool = False,
     seed: int | None = None,
     uniforms: Iterable[float] | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
+    return_rank_scores: bool = False,
+) -> Tensor | tuple[Tensor, ...]:
     """Caption images, token for token as open_clip 3.3.0.
 
     Args:
@@ -96,9 +97,11 @@ def generate(
         seed: makes sampling reproducible. uniforms: numbers in [0, 1) to sample by, one for each unfinished row and
             step in order; instead of a seed. Prompts of unequal length take their numbers one length after another,
             the shortest first.
+        return_rank_scores: also return what beam search orders an image's captions by, best first (rows,): the sum of
+            the tokens' logits (log-probabilities with normalize_scores) over length ** length_penalty. NaN of samples.
     Returns:
         ids (B * num_return_sequences, L) int32, (L,) for one image with a 1-D prompt; with return_scores also the
-        scores.
+        scores, with return_rank_scores also those.
     Raises:
         InputError: arguments that contradict each other or the model, by name. One that does not exist is a TypeError
             too.
@@ -136,13 +139,14 @@ def generate(
     for rows, prompt in by_length(prompts):
         embs = image_embs if len(rows) == batch else ops.gather(image_embs, Tensor(rows.astype(np.int32)), 0)
         parts.append((rows, run(engine, embs, prompt, config)))
-    ids, scores = in_order(parts, config.num_return_sequences, config.pad_id)
+    ids, scores, rank_scores = in_order(parts, config.num_return_sequences, config.pad_id)
     if fixed_output_length and ids.shape[1] < seq_len:
         ids = np.pad(ids, ((0, 0), (0, seq_len - ids.shape[1])), constant_values=config.pad_id)
     if flat and len(ids) == 1:
         ids = ids[0]
+    asked = [scores] * return_scores + [rank_scores] * return_rank_scores
     ids = Tensor(ids.astype(np.int32))
-    return (ids, Tensor(scores.astype(np.float32))) if return_scores else ids
+    return (ids, *(Tensor(values.astype(np.float32)) for values in asked)) if asked else ids
 
 
 def _token_ids(given: Any, default: int) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ def sample(
     prompt: np.ndarray,
     config: "GenerationConfig",
     uniforms: Callable[[int], np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Sample captions for image tokens (B, K, D) from prompts (B, P).
 
     A row is finished once its last token is an end token or padding; finished rows grow padding until all are. The
@@ -33,7 +33,7 @@ def sample(
     Args:
         uniforms: gives the next n uniform numbers; one is drawn for each unfinished row and unforced step.
     Returns:
-        ids (B, L) and their mean token log-probabilities.
+        ids (B, L), their mean token log-probabilities, and NaN for what beam search ranks by.
     """
     vocab_size = engine.vocab_size
     top_k = min(config.top_k, vocab_size) if config.generation_type == "top_k" else None
@@ -79,7 +79,7 @@ def sample(
         ids = np.concatenate((ids, column[:, None]), 1)
         if config.should_stop(ids):
             break
-    return ids, log_probs / np.maximum(generated, 1)
+    return ids, log_probs / np.maximum(generated, 1), np.full(len(ids), np.nan)
 
 
 def _end_log_probs(logits: np.ndarray, end_id: int) -> np.ndarray:

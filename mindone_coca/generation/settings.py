@@ -35,7 +35,7 @@ class GenerationOptions:
     diversity_penalty: float = option(0.0, "between beam groups, which are alike without it")
     normalize_scores: bool = option(False, "textbook beam search: add log-probabilities, not logits")
     length_penalty: float = 1.0
-    num_return_sequences: int = option(1, "captions of each image, best first")
+    num_return_sequences: int = option(1, "captions of each image, best first by their rank_score")
     seed: int | None = option(None, "makes sampling reproducible")
 
 

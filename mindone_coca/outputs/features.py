@@ -9,7 +9,6 @@ Numbers are padded with zeros where there are more than ten parts. `model.json`,
 
 import base64
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,16 @@ from mindone_coca.files import atomic_path
 from mindone_coca.outputs.schema import Provenance, Records, plain
 
 PART_ROWS = 16384
+_PARTS = {"img_emb": ".npy", "text_emb": ".npy", "metadata": ".parquet"}
 COLUMNS = ("image_path", "caption", "score", "start", "end", "times")
 
 
 def write_features(folder: Path, records: Records, provenance: Provenance, part_rows: int = PART_ROWS) -> None:
-    """Write the features of all captions, in place of what is there."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Write the features of all captions, in place of those that are there; other files in the folder stay."""
+    (folder / "model.json").unlink(missing_ok=True)  # first: without it the rest counts as unfinished
+    for name, suffix in _PARTS.items():
+        for old in (folder / name).glob(f"{name}_*{suffix}"):
+            old.unlink()
     total = sum(len(record["segments"]) for record in records())
     digits = len(str(max(total - 1, 0) // part_rows))
     part, number, width = _Part(), 0, 0

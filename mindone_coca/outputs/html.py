@@ -72,7 +72,7 @@ def _card(path: str, segment: dict[str, Any]) -> str:
     )
     columns = math.ceil(math.sqrt(len(segment["times"])))
     others = "".join(
-        f"<li>{escape(other['caption'])} ({other['score']:.2f})</li>" for other in segment.get("alternatives", ())
+        f"<li>{escape(other['caption'])} ({_scores(other)})</li>" for other in segment.get("alternatives", ())
     )
     stretch = f"<b>{_clock(segment['start'])} – {_clock(segment['end'])}</b>" if segment["end"] else ""
     return (
@@ -80,8 +80,14 @@ def _card(path: str, segment: dict[str, Any]) -> str:
         f'<p class="caption">{escape(segment["caption"])}</p>'
         + (f'<ul class="more">{others}</ul>' if others else "")
         + f'<p class="path">{escape(path)}</p>'
-        f'<p class="facts">{stretch}<span>score {segment["score"]:.2f}</span></p></div></article>\n'
+        f'<p class="facts">{stretch}<span>score {_scores(segment, bool(others))}</span></p></div></article>\n'
     )
+
+
+def _scores(scored: dict[str, Any], ranked: bool = True) -> str:
+    """The score of a caption, and what orders it among several, where that is known."""
+    rank = scored.get("rank_score")
+    return f"{scored['score']:.2f}" + (f", ranked {rank:.2f}" if ranked and rank is not None else "")
 
 
 def _clock(seconds: float) -> str:

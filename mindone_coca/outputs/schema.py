@@ -2,18 +2,20 @@
 
 A record is what is known of one input file: `path`, `size` (bytes), `error` (None, or why it could not be read),
 `duration` (seconds; 0 for a still image, None with an error) and `segments`. A segment is one caption: `start` and
-`end` (seconds), `times` (of the frames used), `caption`, `score` (mean log-probability of its tokens), `alternatives`
-if asked for (captions and scores, best first), and what was kept for other files: `thumbnails` (a JPEG in base64 of
-each frame), `image_feature` and `text_feature` (float32 in base64).
+`end` (seconds), `times` (of the frames used), `caption`, `score` (mean log-probability of its tokens), `rank_score`
+(what beam search prefers captions by; a sampled one has none), `alternatives` if asked for (captions with both scores,
+best first by `rank_score`), and what was kept for other files: `thumbnails` (a JPEG in base64 of each frame),
+`image_feature` and `text_feature` (float32 in base64).
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
 Records = Callable[[], Iterable[Record]]  # each call reads them again, so that they need not fit into memory
-COLUMNS = ("path", "duration", "start", "end", "times", "caption", "score", "alternatives", "error")
+COLUMNS = ("path", "duration", "start", "end", "times", "caption", "score", "rank_score", "alternatives", "error")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,29 @@ class Provenance:
 
     def as_dict(self) -> dict[str, Any]:
         return {"model": self.model, "options": self.options, "version": self.version}
+
+
+@dataclass
+class Outcome:
+    """What became of output files.
+
+    Attributes:
+        written: files or folders.
+        notes: lines about what the user should know.
+        problems: a line for each file that could not be written; the others were.
+    """
+
+    written: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def add(self, other: "Outcome") -> None:
+        self.written += other.written
+        self.notes += other.notes
+        self.problems += other.problems
+
+    def failed(self, path: Path, error: OSError) -> None:
+        self.problems.append(f"{plain(str(path))}: cannot be written ({error.strerror or error})")
 
 
 def rows(record: Record) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,8 @@ from mindone_coca.files import atomic_path
 from mindone_coca.outputs.schema import COLUMNS, Provenance, Record, Records, clock, plain, rows
 
 _UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}  # the latter for paths that are no UTF-8
+# of CSV files: without the mark at their start Excel takes them for another encoding
+CSV_TEXT = {"encoding": "utf-8-sig", "errors": "backslashreplace", "newline": ""}
 
 
 def lines(
@@ -55,7 +57,7 @@ def write_json(path: Path, records: Records, paths: Sequence[str], provenance: P
 def write_csv(path: Path, records: Records, paths: Sequence[str], provenance: Provenance) -> None:
     """A row for each line, with its provenance; lists and options are JSON within their cell."""
     common = {key: _cell(value) for key, value in provenance.as_dict().items()}
-    with atomic_path(path) as partial, open(partial, "w", newline="", **_UTF8) as file:
+    with atomic_path(path) as partial, open(partial, "w", **CSV_TEXT) as file:
         table = csv.DictWriter(file, [*COLUMNS, *common])
         table.writeheader()
         for record in records():

@@ -15,6 +15,7 @@ from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
 from mindone_coca.evaluation.reports import EXAMPLES, Example, write_report
 from mindone_coca.files import atomic_path
+from mindone_coca.outputs.tables import CSV_TEXT
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import make_transform, to_pixels
 from mindone_coca.tasks.data import TaskBatch, open_task_data
@@ -84,7 +85,7 @@ def evaluate_task(
         write_report(output_dir, task, metrics, tally.examples(), confusion)
         with (
             atomic_path(output_dir / "predictions.csv") as partial,
-            open(partial, "w", newline="", encoding="utf-8") as file,
+            open(partial, "w", **CSV_TEXT) as file,
         ):
             table = csv.writer(file)
             table.writerow(["name", "sentence", "expected", "predicted", "probability"])

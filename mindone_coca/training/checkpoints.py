@@ -21,6 +21,7 @@ from mindone_coca.weights.names import HEAD
 from mindone_coca.weights.save import save_weights
 
 log = logging.getLogger(__name__)
+CHECKPOINTS = "checkpoints"  # their folder within the run's
 
 
 @dataclass
@@ -44,6 +45,12 @@ def entries_of(parameters: Iterable[Parameter], prefix: str = "") -> dict[str, E
     return {p.name.removeprefix(prefix): entry(p) for p in parameters}
 
 
+def checkpoint_paths(folder: Path) -> list[Path]:
+    """All checkpoints in a folder, oldest first."""
+    found = [path for path in folder.glob("step_*.safetensors") if re.fullmatch(r"step_\d+", path.stem)]
+    return sorted(found, key=lambda path: int(path.stem.split("_")[1]))
+
+
 class Checkpoints:
     """The checkpoints of one run, `folder/step_00001000.safetensors`.
 
@@ -57,8 +64,7 @@ class Checkpoints:
 
     def paths(self) -> list[Path]:
         """All checkpoints, oldest first."""
-        found = [path for path in self.folder.glob("step_*.safetensors") if re.fullmatch(r"step_\d+", path.stem)]
-        return sorted(found, key=lambda path: int(path.stem.split("_")[1]))
+        return checkpoint_paths(self.folder)
 
     def save(self, position: Position) -> Path:
         path = self.folder / f"step_{position.step:08d}.safetensors"

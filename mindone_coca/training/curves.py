@@ -32,7 +32,7 @@ def draw_curves(run: Path, target: Path | None = None) -> Path:
     FigureCanvasAgg(figure)
     for axes, name in zip(figure.subplots(rows, 3, squeeze=False).flat, panels):
         for kind in ("train", "val"):
-            points = [(r["step"], r[name]) for r in records if r["kind"] == kind and name in r]
+            points = [(r["step"], r[name]) for r in records if r["kind"] == kind and r.get(name) is not None]
             if points:
                 axes.plot(*zip(*points), label=kind, marker="o" if kind == "val" or len(points) < 20 else None)
         axes.set_title(name.replace("_", " ").replace(" per s", " / s"))

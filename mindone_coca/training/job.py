@@ -1,5 +1,6 @@
 """What a run trains: the model, its data, its step and its validation. The loop around it is the trainer's."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -101,6 +102,23 @@ def training_transform(
     return create_train_transforms(model_config.image_hw, preprocess.mean, preprocess.std)
 
 
+def check_pairs(config: TrainConfig, ranks: Ranks) -> None:
+    """Warn of batches of one pair, which has nothing to be told from: its contrastive loss and gradient are 0.
+
+    Raises InputError where there is no other loss.
+    """
+    train, loss = config.train, config.loss
+    if not loss.contrastive_weight or train.batch_size * train.accumulate_steps * ranks.size > 1:
+        return
+    message = (
+        "train.batch_size 1 with train.accumulate_steps 1 on one device: the contrastive loss of a single pair is "
+        "always 0; raise one of them"
+    )
+    if not loss.caption_weight:
+        raise InputError(message)
+    warnings.warn(f"{message}, or set loss.contrastive_weight=0 to train captions alone", stacklevel=2)
+
+
 @dataclass(frozen=True)
 class _Shown:
     """A sample of the validation page, its frames (F, 3, S, S)."""
@@ -116,6 +134,7 @@ class CocaJob:
 
     def __init__(self, config: TrainConfig, ranks: Ranks) -> None:
         self.config, self.ranks = config, ranks
+        check_pairs(config, ranks)
         self.model_config, self.model, self.tokenizer = open_model(config)
         self._prepare_videos()
         set_precision(self.model, config)

@@ -1,6 +1,7 @@
 """What a run says while it goes: a progress bar or plain lines, metrics.jsonl, TensorBoard event files."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -19,6 +20,11 @@ SHOWN = {
     "lr": ".2e",
     "samples_per_s": ".1f",
 }
+
+
+def say(line: str) -> None:
+    """Print a line where messages go."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -48,15 +54,44 @@ class Metrics:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
-        """Record values of kind `train` or `val`."""
+        """Record values of kind `train` or `val`.
+
+        What is not finite, as the gradients' norm after an overflow, is null in the file, since JSON has no other word
+        for it, and left out of TensorBoard.
+        """
+        finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "kind": kind, **values}) + "\n")
-        for name, value in values.items():
-            self.writer.add_scalar(f"{kind}/{name}", value, step)
+            file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
+        for name, value in finite.items():
+            if value is not None:
+                self.writer.add_scalar(f"{kind}/{name}", value, step)
         self.writer.flush()
 
     def close(self) -> None:
         self.writer.close()
+
+
+class LeftOut:
+    """Watches the float16 loss scale for updates that overflowed and were left out, at the steps that are logged.
+
+    Args:
+        step, scale: where the run starts, and the loss scale there.
+    """
+
+    def __init__(self, step: int, scale: float) -> None:
+        self.step, self.scale = step, scale
+
+    def line(self, step: int, scale: float, updated: bool) -> str | None:
+        """What to say at a step, whose own update was made or not, of all steps since the last call."""
+        first, before = self.step + 1, self.scale
+        self.step, self.scale = step, scale
+        halvings = round(math.log2(before / scale)) if 0 < scale < before else 0
+        if updated and not halvings:
+            return None
+        alone = step == first or (not updated and halvings < 2)
+        where = f"step {step}" if alone else f"{halvings} of the steps {first} to {step}"
+        hint = "" if scale >= 1 else "; the model itself may have diverged: lower optim.lr or set train.precision=fp32"
+        return f"{where} left out: float16 overflowed; the loss scale is {scale:g} now{hint}"
 
 
 class Progress:
@@ -82,7 +117,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         if self.bar is None:
-            print(line, file=sys.stderr, flush=True)
+            say(line)
         else:
             self.bar.write(line, file=sys.stderr)
 

@@ -1,6 +1,5 @@
 """The training run, read from top to bottom: open, resume, loop, validate, save, export."""
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -10,19 +9,18 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
-import yaml
 from mindspore import Tensor
 from mindspore.profiler import profile, tensorboard_trace_handler
 
 from mindone_coca import device
 from mindone_coca.distributed import Ranks, start_ranks
 from mindone_coca.errors import InputError
-from mindone_coca.files import atomic_path
-from mindone_coca.training.checkpoints import Checkpoints, Position, entries_of
+from mindone_coca.training.checkpoints import CHECKPOINTS, Checkpoints, Position, checkpoint_paths, entries_of
 from mindone_coca.training.curves import draw_curves
 from mindone_coca.training.job import CocaJob, Job
 from mindone_coca.training.optim import learning_rate
-from mindone_coca.training.progress import Metrics, Progress
+from mindone_coca.training.progress import LeftOut, Metrics, Progress, say
+from mindone_coca.training.record import check_record, write_record
 from mindone_coca.training.settings import TrainConfig
 
 
@@ -37,6 +35,7 @@ class Trainer:
 
     def __init__(self, config: TrainConfig, open_job: Callable[[TrainConfig, Ranks], Job] = CocaJob) -> None:
         self.config, self.folder = config, Path(config.output.dir)
+        self._check_folder()  # first: a refusal should not cost the time to load a model
         settings = config.device
         device.configure(settings.target, settings.id, settings.mode, settings.jit_level, settings.max_memory)
         self.ranks = start_ranks()
@@ -52,7 +51,7 @@ class Trainer:
             )
         self.total_steps = self._total_steps()
         self.checkpoints = Checkpoints(
-            self.folder / "checkpoints", [*self.job.weights, *self.optimiser.state()], config.output.keep_last
+            self.folder / CHECKPOINTS, [*self.job.weights, *self.optimiser.state()], config.output.keep_last
         )
         self.position = Position(seed=config.train.seed)
         self.profiler: profile | None = None
@@ -64,9 +63,16 @@ class Trainer:
         return min(epochs * self.steps_per_epoch, limit or epochs * self.steps_per_epoch)
 
     def run(self) -> Position:
-        """Train to the end; returns where the run stands then."""
+        """Train to the end; returns where the run stands then. A run that is there already writes nothing."""
         output = self.config.output
         self._resume()
+        if self._is_finished():
+            if self.ranks.is_main:
+                say(
+                    f"{self.folder}: already at step {self.position.step} of {self.total_steps}: nothing to do; raise "
+                    "train.max_steps or train.epochs to go on"
+                )
+            return self.position
         self._start_output()
         val_every = output.val_every or self.steps_per_epoch
         with closing(self._updates()) as updates:
@@ -94,11 +100,15 @@ class Trainer:
         """Open what the main process writes to, and start the clock."""
         self.metrics = self.progress = None
         if self.ranks.is_main:
-            self.metrics = Metrics(self.folder, self.position.step)
+            try:
+                self.metrics = Metrics(self.folder, self.position.step)
+                write_record(self.folder, self.config)
+            except OSError as error:
+                raise InputError(
+                    f"{self.folder}: cannot be written ({error.strerror or error}); choose another output.dir"
+                ) from None
             self.progress = Progress(self.position.step, self.total_steps)
-            with atomic_path(self.folder / "config.yaml") as partial:
-                plain = json.loads(json.dumps(self.config.to_dict()))  # tuples as lists
-                partial.write_text(yaml.safe_dump(plain, sort_keys=False), encoding="utf-8")
+            self.left_out = LeftOut(self.position.step, float(self.optimiser.loss_scale.asnumpy()))
         self.timed_from, self.timed_step = time.monotonic(), self.position.step
 
     @contextmanager
@@ -121,6 +131,10 @@ class Trainer:
             report |= {"lr": rate, "samples_per_s": speed, "epoch": self.position.epoch}
             self.metrics.write(step, "train", report)
             self.progress.show(step, report)
+            if self.optimiser.loss_scaling:
+                line = self.left_out.line(step, float(self.optimiser.loss_scale.asnumpy()), bool(report["updated"]))
+                if line:
+                    self.progress.say(line)
         self.timed_from, self.timed_step = time.monotonic(), step
 
     def _finish(self) -> None:
@@ -143,7 +157,7 @@ class Trainer:
         """The micro-batches of each update, from where the run stands to its end."""
         parts = self.config.train.accumulate_steps
         while self.position.step < self.total_steps:
-            # an epoch goes on at the same sample also when the batch size or the number of devices is another now
+            # an epoch goes on at the same sample also when the number of devices or micro-batches is another now
             start = self.position.samples // (self.config.train.batch_size * self.ranks.size)
             with closing(self.data.epoch(self.position.epoch, start)) as batches:
                 while len(micro_batches := list(islice(batches, parts))) == parts:
@@ -152,15 +166,31 @@ class Trainer:
                         return
             self.position.epoch, self.position.samples = self.position.epoch + 1, 0
 
+    def _check_folder(self) -> None:
+        """Refuse the folder of a run that this one does not continue."""
+        folder = self.folder / CHECKPOINTS
+        if not checkpoint_paths(folder):
+            return
+        if self.config.output.resume == "never":
+            raise InputError(
+                f"{folder}: holds the checkpoints of another run; choose another output.dir, or continue it with "
+                "output.resume=auto"
+            )
+        check_record(self.folder, self.config)
+
+    def _is_finished(self) -> bool:
+        """Whether the last step is done and its weights are exported."""
+        if self.position.step < self.total_steps:
+            return False
+        newest = self.checkpoints.paths()[-1].stat().st_mtime_ns
+        # a run that was killed before its export still has that to do
+        exported = [self.folder / "final.safetensors", self.folder / "final.yaml"]
+        return all(path.exists() and path.stat().st_mtime_ns >= newest for path in exported)
+
     def _resume(self) -> None:
         paths = self.checkpoints.paths()
         if self.ranks.is_main:
             self.checkpoints.remove_partial()
-        if self.config.output.resume == "never" and paths:
-            raise InputError(
-                f"{self.checkpoints.folder}: holds the checkpoints of another run; choose another output.dir, or "
-                "continue it with output.resume=auto"
-            )
         if paths:
             self.position = self.checkpoints.load(paths[-1])
             if self.position.seed != self.config.train.seed:

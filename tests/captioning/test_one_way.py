@@ -6,13 +6,15 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mindspore import Tensor
 from PIL import Image
 
 from mindone_coca import VideoCaptioner
-from mindone_coca.captioning.batches import BatchCaptioner
+from mindone_coca.captioning.batches import BatchCaptioner, Encoded
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import PassageReader
 from mindone_coca.cli import caption, evaluate
@@ -104,6 +106,25 @@ def test_a_wrong_argument_is_named_before_the_file_is_read(wrong, message):
         VideoCaptioner("coca_tiny", WEIGHTS)("no such file.mp4", **{wrong: 4})
 
 
+@pytest.mark.parametrize("sampled", [False, True])
+def test_captions_keep_the_score_that_orders_them(sampled):
+    ids = np.array([[1], [2], [3], [4]])
+    scores, ranks = np.array([-2.0, -1.0, -1.5, -3.0]), np.array([9.0, 8.123456, 7.0, 6.5])
+    given = {}
+
+    def generated(*_, **options):
+        given.update(options)
+        return Tensor(ids), Tensor(scores), Tensor(ranks * np.nan if sampled else ranks)
+
+    tokenizer = SimpleNamespace(decode=lambda row, skip_special_tokens: f"caption\n{row[0]}")
+    captioner = BatchCaptioner(SimpleNamespace(generate=generated), tokenizer, CaptionOptions())
+    first, second = captioner._caption([Encoded(None, np.zeros(2), np.zeros((1, 2)))] * 2)
+    assert given["return_scores"] and given["return_rank_scores"]
+    assert (first.text, first.score, first.alternatives[0].text) == ("caption 1", -2.0, "caption 2")
+    assert (first.rank_score, first.alternatives[0].rank_score) == ((None, None) if sampled else (9.0, 8.1235))
+    assert second.rank_score == (None if sampled else 7.0) and len(second.alternatives) == 1
+
+
 def test_no_option_is_forgotten_by_the_journal():
     settings = [
         CaptionOptions(),
@@ -120,5 +141,14 @@ def test_generation_options_are_the_arguments_of_generate():
     parameters = inspect.signature(generate).parameters
     for spec in dataclasses.fields(GenerationOptions):
         assert parameters[spec.name].default == spec.default, spec.name
-    others = {"model", "image", "text", "stopping_criteria", "image_embs", "return_scores", "uniforms"}
+    others = {
+        "model",
+        "image",
+        "text",
+        "stopping_criteria",
+        "image_embs",
+        "return_scores",
+        "return_rank_scores",
+        "uniforms",
+    }
     assert parameters.keys() == {spec.name for spec in dataclasses.fields(GenerationOptions)} | others

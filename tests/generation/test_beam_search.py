@@ -100,6 +100,20 @@ def test_scores_are_mean_log_probabilities(base):
         )
 
 
+def test_rank_scores_are_what_orders_captions(base):
+    options = {"num_beams": 4, "num_beam_groups": 1, "num_return_sequences": 4, "return_rank_scores": True}
+    images = base.images(2)
+    ids, scores, ranks = base.ours(images, normalize_scores=True, return_scores=True, **options)
+    assert ranks.dtype == np.float32 and (np.diff(ranks.reshape(2, 4)) <= 0).all()
+    # the sum of log-probabilities over the length that counts the start token, too
+    lengths = np.array([[*row, base.end].index(base.end) + 1 for row in ids])
+    lengths = np.minimum(lengths, ids.shape[1])
+    np.testing.assert_allclose(ranks * lengths, scores * (lengths - 1), rtol=1e-4)
+    logits_ids, ranks = base.ours(images, **options)
+    assert (np.diff(ranks.reshape(2, 4)) <= 0).all()
+    np.testing.assert_array_equal(logits_ids, base.ours(images, **{**options, "return_rank_scores": False}))
+
+
 def test_image_tokens_instead_of_images(base):
     images = base.images(2)
     embs = base.model(images)["image_embs"]

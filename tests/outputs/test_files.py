@@ -12,10 +12,11 @@ import webvtt
 from pyarrow import parquet
 
 from mindone_coca.outputs.features import write_features
-from mindone_coca.outputs.formats import FORMATS, write_outputs
+from mindone_coca.outputs.formats import FORMATS, expand_formats, write_outputs
 from mindone_coca.outputs.html import write_html
+from mindone_coca.outputs.names import mirrored_names
 from mindone_coca.outputs.schema import COLUMNS, clock, rows
-from mindone_coca.outputs.subtitles import subtitle_names, write_subtitles
+from mindone_coca.outputs.subtitles import write_subtitles
 from mindone_coca.outputs.tables import write_csv, write_json, write_jsonl, write_txt
 
 
@@ -28,13 +29,14 @@ def test_tables_hold_the_same_rows(tmp_path, records, provenance):
     assert all(tuple(row) == COLUMNS for row in want)
     assert len(want) == 8
     for write in (write_json, write_jsonl, write_csv):
-        write(tmp_path / write.__name__, lambda: records, provenance)
+        write(tmp_path / write.__name__, lambda: records, [], provenance)
     whole = json.loads((tmp_path / "write_json").read_text())
     assert whole.pop("results") == want
     assert whole == provenance.as_dict()
     lines = [json.loads(line) for line in (tmp_path / "write_jsonl").read_text().splitlines()]
     assert lines == [row | provenance.as_dict() for row in want]
-    with open(tmp_path / "write_csv", newline="") as file:
+    assert (tmp_path / "write_csv").read_bytes().startswith(b"\xef\xbb\xbfpath,")  # by which Excel knows UTF-8
+    with open(tmp_path / "write_csv", newline="", encoding="utf-8-sig") as file:
         table = list(csv.DictReader(file))
     assert [row["caption"] for row in table] == [row["caption"] or "" for row in want]
     assert [json.loads(row["times"] or "null") for row in table] == [row["times"] for row in want]
@@ -43,12 +45,12 @@ def test_tables_hold_the_same_rows(tmp_path, records, provenance):
 
 
 def test_an_empty_collection_is_valid_json(tmp_path, provenance):
-    write_json(tmp_path / "empty.json", list, provenance)
+    write_json(tmp_path / "empty.json", list, [], provenance)
     assert json.loads((tmp_path / "empty.json").read_text())["results"] == []
 
 
 def test_text_has_a_line_for_each_caption(tmp_path, records, provenance):
-    write_txt(tmp_path / "captions.txt", lambda: records, provenance)
+    write_txt(tmp_path / "captions.txt", lambda: records, [], provenance)
     lines = (tmp_path / "captions.txt").read_text().splitlines()
     assert lines[0] == "in/long.mp4\t00:00:00.000 --> 00:01:01.250\ta dog on a beach"
     assert lines[-1] == "in/\\udcff\\n.mp4\t00:00:00.000 --> 00:00:01.000\todd"
@@ -62,10 +64,10 @@ def test_clock(time, text):
     assert clock(time) == text
 
 
-def test_subtitles_are_read_by_parsers(tmp_path, records):
+def test_subtitles_are_read_by_parsers(tmp_path, records, provenance):
     paths = [record["path"] for record in records]
     for suffix in (".srt", ".vtt"):
-        write_subtitles(tmp_path, suffix, lambda: records, paths)
+        write_subtitles(suffix, tmp_path, lambda: records, paths, provenance)
     made = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.srt")}
     assert made == {"long.mp4.srt", "long.mkv.srt", "sub/süß 東京.srt", "\udcff\n.srt"}
     segments = records[0]["segments"]
@@ -86,14 +88,13 @@ def test_subtitles_are_read_by_parsers(tmp_path, records):
     assert not list(webvtt.read(str(tmp_path / "sub/süß 東京.vtt")))
 
 
-def test_subtitle_names_never_collide():
+def test_names_never_collide(tmp_path):
     paths = ["a/x.mp4", "a/x.mkv", "a/x.mp4.avi", "b/x.mp4", "b/y", "b/z.mov"]
-    names = subtitle_names(paths)
-    assert len(set(names.values())) == len(paths)
-    assert str(names["b/z.mov"]) == "b/z"
-    assert str(names["a/x.mkv"]) == "a/x.mkv"
-    assert subtitle_names(["one/clip.mp4"]).keys() == {"one/clip.mp4"}
-    assert str(subtitle_names(["one/clip.mp4"])["one/clip.mp4"]) == "clip"
+    names = mirrored_names(paths, ".srt", tmp_path)
+    assert len(set(names.targets.values())) == len(paths) and not names.notes
+    assert names.targets["b/z.mov"] == tmp_path / "b" / "z.srt"
+    assert names.targets["a/x.mkv"] == tmp_path / "a" / "x.mkv.srt"
+    assert mirrored_names(["one/clip.mp4"], ".vtt", tmp_path).targets == {"one/clip.mp4": tmp_path / "clip.vtt"}
 
 
 def test_features_in_the_layout_of_clip_retrieval(tmp_path, records, provenance):
@@ -114,12 +115,13 @@ def test_features_in_the_layout_of_clip_retrieval(tmp_path, records, provenance)
     head = (tmp_path / "img_emb/img_emb_0.npy").read_bytes()[:300].split(b"\n")[0].decode("latin1")
     assert re.search(r"'shape': \(([0-9]+), ([0-9]+)\)", head).groups() == ("3", "6")
     assert re.search(r"'descr': '([<f0-9]+)'", head)[1] == "<f4"
+    (tmp_path / "img_emb" / "mine.txt").write_text("stays")
     write_features(tmp_path, lambda: records[:1], provenance)  # a smaller one leaves nothing of the larger
-    assert [path.name for path in (tmp_path / "img_emb").iterdir()] == ["img_emb_0.npy"]
+    assert {path.name for path in (tmp_path / "img_emb").iterdir()} == {"img_emb_0.npy", "mine.txt"}
 
 
 def test_the_page_needs_nothing_else_and_escapes_all_text(tmp_path, records, provenance):
-    write_html(tmp_path / "page.html", lambda: records, provenance)
+    write_html(tmp_path / "page.html", lambda: records, [], provenance)
     page = (tmp_path / "page.html").read_text()
     references = re.findall(r"""(?:src|href|srcset|action|data)\s*=\s*["']([^"']*)""", page)
     assert len(references) == 10  # nine frames and an empty icon
@@ -130,14 +132,22 @@ def test_the_page_needs_nothing_else_and_escapes_all_text(tmp_path, records, pro
     assert "in/&lt;script&gt;.mp4: is cut short" in page
     assert "7 captions of 5 files, 1 failed" in page
     assert "a puppy (-2.50)" in page
+    assert "score -1.23" in page and "ranked" not in page
+    ranked = records[0]["segments"][0]
+    ranked |= {"rank_score": 9.25, "alternatives": [{"caption": "a puppy", "score": -1.0, "rank_score": 8.5}]}
+    write_html(tmp_path / "ranked.html", lambda: records[:1], [], provenance)
+    shown = (tmp_path / "ranked.html").read_text()
+    assert "score -1.23, ranked 9.25" in shown and "a puppy (-1.00, ranked 8.50)" in shown
     assert "0:00.0 – 1:01.3" in page or "0:00.0 – 1:01.2" in page
     assert "1:00:00.0 – 1:02:05.5" in page
 
 
 def test_all_formats(tmp_path, records, provenance):
     paths = [record["path"] for record in records]
-    written = write_outputs(tmp_path, FORMATS, True, lambda: records, paths, provenance)
-    assert {path.name for path in written} == {
+    outcome = write_outputs(tmp_path, expand_formats(["all"]), True, lambda: records, paths, provenance)
+    assert not outcome.problems and not outcome.notes
+    assert {path.name for path in outcome.written} == {
         "captions.txt", "captions.json", "captions.jsonl", "captions.csv", "captions.html", "srt", "vtt", "features",
     }  # fmt: skip
-    assert all(path.exists() for path in written)
+    assert all(path.exists() for path in outcome.written)
+    assert expand_formats(["all", "sidecar"]) == tuple(FORMATS)

@@ -27,7 +27,7 @@ def browse(page: Path, *options: str) -> str:
 
 @pytest.mark.parametrize("width", CARD_WIDTHS)
 def test_screenshot(tmp_path, records, provenance, width):
-    write_html(tmp_path / "page.html", lambda: records, provenance)
+    write_html(tmp_path / "page.html", lambda: records, [], provenance)
     shot = tmp_path / "shot.png"
     browse(tmp_path / "page.html", f"--window-size={width},1000", f"--screenshot={shot}")
     pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
@@ -40,7 +40,7 @@ def test_screenshot(tmp_path, records, provenance, width):
 
 
 def test_nothing_is_wider_than_the_screen_and_the_filter_works(tmp_path, records, provenance):
-    write_html(tmp_path / "page.html", lambda: records, provenance)
+    write_html(tmp_path / "page.html", lambda: records, [], provenance)
     page = (tmp_path / "page.html").read_text()
     check = """<script>
       const result = [document.documentElement.scrollWidth <= innerWidth, innerWidth];

@@ -46,7 +46,7 @@ def measure(work, task, recipe, data, name, *overrides):
     minutes = (time.monotonic() - start) / 60
     rows = str(work / "data" / data / "val.csv")
     metrics = evaluate_task(task, work / "outputs" / name / "final.yaml", rows, work / name, num_workers=0)
-    with open(work / name / "predictions.csv", newline="") as file:
+    with open(work / name / "predictions.csv", newline="", encoding="utf-8-sig") as file:
         predictions = [(row["sentence"], row["expected"], row["predicted"]) for row in csv.DictReader(file)]
     print(f"\n{name}: {metrics['accuracy']:.2%} of {metrics['samples']} held-out rows right, {minutes:.1f} min")
     assert metrics["samples"] == len(predictions) and metrics["unreadable"] == 0

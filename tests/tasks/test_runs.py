@@ -74,7 +74,9 @@ def test_exported_models_predict_and_caption(folder, frozen):
     assert metrics["loss"] != pytest.approx(validation["loss"], abs=1e-4)
     report = json.loads((run / "report" / "metrics.json").read_text())
     assert report["task"] == "classification" and report["metrics"]["accuracy"] == metrics["accuracy"]
-    assert len((run / "report" / "predictions.csv").read_text().splitlines()) == VAL + 1
+    predictions = (run / "report" / "predictions.csv").read_bytes()
+    assert predictions.startswith(b"\xef\xbb\xbfname,")  # by which Excel knows UTF-8
+    assert len(predictions.splitlines()) == VAL + 1
     assert {"examples.html", "confusion.png"} <= {path.name for path in (run / "report").iterdir()}
     # the CoCa in it is a CoCa as any other
     model = create_model(*find_config_and_weights(run / "final.yaml", None))

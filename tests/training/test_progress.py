@@ -1,9 +1,13 @@
 """What a run says on a terminal and elsewhere."""
 
 import io
+import json
 import sys
 
-from mindone_coca.training.progress import Progress
+import pytest
+
+from mindone_coca.training.curves import draw_curves
+from mindone_coca.training.progress import LeftOut, Metrics, Progress, read_metrics
 
 VALUES = {"loss": 1.5, "contrastive_loss": 0.5, "caption_loss": 0.5, "lr": 1e-3, "samples_per_s": 12.0, "epoch": 0}
 
@@ -36,3 +40,36 @@ def test_plain_lines_elsewhere(monkeypatch):
     assert len(lines) == 3 and "\r" not in "".join(lines)
     assert lines[0].startswith("step 3/10  loss 1.5000  contrastive_loss 0.5000") and "left 00:0" in lines[0]
     assert lines[2] == "validation at step 4"
+
+
+@pytest.mark.parametrize(
+    ("step", "scale", "updated", "said"),
+    [
+        (6, 1024.0, True, None),
+        (6, 2048.0, True, None),  # grown after many good steps
+        (6, 512.0, False, "step 6 left out: float16 overflowed; the loss scale is 512 now"),
+        (6, 512.0, True, "1 of the steps 4 to 6 left out"),
+        (6, 128.0, False, "3 of the steps 4 to 6 left out"),
+        (4, 512.0, True, "step 4 left out"),
+        (6, 1024.0, False, "step 6 left out"),  # it had grown in between
+        (6, 0.0, False, "step 6 left out: float16 overflowed; the loss scale is 0 now; the model itself"),
+    ],
+)
+def test_left_out_updates_are_said_once(step, scale, updated, said):
+    left_out = LeftOut(3, 1024.0)
+    line = left_out.line(step, scale, updated)
+    assert (line is None) if said is None else line.startswith(said)
+    assert left_out.line(step + 1, scale, True) is None
+
+
+def test_what_is_not_finite_is_null(tmp_path, caplog):
+    metrics = Metrics(tmp_path, 0)
+    values = [{"loss": 2.0, "grad_norm": float("inf")}, {"loss": float("nan"), "grad_norm": 1.0}, {"loss": 1.0}]
+    for step, value in enumerate(values, 1):
+        metrics.write(step, "train", value)
+    metrics.close()
+    for line in (tmp_path / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(name))
+    assert [record["loss"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [2.0, None, 1.0]
+    assert "NaN or Inf" not in caplog.text
+    assert draw_curves(tmp_path).exists()

@@ -1,5 +1,7 @@
 """Training configs: what is read, what is refused and how."""
 
+import warnings
+
 import numpy as np
 import pytest
 import yaml
@@ -7,11 +9,12 @@ from PIL import Image
 
 from mindone_coca.config import CONFIG_DIR
 from mindone_coca.data.settings import DataConfig
+from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
 from mindone_coca.model.families import load_model_config
 from mindone_coca.preprocess.transforms import make_transform
 from mindone_coca.tasks.settings import load_train_config
-from mindone_coca.training.job import training_transform
+from mindone_coca.training.job import check_pairs, training_transform
 
 
 def write(tmp_path, **sections):
@@ -85,3 +88,29 @@ def test_random_crops_can_be_left_out(tmp_path):
                 np.array_equal(transform(image, (0, 1)), make_transform(model.image_hw, model.preprocess)(image))
                 is not crops
             )
+
+
+@pytest.mark.parametrize(
+    ("train", "loss", "devices", "alone"),
+    [
+        ({"batch_size": 1}, {}, 1, True),
+        ({"batch_size": 1}, {"contrastive_weight": 0}, 1, False),
+        ({"batch_size": 1, "accumulate_steps": 2}, {}, 1, False),
+        ({"batch_size": 1}, {}, 2, False),
+        ({"batch_size": 2}, {}, 1, False),
+    ],
+)
+def test_a_batch_of_one_pair_is_warned_of(tmp_path, train, loss, devices, alone):
+    config = load_train_config(write(tmp_path, train=train, loss=loss))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_pairs(config, Ranks(0, devices))
+    messages = [str(warning.message) for warning in caught]
+    assert len(messages) == alone and all("train.batch_size 1" in message for message in messages)
+    assert all("loss.contrastive_weight=0" in message and "\n" not in message for message in messages)
+
+
+def test_a_batch_of_one_pair_with_no_other_loss_is_refused(tmp_path):
+    config = load_train_config(write(tmp_path, train={"batch_size": 1}, loss={"caption_weight": 0}))
+    with pytest.raises(InputError, match=r"train\.batch_size 1"):
+        check_pairs(config, Ranks())

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_a_run_and_what_it_leaves(tmp_path):
 
 
 @pytest.mark.graphs
-def test_captions_and_labels_train_together_in_half_precision(tmp_path):
+def test_captions_and_labels_train_together_in_half_precision(tmp_path, capfd):
     config = write_config(tmp_path)
     table = tmp_path / "digits" / "train.csv"
     sources = [
@@ -65,19 +66,40 @@ def test_captions_and_labels_train_together_in_half_precision(tmp_path):
     for precision in ("fp32", "fp16"):
         out = tmp_path / precision
         train_here(config, f"data.train={json.dumps(sources)}", f"train.precision={precision}", f"output.dir={out}")
+        printed = capfd.readouterr().err
         records = read_metrics(out / "metrics.jsonl")
         losses[precision] = np.array([r["loss"] for r in records if r["updated"]])
+        left_out = [r["step"] for r in records if not r["updated"]]
+        assert [step for step in range(1, 11) if f"step {step} left out: float16 overflowed" in printed] == left_out
+        assert "NaN or Inf found" not in printed
         assert (np.array([r["updated"] for r in records]) == 1).sum() >= 5
     assert losses["fp32"][-1] < losses["fp32"][0]
     # float16 may leave out its first updates while it looks for a loss scale: compare the first of each
     assert abs(losses["fp16"][0] / losses["fp32"][0] - 1) < 0.02
 
 
+def snapshot(run: Path) -> dict[str, tuple[int, bytes]]:
+    """All files of a run, with the time they were written."""
+    files = (path for path in run.rglob("*") if path.is_file())
+    return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+
 @pytest.mark.graphs
-def test_longer_epochs_continue_a_finished_run(tmp_path):
+def test_longer_epochs_continue_a_finished_run(tmp_path, capfd):
     config = write_config(tmp_path)
     train_here(config, "train.max_steps=null", "train.epochs=1")
+    before = snapshot(tmp_path / "run")
+    train_here(config, "train.max_steps=null", "train.epochs=1")
+    assert "already at step 12 of 12: nothing to do" in capfd.readouterr().err
+    changed = ("train.max_steps=null", "train.epochs=2", "optim.lr=1e-2", "train.batch_size=4")
+    assert program.main(["-c", str(config), *changed]) == 2
+    errors = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "optim.lr was 0.001, now 0.01" in errors[0] and "train.batch_size was 8, now 4" in errors[0]
+    assert snapshot(tmp_path / "run") == before
     train_here(config, "train.max_steps=null", "train.epochs=2")
+    assert "the cosine of the learning rate now ends" in capfd.readouterr().err
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["train"]["epochs"] == 2
     steps = [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert steps == list(range(1, 25))  # 96 digits in batches of 8, twice
 
@@ -90,11 +112,13 @@ def test_longer_epochs_continue_a_finished_run(tmp_path):
         ("model.checkpoint=nothing.safetensors", "nothing.safetensors"),
         ("train.freeze=['vision.*']", "matches no parameter"),
         ("train.batch_size=1000", "batch_size"),
+        ("output.dir=train.yaml/run", "train.yaml/run: cannot be written"),
         ("train.accumulate_steps=100", "train.accumulate_steps"),
         ("train.precision=bf16", "bfloat16"),
     ],
 )
-def test_mistakes_end_in_one_line(tmp_path, override, message, capfd):
+def test_mistakes_end_in_one_line(tmp_path, override, message, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     code = program.main(["-c", str(write_config(tmp_path)), override])
     output = capfd.readouterr()
     printed = output.out + output.err

@@ -1,0 +1,220 @@
+"""inference.py with a captioner that names the file: caption files beside pictures, odd names and terminals."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import inference
+from mindone_coca.captioning import captioner as captioners
+from mindone_coca.captioning.batches import Caption
+from mindone_coca.captioning.reading import Passage
+from tests.video.clips import REAL_CLIPS
+
+ROOT = Path(__file__).parents[2]
+MODEL = ["-c", str(ROOT / "configs" / "coca_tiny.yaml"), "--model_path", str(ROOT / "models" / "coca_tiny.safetensors")]
+JAPANESE = "写真" * 13 + "🎬"
+
+
+class Naming:
+    """Stands for a `BatchCaptioner`: the caption of a file is its name."""
+
+    def __init__(self, keep_features: bool) -> None:
+        self.seconds_busy, self.keep_features, self.seen = 0.0, keep_features, []
+
+    def __call__(self, items: Iterable[Passage]) -> Iterator[tuple[Passage, Caption]]:
+        for item in items:
+            self.seen.append(item.path)
+            feature = np.ones(4, np.float32) / 2 if self.keep_features else None
+            yield item, Caption(f"a {Path(item.path).stem}", -1.0, None, [], feature, feature)
+
+
+@pytest.fixture
+def run(monkeypatch, capfd):
+    """Run inference.py; -> exit code, lines on standard output, standard error, files that were captioned."""
+
+    def call(*arguments: str | Path) -> tuple[int, list[str], str, list[str]]:
+        made: list[Naming] = []
+
+        def batches(options, keep_features=False):
+            made.append(Naming(keep_features))
+            return made[-1]
+
+        monkeypatch.setattr(captioners, "VideoCaptioner", lambda *_, **__: SimpleNamespace(batches=batches))
+        capfd.readouterr()
+        code = inference.main([*MODEL, *map(str, arguments)])
+        out, errors = capfd.readouterr()
+        assert "Traceback" not in errors
+        return code, out.splitlines(), errors, [path for naming in made for path in naming.seen]
+
+    return call
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), "teal").save(path, "PNG")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    for name in ("a.png", "sub/b.png", f"sub/{JAPANESE}.png"):
+        picture(tmp_path / "in" / name)
+    return tmp_path / "in"
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.txt"))}
+
+
+def test_beside_the_pictures(folder, run):
+    (folder / "a.txt").write_text("by hand\n")
+    code, lines, errors, seen = run("--video_path", folder, "--output_format", "sidecar")
+    assert (code, lines) == (0, [])
+    want = {"a.txt": "by hand\n", "sub/b.txt": "a b\n", f"sub/{JAPANESE}.txt": f"a {JAPANESE}\n"}
+    assert texts(folder) == want
+    assert "2 caption files written, 1 skipped because they exist" in errors
+    assert not (folder / "journal").exists()
+
+    # started again, nothing is captioned twice, and a new picture alone is done
+    code, _, errors, seen = run("--video_path", folder, "--output_format", "sidecar")
+    assert (code, seen) == (0, []) and "0 caption files written, 3 skipped" in errors
+    picture(folder / "new.png")
+    assert run("--video_path", folder, "--output_format", "sidecar")[0] == 0
+    assert texts(folder) == want | {"new.txt": "a new\n"}
+    assert run("--video_path", folder, "--output_format", "sidecar", "--force")[0] == 0
+    assert texts(folder) == want | {"new.txt": "a new\n", "a.txt": "a a\n"}
+
+
+def test_mirrored_under_a_folder_with_other_formats(folder, run, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["--video_path", folder, "--output_dir", out, "--output_format", "json", "sidecar"]
+    (out / "sub").mkdir(parents=True)
+    (out / "sub" / "b.txt").write_text("by hand\n")
+    for written in (2, 0):
+        code, _, errors, _ = run(*arguments)
+        assert code == 0 and f"{written} caption files written, {3 - written} skipped" in errors
+        assert texts(out) == {"a.txt": "a a\n", "sub/b.txt": "by hand\n", f"sub/{JAPANESE}.txt": f"a {JAPANESE}\n"}
+    assert texts(folder) == {} and (out / "captions.json").exists()
+    assert run(*arguments, "--force")[0] == 0
+    assert texts(out)["sub/b.txt"] == "a b\n"
+
+
+def test_a_video_has_a_line_for_each_segment(run, tmp_path):
+    clip = tmp_path / "clip.mp4"
+    clip.symlink_to(REAL_CLIPS[0])
+    arguments = ["--video_path", clip, "--output_format", "sidecar", "--frame_type", "segments"]
+    code, lines, _, _ = run(*arguments, "--segment_seconds", "4")
+    assert code == 0 and len(lines) > 1  # a single file's captions are printed, too
+    assert texts(tmp_path) == {"clip.txt": "a clip\n" * len(lines)}
+    assert run(*arguments, "--segment_seconds", "4")[:2] == (0, [])
+
+
+def test_a_file_that_cannot_be_read_gets_none(folder, run):
+    (folder / "bad.png").write_bytes(b"no picture")
+    code, _, errors, _ = run("--video_path", folder, "--output_format", "sidecar")
+    assert code == 1 and "bad.png" in errors and "bad.txt" not in texts(folder) and len(texts(folder)) == 3
+    code, _, errors, seen = run("--video_path", folder / "bad.png", "--output_format", "sidecar")
+    assert (code, seen) == (2, [])
+
+
+def test_shards_need_no_folder(folder, run):
+    for number in range(20):
+        picture(folder / f"{number}.png")
+    for shard in ("0/2", "1/2"):
+        assert run("--video_path", folder, "--output_format", "sidecar", "--shard", shard)[0] == 0
+    assert len(texts(folder)) == 23
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--output_format", "json", "--force"],
+        ["--force"],
+        ["--output_format", "sidecar", "json"],
+        ["--output_format", "sidecar", "--save_features"],
+    ],
+)
+def test_what_does_not_go_together(folder, arguments, capsys):
+    with pytest.raises(SystemExit) as error:
+        inference.main([*MODEL, "--video_path", str(folder), *arguments])
+    assert error.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_names_as_long_as_they_may_be(run, tmp_path):
+    names = ["東" * 80 + ".png", "p" * 251 + ".png", "q" * 255, "ordinary.png"]
+    paths = [picture(tmp_path / "in" / name) for name in names]
+    clip = tmp_path / "in" / ("映" * 80 + ".mp4")
+    clip.symlink_to(REAL_CLIPS[0])
+    out = tmp_path / "out"
+    code, _, errors, _ = run("--video_path", *paths, clip, "--output_dir", out, "--output_format", "all", "sidecar")
+    assert code == 0 and "a name is too long for the file system" in errors
+    assert [path.name for path in (out / "srt").iterdir()] == ["映" * 80 + ".srt"]
+    assert len(list(out.glob("*.txt"))) == 6  # captions.txt and five caption files
+    with open(out / "captions.csv", newline="", encoding="utf-8-sig") as file:
+        assert {row["path"] for row in csv.DictReader(file)} == {str(path) for path in [*paths, clip]}
+
+
+def test_a_subtitle_that_cannot_be_written(run, tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / name).symlink_to(REAL_CLIPS[0])
+    out = tmp_path / "out"
+    (out / "srt" / "a.srt").mkdir(parents=True)
+    code, _, errors, _ = run("--video_path", tmp_path / "in", "--output_dir", out, "--output_format", "all")
+    problems = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert code == 1 and len(problems) == 1 and "a.srt: cannot be written" in problems[0]
+    assert (out / "srt" / "b.srt").is_file() and (out / "captions.html").is_file()
+
+
+def test_an_output_folder_that_cannot_be_made(folder, run, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, errors, seen = run("--video_path", folder, "--output_dir", tmp_path / "file" / "out")
+    assert (code, seen) == (2, []) and errors.count("error: ") == 1 and "give another --output_dir" in errors
+
+
+def test_features_without_rows_are_said(run, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / name).write_bytes(b"no picture")
+    out = tmp_path / "out"
+    assert run("--video_path", tmp_path / "in", "--output_dir", out, "--save_features")[0] == 1
+    for where in (out, out / "features"):
+        code, lines, errors, _ = run("--output_dir", where, "--query", "a dog")
+        assert (code, lines) == (2, []) and errors.count("error: ") == 1 and "no rows there to search" in errors
+
+
+PROGRAM = """
+import sys
+from types import SimpleNamespace
+sys.path.insert(0, sys.argv.pop(1))
+import inference
+from mindone_coca.captioning import captioner
+from tests.collection.test_caption_files import Naming
+captioner.VideoCaptioner = lambda *_, **__: SimpleNamespace(batches=lambda options, keep=False: Naming(keep))
+sys.exit(inference.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1:strict"])
+def test_a_terminal_that_lacks_letters(folder, encoding):
+    """Names and captions with such letters are printed with escapes, and the rest goes on."""
+    (folder / "壊れた.png").write_bytes(b"no picture")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(ROOT), *MODEL, "--video_path", str(folder)],
+        env=environment,
+        capture_output=True,
+        timeout=300,
+    )
+    lines = done.stdout.decode(encoding.split(":")[0]).splitlines()
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert len(lines) == 3 and lines[0] == f"{folder / 'a.png'}\ta a"
+    assert lines[2].endswith("\\u5199\\u771f\\U0001f3ac") and b"\\u58ca\\u308c\\u305f.png" in done.stderr
