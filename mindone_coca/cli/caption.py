@@ -24,8 +24,8 @@ python inference.py --model_path models/ --video_path FOLDER --output_format sid
 python inference.py --model_path models/ --output_dir OUT --query "a dog on a beach"
 
 Standard output carries results only: for one file the caption, one line; for several "path<TAB>caption". Messages go to
-standard error. Exit code 0: done; 1: some of several files failed, each named; 2: bad usage, config, checkpoint or the
-only input, reported in one line.
+standard error. Exit code 0: done; 1: some of several files failed or could not be written, each named; 2: bad usage,
+config, checkpoint or the only input, reported in one line.
 """
 
 

@@ -118,6 +118,7 @@ class CollectionRun:
         kept = {path for path in mine if sidecars.is_kept(path)}
         sidecars.skip(kept)
         todo = set(mine) - kept
+        todo -= sidecars.without_room(todo)  # rather than caption in vain
         printer = self._printer()
 
         def keep(records: list[Record]) -> None:

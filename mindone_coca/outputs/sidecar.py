@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mindone_coca.files import atomic_path
 from mindone_coca.outputs.names import mirrored_names, shared_folder
-from mindone_coca.outputs.schema import Outcome, Provenance, Record, Records
+from mindone_coca.outputs.schema import Outcome, Provenance, Record, Records, plain
 
 SUFFIX = ".txt"
 
@@ -37,6 +37,18 @@ class Sidecars:
     def is_kept(self, path: str) -> bool:
         """Whether the caption file of an input exists and is to stay as it is."""
         return not self._force and os.path.lexists(self._targets[path])
+
+    def without_room(self, paths: Collection[str]) -> set[str]:
+        """The inputs whose caption files lie in folders that take no files, of which each is a problem."""
+        folders: dict[Path, list[str]] = {}
+        for path in sorted(paths):
+            folders.setdefault(self._targets[path].parent, []).append(path)
+        closed = {where: found for where, found in folders.items() if where.is_dir() and not os.access(where, os.W_OK)}
+        self._outcome.problems += [
+            f"{plain(str(where))}: no caption files can be written there; give a folder for them with --output_dir"
+            for where in closed
+        ]
+        return {path for found in closed.values() for path in found}
 
     def skip(self, paths: Collection[str]) -> None:
         """Count files that exist, and whose inputs therefore were not captioned."""

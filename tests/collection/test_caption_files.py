@@ -125,6 +125,14 @@ def test_a_file_that_cannot_be_read_gets_none(folder, run):
     assert (code, seen) == (2, [])
 
 
+def test_a_folder_that_takes_no_files_is_not_captioned_in_vain(folder, run, monkeypatch):
+    may = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "sub" and may(path, mode))
+    code, _, errors, _ = run("--video_path", folder, "--output_format", "sidecar")
+    assert code == 1 and errors.count("error: ") == 1 and f"{folder / 'sub'}: no caption files can be written" in errors
+    assert texts(folder) == {"a.txt": "a a\n"}
+
+
 def test_shards_need_no_folder(folder, run):
     for number in range(20):
         picture(folder / f"{number}.png")
