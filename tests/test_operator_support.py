@@ -24,7 +24,6 @@ OPERATOR_HOMES = ("mindspore.ops.", "mindspore.nn.", "mindspore.mint.", "mindspo
 EXCEPTIONS = {
     "mindspore.Tensor.asnumpy": "copies to the host, whatever the device",
     "mindspore.Tensor.from_numpy": "makes a tensor on the host, whatever the device",
-    "mindspore.Tensor.numpy": "weights/verify.py calls it on torch's tensors",
     "mindspore.Tensor.view": "weights/load.py calls it on NumPy's arrays",
     "mindspore.Tensor.clone": "training calls it on ParameterTuples, whose clone is made on the host",
     "mindspore.nn.utils.no_init_parameters": "a context manager, no operator",
