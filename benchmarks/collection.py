@@ -167,9 +167,20 @@ class Benchmark:
         }.items():
             peaks = []
             for target, path in (("first", minute), ("minute", minute), ("hour", hour)):
-                arguments = [*self.model_arguments, "--video_path", str(path), "--frame_type", "segments", *options,
-                             "--seq_len", "8", "--output_dir", str(self.folder / f"{target} {what}"),
-                             "--output_format", "all"]  # fmt: skip
+                arguments = [
+                    *self.model_arguments,
+                    "--video_path",
+                    str(path),
+                    "--frame_type",
+                    "segments",
+                    *options,
+                    "--seq_len",
+                    "8",
+                    "--output_dir",
+                    str(self.folder / f"{target} {what}"),
+                    "--output_format",
+                    "all",
+                ]
                 source = PEAK.format(root=str(ROOT), arguments=arguments)
                 begin = time.perf_counter()
                 done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)

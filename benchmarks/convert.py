@@ -97,12 +97,19 @@ def measure(config: str, folder: Path) -> list[dict]:
         copied = copy_seconds(source, folder / "copy")
         seconds, peak = run_converter("--source", source, "--target", target, *options)
         sizes = source.stat().st_size, target.stat().st_size
-        rows.append({
-            "direction": name, "seconds": round(seconds, 2), "copy_seconds": round(copied, 2),
-            "ratio_to_copy": round(seconds / copied, 2), "source_bytes": sizes[0], "target_bytes": sizes[1],
-            "peak_bytes": peak, "peak_to_larger_file": round(peak / max(sizes), 3),
-            "peak_beyond_largest_tensor": peak - int(largest),
-        })  # fmt: skip
+        rows.append(
+            {
+                "direction": name,
+                "seconds": round(seconds, 2),
+                "copy_seconds": round(copied, 2),
+                "ratio_to_copy": round(seconds / copied, 2),
+                "source_bytes": sizes[0],
+                "target_bytes": sizes[1],
+                "peak_bytes": peak,
+                "peak_to_larger_file": round(peak / max(sizes), 3),
+                "peak_beyond_largest_tensor": peak - int(largest),
+            }
+        )
         memory = f"peak {peak >> 20:5d} MiB = {peak / max(sizes):.2f} x file, "
         memory += f"{(peak - int(largest)) >> 20} MiB beyond the largest tensor"
         print(f"{name:30} {seconds:6.2f} s  copy {copied:5.2f} s  ratio {seconds / copied:5.2f}  {memory}")

@@ -96,8 +96,13 @@ class Benchmark:
         return self._model
 
     def add(self, name: str, ours: float, theirs: float, unit: str = "s") -> None:
-        row = {"what": name, "ours": round(ours, 3), "open_clip": round(theirs, 3), "unit": unit,
-               "ratio": round(theirs / ours, 2)}  # fmt: skip
+        row = {
+            "what": name,
+            "ours": round(ours, 3),
+            "open_clip": round(theirs, 3),
+            "unit": unit,
+            "ratio": round(theirs / ours, 2),
+        }
         self.rows.append(row)
         print(
             f"{name:42} ours {ours:8.3f} {unit}   open_clip {theirs:8.3f} {unit}   {theirs / ours:6.2f} x", flush=True
@@ -140,8 +145,13 @@ class Benchmark:
         self.add("caption, greedy", *self.pair(generation_type="top_k"))
 
     def _cold(self, source: str) -> tuple[float, float]:
-        names = {"root": str(ROOT), "config": str(self.config), "weights": str(self.weights),
-                 "checkpoint": str(self.checkpoint), "images": str(self.folder / "images.npy")}  # fmt: skip
+        names = {
+            "root": str(ROOT),
+            "config": str(self.config),
+            "weights": str(self.weights),
+            "checkpoint": str(self.checkpoint),
+            "images": str(self.folder / "images.npy"),
+        }
         start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-c", source.format(**names) + PEAK], check=True, capture_output=True, text=True
@@ -215,13 +225,15 @@ def main() -> None:
             benchmark.caption()
         if "lengths" in arguments.sections:
             lengths = list(range(10, 71, 10))
-            tables["length"] = benchmark.growth("greedy, seq_len", lengths,
-                                                lambda n: {"generation_type": "top_k", "seq_len": n})  # fmt: skip
+            tables["length"] = benchmark.growth(
+                "greedy, seq_len", lengths, lambda n: {"generation_type": "top_k", "seq_len": n}
+            )
         if "beams" in arguments.sections:
             tables["beams"] = benchmark.growth(
-                "beams (one group), seq_len 15:", [2, 4, 6, 8, 10, 12],
+                "beams (one group), seq_len 15:",
+                [2, 4, 6, 8, 10, 12],
                 lambda n: {"num_beams": n, "num_beam_groups": 1, "seq_len": 15},
-            )  # fmt: skip
+            )
         arguments.output.mkdir(parents=True, exist_ok=True)
         stem = Path(arguments.config).stem
         (arguments.output / f"speed_{stem}.json").write_text(json.dumps(benchmark.rows, indent=1) + "\n")

@@ -19,12 +19,18 @@ from mindone_coca.typed_mapping import read_mapping
 SMALL = {
     "embed_dim": 256,
     "vision_cfg": {
-        "image_size": 64, "patch_size": 8, "layers": 4, "width": 256, "head_width": 64,
-        "attentional_pool": True, "attn_pooler_heads": 8, "attn_pooler_queries": 64,
+        "image_size": 64,
+        "patch_size": 8,
+        "layers": 4,
+        "width": 256,
+        "head_width": 64,
+        "attentional_pool": True,
+        "attn_pooler_heads": 8,
+        "attn_pooler_queries": 64,
     },
     "text_cfg": {"context_length": 24, "vocab_size": 4096, "width": 256, "heads": 4, "layers": 4, "embed_cls": True},
     "multimodal_cfg": {"context_length": 24, "width": 256, "heads": 4, "layers": 4},
-}  # fmt: skip
+}
 
 
 def compare(config: dict, batch: int, turns: int) -> None:

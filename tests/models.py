@@ -12,12 +12,18 @@ from tests.reference import numpy_state
 _BASE = {
     "embed_dim": 32,
     "vision_cfg": {
-        "image_size": 32, "patch_size": 8, "layers": 2, "width": 48, "head_width": 16,
-        "attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 9,
+        "image_size": 32,
+        "patch_size": 8,
+        "layers": 2,
+        "width": 48,
+        "head_width": 16,
+        "attentional_pool": True,
+        "attn_pooler_heads": 4,
+        "attn_pooler_queries": 9,
     },
     "text_cfg": {"context_length": 16, "vocab_size": 120, "width": 32, "heads": 4, "layers": 2, "embed_cls": True},
     "multimodal_cfg": {"context_length": 16, "width": 32, "heads": 4, "layers": 2},
-}  # fmt: skip
+}
 
 
 def make_config(top: dict | None = None, **towers: dict) -> dict:
@@ -36,8 +42,13 @@ CONFIGS = {
     "no_pool": make_config({"embed_dim": 24}, vision={"attentional_pool": False, "width": 32}),
     "no_pool_after": make_config(
         {"embed_dim": 40},
-        vision={"attentional_pool": False, "width": 32, "pool_type": "avg", "final_ln_after_pool": True,
-                "no_ln_pre": True},
+        vision={
+            "attentional_pool": False,
+            "width": 32,
+            "pool_type": "avg",
+            "final_ln_after_pool": True,
+            "no_ln_pre": True,
+        },
     ),
     "parallel": make_config(vision={"attentional_pool": "parallel", "width": 32}),
     "cascade": make_config(vision={"attentional_pool": "cascade", "width": 32}, text={"pad_id": 3}),
@@ -46,8 +57,15 @@ CONFIGS = {
     ),
     "odd_sizes": make_config(
         {"embed_dim": 36},
-        vision={"image_size": (30, 44), "patch_size": (7, 9), "width": 60, "head_width": 20, "mlp_ratio": 2.5,
-                "ls_init_value": 0.3, "attn_pooler_heads": 3},
+        vision={
+            "image_size": (30, 44),
+            "patch_size": (7, 9),
+            "width": 60,
+            "head_width": 20,
+            "mlp_ratio": 2.5,
+            "ls_init_value": 0.3,
+            "attn_pooler_heads": 3,
+        },
         text={"width": 36, "heads": 3, "mlp_ratio": 1.5, "ls_init_value": 0.2, "vocab_size": 333, "context_length": 13},
         multimodal={"width": 36, "heads": 6, "ls_init_value": 0.5, "context_length": 13, "layers": 3},
     ),
@@ -57,7 +75,7 @@ CONFIGS = {
     "no_class_token_eos": make_config(
         text={"embed_cls": False, "pool_type": "eos", "eos_id": 7, "no_causal_mask": True}
     ),
-}  # fmt: skip
+}
 
 
 def one_layer(config: dict) -> dict:

@@ -58,13 +58,28 @@ def random_config(seed: int) -> dict:
 
 
 SMALL = {
-    "family": "parallel_coca", "dim": 16, "num_tokens": 90, "unimodal_depth": 1, "multimodal_depth": 1,
+    "family": "parallel_coca",
+    "dim": 16,
+    "num_tokens": 90,
+    "unimodal_depth": 1,
+    "multimodal_depth": 1,
     "img_encoder": {
-        "type": "simple_vit", "image_size": 16, "patch_size": 8, "dim": 24, "depth": 1, "heads": 2, "mlp_dim": 32,
+        "type": "simple_vit",
+        "image_size": 16,
+        "patch_size": 8,
+        "dim": 24,
+        "depth": 1,
+        "heads": 2,
+        "mlp_dim": 32,
         "dim_head": 8,
     },
-    "num_img_queries": 3, "dim_head": 8, "heads": 2, "ff_mult": 2, "pad_id": 0, "context_length": 40,
-}  # fmt: skip
+    "num_img_queries": 3,
+    "dim_head": 8,
+    "heads": 2,
+    "ff_mult": 2,
+    "pad_id": 0,
+    "context_length": 40,
+}
 
 
 def build_reference(config: dict) -> ReferenceCoCa:

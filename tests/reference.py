@@ -45,8 +45,19 @@ def draw_parameters(model: ReferenceCoCa, logit_std: float = 1.0) -> ReferenceCo
         for name, value in model.named_parameters():
             if name in ("logit_scale", "logit_bias"):
                 value.copy_(torch.randn_like(value) * 0.1 + (math.log(1 / 0.07) if name == "logit_scale" else -1))
-            elif name.endswith(("ln_1.weight", "ln_1_kv.weight", "ln_2.weight", "ln_pre.weight", "ln_post.weight",
-                                "ln_final.weight", "ln_q.weight", "ln_k.weight", "gamma")):  # fmt: skip
+            elif name.endswith(
+                (
+                    "ln_1.weight",
+                    "ln_1_kv.weight",
+                    "ln_2.weight",
+                    "ln_pre.weight",
+                    "ln_post.weight",
+                    "ln_final.weight",
+                    "ln_q.weight",
+                    "ln_k.weight",
+                    "gamma",
+                )
+            ):
                 value.copy_(1 + 0.2 * torch.randn_like(value))
             elif value.ndim == 1 and not name.endswith(("cls_emb", "class_embedding")):
                 value.copy_(0.1 * torch.randn_like(value))

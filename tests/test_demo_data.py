@@ -49,27 +49,43 @@ def scene(number: int, held_out: bool) -> list[Shape]:
         ([("red", "circle", 30, 30, LARGE)], "a large red circle"),
         ([("orange", "star", 30, 30, SMALL)], "a small orange star"),
         ([("green", "star", 10, 10, SMALL), ("green", "star", 50, 40, SMALL)], "two small green stars"),
-        ([("green", "cross", 10, 10, SMALL), ("green", "cross", 50, 40, SMALL), ("green", "cross", 9, 50, SMALL)],
-         "three small green crosses"),
+        (
+            [("green", "cross", 10, 10, SMALL), ("green", "cross", 50, 40, SMALL), ("green", "cross", 9, 50, SMALL)],
+            "three small green crosses",
+        ),
         # the larger first, wherever it stands
-        ([("red", "circle", 30, 15, LARGE), ("blue", "square", 32, 50, SMALL)],
-         "a large red circle above a small blue square"),
-        ([("blue", "square", 32, 15, SMALL), ("red", "circle", 30, 48, LARGE)],
-         "a large red circle below a small blue square"),
-        ([("blue", "square", 12, 30, SMALL), ("red", "circle", 45, 25, LARGE)],
-         "a large red circle right of a small blue square"),
+        (
+            [("red", "circle", 30, 15, LARGE), ("blue", "square", 32, 50, SMALL)],
+            "a large red circle above a small blue square",
+        ),
+        (
+            [("blue", "square", 32, 15, SMALL), ("red", "circle", 30, 48, LARGE)],
+            "a large red circle below a small blue square",
+        ),
+        (
+            [("blue", "square", 12, 30, SMALL), ("red", "circle", 45, 25, LARGE)],
+            "a large red circle right of a small blue square",
+        ),
         # of one size: the upper or left one first
-        ([("blue", "square", 50, 30, SMALL), ("red", "circle", 15, 35, SMALL)],
-         "a small red circle left of a small blue square"),
-        ([("blue", "square", 30, 50, SMALL), ("blue", "circle", 35, 15, SMALL)],
-         "a small blue circle above a small blue square"),
+        (
+            [("blue", "square", 50, 30, SMALL), ("red", "circle", 15, 35, SMALL)],
+            "a small red circle left of a small blue square",
+        ),
+        (
+            [("blue", "square", 30, 50, SMALL), ("blue", "circle", 35, 15, SMALL)],
+            "a small blue circle above a small blue square",
+        ),
         # the pair first
-        ([("white", "ring", 15, 32, LARGE), ("black", "cross", 50, 22, SMALL), ("black", "cross", 51, 42, SMALL)],
-         "two small black crosses right of a large white ring"),
-        ([("green", "star", 52, 30, SMALL), ("orange", "ring", 10, 31, SMALL), ("blue", "star", 31, 33, SMALL)],
-         "an orange ring and a blue star and a green star"),
+        (
+            [("white", "ring", 15, 32, LARGE), ("black", "cross", 50, 22, SMALL), ("black", "cross", 51, 42, SMALL)],
+            "two small black crosses right of a large white ring",
+        ),
+        (
+            [("green", "star", 52, 30, SMALL), ("orange", "ring", 10, 31, SMALL), ("blue", "star", 31, 33, SMALL)],
+            "an orange ring and a blue star and a green star",
+        ),
     ],
-)  # fmt: skip
+)
 def test_captions(shapes, caption):
     shapes = [Shape(*shape) for shape in shapes]
     assert describe(shapes) == caption
@@ -171,8 +187,10 @@ def test_shapes_are_apart_inside_and_drawn_where_they_stand():
 def test_the_seed_decides_everything():
     first = [make_demo_data.make_image(7, "train", i) for i in range(20)]
     assert first == [make_demo_data.make_image(7, "train", i) for i in range(20)]
-    for other in ([make_demo_data.make_image(8, "train", i) for i in range(20)],
-                  [make_demo_data.make_image(7, "val", i) for i in range(20)]):  # fmt: skip
+    for other in (
+        [make_demo_data.make_image(8, "train", i) for i in range(20)],
+        [make_demo_data.make_image(7, "val", i) for i in range(20)],
+    ):
         assert not {image for image, _ in first} & {image for image, _ in other}
     assert Image.open(io.BytesIO(first[0][0])).size == (64, 64)
 

@@ -44,9 +44,12 @@ def alone(tmp_path_factory) -> Alone:
 @pytest.mark.parametrize("parts", [1, 2])
 def test_two_processes_give_one_process_s_weights(tmp_path, alone, parts):
     train(
-        alone.config, f"output.dir={tmp_path / 'two'}", f"train.batch_size={4 // parts}",
-        f"train.accumulate_steps={parts}", workers=2,
-    )  # fmt: skip
+        alone.config,
+        f"output.dir={tmp_path / 'two'}",
+        f"train.batch_size={4 // parts}",
+        f"train.accumulate_steps={parts}",
+        workers=2,
+    )
     one, two = alone.weights, read_weights(tmp_path / "two" / "final.safetensors")
     width = {"visual": TINY["vision_cfg"]["width"], "text": 16, "text_decoder": 16}
     assert one.keys() == two.keys()

@@ -58,8 +58,11 @@ def run(command: str, folder: Path, code: int = 0) -> subprocess.CompletedProces
 
 @pytest.fixture(scope="module")
 def converted(home):
-    done = run("python tools/model_conversion/coca_convert.py --source open_clip_pytorch_model.bin --config "
-               "configs/coca_vit-l-14.yaml", home)  # fmt: skip
+    done = run(
+        "python tools/model_conversion/coca_convert.py --source open_clip_pytorch_model.bin --config "
+        "configs/coca_vit-l-14.yaml",
+        home,
+    )
     assert "129 entries" in done.stdout
     assert (home / "models/coca_model.ckpt").is_file()
     return home
@@ -122,9 +125,11 @@ def test_options_reach_generate(converted, reference, monkeypatch, capsys):
     start = ["-c", "configs/coca_vit-l-14.yaml", "--video_path", FOOTAGE["bikes"]]
     cases = [
         (["--num_beams", "4", "--seq_len", "12"], {"num_beams": 4, "num_beam_groups": 1, "seq_len": 12}),
-        (["--generation_type", "top_k", "--repetition_penalty", "1.3", "--seq_len", "12"],
-         {"generation_type": "top_k", "repetition_penalty": 1.3, "seq_len": 12}),
-    ]  # fmt: skip
+        (
+            ["--generation_type", "top_k", "--repetition_penalty", "1.3", "--seq_len", "12"],
+            {"generation_type": "top_k", "repetition_penalty": 1.3, "seq_len": 12},
+        ),
+    ]
     for arguments, options in cases:
         assert inference.main(start + arguments) == 0
         assert capsys.readouterr().out == reference_caption(reference, frames, **options) + "\n"
@@ -229,12 +234,18 @@ def test_a_mistake_gives_one_clear_line(mistakes_folder, monkeypatch, capfd, mis
 
 
 @pytest.mark.parametrize(
-    "arguments", [
-        [], ["--video_path"], ["--video_path", "x", "--top_k", "many"], ["--nonsense"], ["--query", "a dog"],
+    "arguments",
+    [
+        [],
+        ["--video_path"],
+        ["--video_path", "x", "--top_k", "many"],
+        ["--nonsense"],
+        ["--query", "a dog"],
         ["--video_path", "x", "--shard", "0/2"],
-        ["--video_path", "x", "--segment_seconds", "5"], ["--video_path", "x", "--output_format", "json"],
+        ["--video_path", "x", "--segment_seconds", "5"],
+        ["--video_path", "x", "--output_format", "json"],
     ],
-)  # fmt: skip
+)
 def test_bad_usage_exits_with_2_in_one_line(capsys, arguments):
     with pytest.raises(SystemExit) as exit_info:
         inference.main(arguments)

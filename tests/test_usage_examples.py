@@ -22,14 +22,21 @@ def model_options(vision_class, text_class, multimodal_class) -> dict:
     return {
         "embed_dim": 48,
         "vision_cfg": vision_class(
-            layers=1, width=64, head_width=16, patch_size=16, image_size=64, attentional_pool=True,
-            attn_pooler_heads=4, attn_pooler_queries=8, output_tokens=True,
+            layers=1,
+            width=64,
+            head_width=16,
+            patch_size=16,
+            image_size=64,
+            attentional_pool=True,
+            attn_pooler_heads=4,
+            attn_pooler_queries=8,
+            output_tokens=True,
         ),
         "text_cfg": text_class(
             context_length=CONTEXT, vocab_size=VOCAB, width=48, heads=4, layers=1, embed_cls=True, output_tokens=True
         ),
         "multimodal_cfg": multimodal_class(context_length=CONTEXT, width=48, heads=4, layers=1),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +89,12 @@ def test_contrastive_similarity(models, images, texts):
 def test_beam_search_with_10_beams_in_5_groups(models, images):
     reference, model = models
     options = {
-        "seq_len": 20, "generation_type": "beam_search", "num_beams": 10, "num_beam_groups": 5, "min_seq_len": 5,
-    }  # fmt: skip
+        "seq_len": 20,
+        "generation_type": "beam_search",
+        "num_beams": 10,
+        "num_beam_groups": 5,
+        "min_seq_len": 5,
+    }
     ours = model.generate(images[:1], **options).asnumpy()
     np.testing.assert_array_equal(ours, reference.generate(torch.from_numpy(images[:1]), **options).numpy())
     assert ours[0, 0] == START

@@ -29,10 +29,22 @@ OUTLINES = {  # x to the right, y down, within -1..1
     "star": _star(),
     "ring": _circle(0.97),
     "cross": np.array(
-        [(-_ARM, -0.95), (_ARM, -0.95), (_ARM, -_ARM), (0.95, -_ARM), (0.95, _ARM), (_ARM, _ARM), (_ARM, 0.95),
-         (-_ARM, 0.95), (-_ARM, _ARM), (-0.95, _ARM), (-0.95, -_ARM), (-_ARM, -_ARM)]
+        [
+            (-_ARM, -0.95),
+            (_ARM, -0.95),
+            (_ARM, -_ARM),
+            (0.95, -_ARM),
+            (0.95, _ARM),
+            (_ARM, _ARM),
+            (_ARM, 0.95),
+            (-_ARM, 0.95),
+            (-_ARM, _ARM),
+            (-0.95, _ARM),
+            (-0.95, -_ARM),
+            (-_ARM, -_ARM),
+        ]
     ),
-}  # fmt: skip
+}
 RING_HOLE = _circle(0.56)
 
 

@@ -106,8 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def program() -> None:
         captioner = VideoCaptioner(*find_config_and_weights(None, arguments.model_path))
         for name, (images, captions) in (
-            ("unseen scenes", scenes(arguments.scenes)), ("unseen videos", middle_frames(arguments.videos))
-        ):  # fmt: skip
+            ("unseen scenes", scenes(arguments.scenes)),
+            ("unseen videos", middle_frames(arguments.videos)),
+        ):
             print(f"{name}, {measure(captioner, images, captions)}", flush=True)
 
     return run_cli(program)

@@ -23,19 +23,32 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 COLOURS = {
-    "red": (205, 40, 45), "orange": (238, 135, 30), "yellow": (242, 222, 60), "green": (45, 150, 65),
-    "blue": (45, 85, 205), "purple": (135, 55, 165), "white": (241, 241, 239), "black": (24, 24, 27),
-}  # fmt: skip
+    "red": (205, 40, 45),
+    "orange": (238, 135, 30),
+    "yellow": (242, 222, 60),
+    "green": (45, 150, 65),
+    "blue": (45, 85, 205),
+    "purple": (135, 55, 165),
+    "white": (241, 241, 239),
+    "black": (24, 24, 27),
+}
 SHAPES = {
-    "circle": "circles", "square": "squares", "triangle": "triangles", "star": "stars", "ring": "rings",
+    "circle": "circles",
+    "square": "squares",
+    "triangle": "triangles",
+    "star": "stars",
+    "ring": "rings",
     "cross": "crosses",
-}  # fmt: skip
+}
 # never drawn for training: three pairs of colours in one scene, five pairs of shapes standing in one of two directions
 HELD_OUT_COLOURS = {("red", "yellow"), ("blue", "white"), ("green", "purple")}
 HELD_OUT_RELATIONS = {
-    ("ring", "star", "vertical"), ("circle", "ring", "vertical"), ("cross", "square", "vertical"),
-    ("ring", "triangle", "horizontal"), ("circle", "star", "horizontal"),
-}  # fmt: skip
+    ("ring", "star", "vertical"),
+    ("circle", "ring", "vertical"),
+    ("cross", "square", "vertical"),
+    ("ring", "triangle", "horizontal"),
+    ("circle", "star", "horizontal"),
+}
 KINDS = {"one": 0.05, "two_kinds": 0.4, "alike": 0.12, "pair_and_one": 0.3, "three_kinds": 0.13}
 
 # lengths are in 64ths of the picture's side
@@ -178,9 +191,11 @@ def _any_size(rng: np.random.Generator) -> str:
 def bounds(shapes: Sequence[Shape]) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of what the shapes cover."""
     return (
-        min(s.x - s.radius for s in shapes), min(s.y - s.radius for s in shapes),
-        max(s.x + s.radius for s in shapes), max(s.y + s.radius for s in shapes),
-    )  # fmt: skip
+        min(s.x - s.radius for s in shapes),
+        min(s.y - s.radius for s in shapes),
+        max(s.x + s.radius for s in shapes),
+        max(s.y + s.radius for s in shapes),
+    )
 
 
 def moved(shapes: Sequence[Shape], dx: float, dy: float) -> list[Shape]:

@@ -105,12 +105,16 @@ def write_data(target: Path, train: int, single: int, held_out: int, videos: int
             drawn = [pool.submit(make_video, seed, index, folder / path) for index, path in enumerate(paths)]
             shards = [
                 pool.submit(
-                    write_shard, folder / f"{split}-{start // SHARD_SIZE:04d}.tar", seed, split, start,
+                    write_shard,
+                    folder / f"{split}-{start // SHARD_SIZE:04d}.tar",
+                    seed,
+                    split,
+                    start,
                     min(start + SHARD_SIZE, samples),
                 )
                 for split, samples in (("single", single), ("train", train))
                 for start in range(0, samples, SHARD_SIZE)
-            ]  # fmt: skip
+            ]
             for job in tqdm(shards, "training shards", disable=None):
                 job.result()
             write_list(folder, "videos", list(zip(paths, (job.result() for job in drawn))))
@@ -156,9 +160,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(write_demo_video(options.demo_video, options.seed))
         else:
             write_data(
-                options.target, options.train, options.single, options.held_out, options.videos, options.seed,
+                options.target,
+                options.train,
+                options.single,
+                options.held_out,
+                options.videos,
+                options.seed,
                 options.workers,
-            )  # fmt: skip
+            )
 
     return run_cli(run)
 

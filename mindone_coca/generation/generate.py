@@ -110,14 +110,26 @@ def generate(
         stopping_criteria = tuple(stopping_criteria)
     end_ids = _token_ids(eos_token_id, EOT_TOKEN_ID)
     config = GenerationConfig(
-        seq_len=seq_len, max_seq_len=max_seq_len, min_seq_len=min_seq_len,
-        pad_id=model.pad_id if pad_token_id is None else int(pad_token_id), end_ids=end_ids,
-        repetition_penalty=float(repetition_penalty), fixed_output_length=fixed_output_length,
-        stopping_criteria=stopping_criteria, return_scores=return_scores, num_beams=num_beams,
-        num_beam_groups=num_beam_groups, diversity_penalty=float(diversity_penalty), normalize_scores=normalize_scores,
-        length_penalty=float(length_penalty), num_return_sequences=num_return_sequences,
-        generation_type=generation_type, temperature=float(temperature), top_k=top_k, top_p=float(top_p),
-    )  # fmt: skip
+        seq_len=seq_len,
+        max_seq_len=max_seq_len,
+        min_seq_len=min_seq_len,
+        pad_id=model.pad_id if pad_token_id is None else int(pad_token_id),
+        end_ids=end_ids,
+        repetition_penalty=float(repetition_penalty),
+        fixed_output_length=fixed_output_length,
+        stopping_criteria=stopping_criteria,
+        return_scores=return_scores,
+        num_beams=num_beams,
+        num_beam_groups=num_beam_groups,
+        diversity_penalty=float(diversity_penalty),
+        normalize_scores=normalize_scores,
+        length_penalty=float(length_penalty),
+        num_return_sequences=num_return_sequences,
+        generation_type=generation_type,
+        temperature=float(temperature),
+        top_k=top_k,
+        top_p=float(top_p),
+    )
     if image is None and image_embs is None:
         raise InputError("image: give images or image_embs")
     image = None if image_embs is not None else model.check_images(as_tensor(image))

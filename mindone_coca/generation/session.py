@@ -105,9 +105,14 @@ class DecodeSession:
             logits = self._run_whole(prompt)
         else:
             logits, self.unimodal, self.multimodal = graph_cache.call(
-                self.engine.cells.token_step, table, Tensor(length - 1, ms.int32), Tensor(origin), self.unimodal,
-                self.multimodal, *self.cross,
-            )  # fmt: skip
+                self.engine.cells.token_step,
+                table,
+                Tensor(length - 1, ms.int32),
+                Tensor(origin),
+                self.unimodal,
+                self.multimodal,
+                *self.cross,
+            )
         return logits, table, places
 
     def _share_prompt(self) -> None:

@@ -118,9 +118,14 @@ class MultiheadAttention(nn.Cell):
     """
 
     def __init__(
-        self, width: int, heads: int, dtype: ms.Type, context_width: int | None = None, std: float | None = None,
+        self,
+        width: int,
+        heads: int,
+        dtype: ms.Type,
+        context_width: int | None = None,
+        std: float | None = None,
         out_std: float | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.width = width
         self.heads = heads

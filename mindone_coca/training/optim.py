@@ -73,9 +73,15 @@ class AdamW(nn.Cell):
     """
 
     def __init__(
-        self, model: nn.Cell, config: OptimConfig, ranks: Ranks, grad_clip_norm: float | None = None,
-        ema_decay: float | None = None, loss_scaling: bool = False, encoder_rate: float = 1.0,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Cell,
+        config: OptimConfig,
+        ranks: Ranks,
+        grad_clip_norm: float | None = None,
+        ema_decay: float | None = None,
+        loss_scaling: bool = False,
+        encoder_rate: float = 1.0,
+    ) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(model.trainable_params())
         self.first = self.parameters.clone("optimiser.first", init="zeros")
@@ -113,8 +119,14 @@ class AdamW(nn.Cell):
     def state(self) -> list[Parameter]:
         """What a checkpoint must hold besides the model's own parameters."""
         return [
-            *self.first, *self.second, *self.ema, self.correction1, self.correction2, self.loss_scale, self.good_steps
-        ]  # fmt: skip
+            *self.first,
+            *self.second,
+            *self.ema,
+            self.correction1,
+            self.correction2,
+            self.loss_scale,
+            self.good_steps,
+        ]
 
     def construct(self, grads: tuple[Tensor, ...], lr: Tensor) -> tuple[Tensor, Tensor]:
         """Update by the gradients of the scaled loss; -> the gradients' norm before clipping, and whether it was done
@@ -153,9 +165,19 @@ class AdamW(nn.Cell):
         return self.sum(grad.astype(ms.float32))
 
     def update_one(
-        self, factor: Tensor, rates: list[Tensor], decays: list[Tensor], beta1: Tensor, beta2: Tensor, epsilon: Tensor,
-        group: int, parameter: Parameter, first: Parameter, second: Parameter, grad: Tensor,
-    ) -> Tensor:  # fmt: skip
+        self,
+        factor: Tensor,
+        rates: list[Tensor],
+        decays: list[Tensor],
+        beta1: Tensor,
+        beta2: Tensor,
+        epsilon: Tensor,
+        group: int,
+        parameter: Parameter,
+        first: Parameter,
+        second: Parameter,
+        grad: Tensor,
+    ) -> Tensor:
         if self.grad_clip_norm or self.loss_scaling:
             grad = grad * factor
         if self.loss_scaling:

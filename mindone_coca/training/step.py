@@ -72,9 +72,16 @@ class Loss(nn.Cell):
         self.sum = Sum(ranks)
 
     def construct(
-        self, images: Tensor, text: Tensor, labels: Tensor, loss_scale: Tensor, count: Tensor | None = None,
-        image_grad: Tensor | None = None, text_grad: Tensor | None = None, scale_grad: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+        self,
+        images: Tensor,
+        text: Tensor,
+        labels: Tensor,
+        loss_scale: Tensor,
+        count: Tensor | None = None,
+        image_grad: Tensor | None = None,
+        text_grad: Tensor | None = None,
+        scale_grad: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         latent, image_embs = self.visual(images)
         text_latent, token_embs = self.text(text if self.text_reads_all else text[:, :-1])
         contrastive = ops.zeros((), ms.float32)

@@ -34,6 +34,14 @@ def model_folder(tmp_path_factory):
 def model_arguments(model_folder):
     """Arguments of inference.py for that model, and for short captions."""
     return [
-        "-c", str(model_folder / "config.yaml"), "--model_path", str(model_folder / "coca.safetensors"),
-        "--seq_len", "8", "--min_seq_len", "3", "--num_workers", "1",
-    ]  # fmt: skip
+        "-c",
+        str(model_folder / "config.yaml"),
+        "--model_path",
+        str(model_folder / "coca.safetensors"),
+        "--seq_len",
+        "8",
+        "--min_seq_len",
+        "3",
+        "--num_workers",
+        "1",
+    ]

@@ -64,8 +64,10 @@ def test_one_file_s_segments_and_alternatives(run, capfd):
     code, lines, _ = run(capfd, *arguments, "--merge_similarity", "1")
     assert code == 0
     assert [line.split("\t")[0] for line in lines] == [
-        "00:00:00.000 --> 00:00:03.000", "00:00:03.000 --> 00:00:06.000", "00:00:06.000 --> 00:00:10.000",
-    ]  # fmt: skip
+        "00:00:00.000 --> 00:00:03.000",
+        "00:00:03.000 --> 00:00:06.000",
+        "00:00:06.000 --> 00:00:10.000",
+    ]
     assert all(len(line.split("\t")) == 2 for line in lines)
     code, merged, _ = run(capfd, *arguments, "--merge_similarity", "-1")
     assert merged == [lines[0].replace("03.000\t", "10.000\t")]
@@ -168,12 +170,28 @@ def test_pooled_frames_are_those_of_a_single_call(model_folder):
 @pytest.mark.slow
 def test_msrun_divides_the_work(collection, model_arguments, tmp_path, run, capfd):
     good, _ = collection
-    arguments = ["--video_path", *map(str, good), "--frame_type", "segments", "--segment_seconds", "1",
-                 "--output_format", "json", "--output_dir"]  # fmt: skip
+    arguments = [
+        "--video_path",
+        *map(str, good),
+        "--frame_type",
+        "segments",
+        "--segment_seconds",
+        "1",
+        "--output_format",
+        "json",
+        "--output_dir",
+    ]
     assert run(capfd, *arguments, tmp_path / "one")[0] == 0
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = ["msrun", "--worker_num=2", "--local_worker_num=2", "--master_port=8217", f"--log_dir={tmp_path / 'log'}",
-               "--join=True", str(ROOT / "inference.py")]  # fmt: skip
+    command = [
+        "msrun",
+        "--worker_num=2",
+        "--local_worker_num=2",
+        "--master_port=8217",
+        f"--log_dir={tmp_path / 'log'}",
+        "--join=True",
+        str(ROOT / "inference.py"),
+    ]
     subprocess.run(
         [*command, *model_arguments, *arguments, str(tmp_path / "two")], check=True, env=environment, timeout=300
     )

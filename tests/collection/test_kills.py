@@ -32,9 +32,11 @@ def journal_lines(folder: Path) -> list[bytes]:
 def start(arguments: list[str]) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "inference.py"), *arguments], env=environment, stdout=subprocess.DEVNULL,
+        [sys.executable, str(ROOT / "inference.py"), *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+    )
 
 
 def kill_when(process: subprocess.Popen, folder: Path, lines: int, delay: float) -> None:

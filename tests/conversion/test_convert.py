@@ -151,8 +151,13 @@ def test_sharded_hugging_face_folder(suffix, model, convert, tmp_path):
         weight_map |= dict.fromkeys(part, file)
     stem = "model.safetensors" if suffix == ".safetensors" else "pytorch_model.bin"
     (folder / f"{stem}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
-    preprocess = {"size": 32, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.2, 0.3], "interpolation": "bilinear",
-                  "resize_mode": "squash"}  # fmt: skip
+    preprocess = {
+        "size": 32,
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.2, 0.2, 0.3],
+        "interpolation": "bilinear",
+        "resize_mode": "squash",
+    }
     whole = {"model_cfg": {**BASE, "quick_gelu": True}, "preprocess_cfg": preprocess}
     (folder / "open_clip_config.json").write_text(json.dumps(whole))
     assert convert("--source", folder, "--target", tmp_path / "ms") == 0
@@ -242,8 +247,9 @@ def test_dry_run_writes_nothing(checkpoint, convert, capsys, tmp_path):
     assert convert("--source", checkpoint, "--dry_run", "--target", tmp_path / "models") == 0
     out = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in out] == [
-        f"would write {tmp_path}/models/coca_model.ckpt", f"would write {tmp_path}/models/coca_model.yaml"
-    ]  # fmt: skip
+        f"would write {tmp_path}/models/coca_model.ckpt",
+        f"would write {tmp_path}/models/coca_model.yaml",
+    ]
     assert not (tmp_path / "models").exists()
 
 
@@ -263,11 +269,14 @@ def test_full_disk_is_seen_before_writing(checkpoint, convert, capsys, tmp_path,
     assert not (tmp_path / "models").exists()
 
 
-@pytest.mark.parametrize("options, said", [
-    (["--target", "out.bin"], "--reverse"),
-    (["--target", "out.ckpt", "--reverse"], "--reverse"),
-    (["--target", "file.txt"], "another kind"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--target", "out.bin"], "--reverse"),
+        (["--target", "out.ckpt", "--reverse"], "--reverse"),
+        (["--target", "file.txt"], "another kind"),
+    ],
+)
 def test_targets_of_the_wrong_kind(options, said, checkpoint, convert, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file.txt").write_text("mine")

@@ -23,12 +23,18 @@ from tests.reference import torch
 
 WORDS = ("a", "the", "dog", "cat", "man", "woman", "rides", "sits", "on", "under", "red", "bike", "table", "with", "of")
 SENTENCES = (
-    "A man's dog isn't here, it's gone!", 'A sign reads "STOP" & go; 3.5 km at 10:30 for $5.00, 50% off',
-    "I can't; they're we've I'd you'll I'm, cannot", "Two black-and-white cats - one sleeping - on a sofa...",
-    "a t-shirt with #1 and/or 2/3 of pizza", "the dogs' bowls and the 1990's car -- men's",
-    "a 'quoted' word: 1,000 cafés", "o'clock tower; John O'Neil's 2nd-floor flat?", "A giraffe eats leaves.", "",
+    "A man's dog isn't here, it's gone!",
+    'A sign reads "STOP" & go; 3.5 km at 10:30 for $5.00, 50% off',
+    "I can't; they're we've I'd you'll I'm, cannot",
+    "Two black-and-white cats - one sleeping - on a sofa...",
+    "a t-shirt with #1 and/or 2/3 of pizza",
+    "the dogs' bowls and the 1990's car -- men's",
+    "a 'quoted' word: 1,000 cafés",
+    "o'clock tower; John O'Neil's 2nd-floor flat?",
+    "A giraffe eats leaves.",
+    "",
     "x_y under_score",
-)  # fmt: skip
+)
 
 
 def sentences(rng: np.random.Generator, count: int) -> list[str]:

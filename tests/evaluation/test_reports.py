@@ -41,15 +41,18 @@ def test_files_of_a_task_with_classes(tmp_path):
     metrics = {"top1": np.float32(0.5), "samples": np.int64(6), "model": "coca"}
     write_report(tmp_path / "out", "classification", metrics, examples, (["cat", "$x$", NASTY.strip("\n")], counts))
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "confusion.png", "examples.html", "metrics.json",
-    ]  # fmt: skip
+        "confusion.png",
+        "examples.html",
+        "metrics.json",
+    ]
     content = json.loads((tmp_path / "out/metrics.json").read_bytes())
     assert content["task"] == "classification"
     assert content["metrics"] == {"top1": 0.5, "samples": 6, "model": "coca"}
     assert content["samples"] == 6
     assert [(c["name"], c["samples"], c["right"], c["accuracy"]) for c in content["per_class"][:2]] == [
-        ("cat", 4, 3, 0.75), ("$x$", 2, 2, 1.0),
-    ]  # fmt: skip
+        ("cat", 4, 3, 0.75),
+        ("$x$", 2, 2, 1.0),
+    ]
     assert content["per_class"][2]["accuracy"] is None
     assert content["examples"] == {"shown": 2, "right": 1, "wrong": 1}
     text = (tmp_path / "out/examples.html").read_text(encoding="utf-8")

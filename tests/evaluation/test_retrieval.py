@@ -198,10 +198,17 @@ def test_a_mistake_gives_one_clear_line(model, pictures, tmp_path, capfd, mistak
     assert output.out == "" and len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], output.err
 
 
-@pytest.mark.parametrize("arguments", [
-    [], ["classify"], ["retrieval"], ["retrieval", "--data", "x", "--nonsense"],
-    ["retrieval", "--data", "x", "--num_workers", "0"], ["zeroshot", "--data", "x", "--caption_key", "title"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["classify"],
+        ["retrieval"],
+        ["retrieval", "--data", "x", "--nonsense"],
+        ["retrieval", "--data", "x", "--num_workers", "0"],
+        ["zeroshot", "--data", "x", "--caption_key", "title"],
+    ],
+)
 def test_bad_usage_exits_with_2_in_one_line(capsys, arguments):
     with pytest.raises(SystemExit) as exit_info:
         evaluate.main(arguments)

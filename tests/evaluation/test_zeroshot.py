@@ -102,8 +102,17 @@ def test_accuracies_are_open_clips(model, pictures, theirs, tmp_path, capfd, lay
 @pytest.mark.graphs
 def test_classes_without_images_compete(model, pictures, tmp_path, capfd):
     (tmp_path / "more.json").write_text(json.dumps({"red_fox": "vixen", "extra": "something else"}))
-    metrics = run(capfd, "zeroshot", *model, "--data", str(pictures / "classes"), "--class_names",
-                  str(tmp_path / "more.json"), "--templates", write_templates(tmp_path, ["{}"]))  # fmt: skip
+    metrics = run(
+        capfd,
+        "zeroshot",
+        *model,
+        "--data",
+        str(pictures / "classes"),
+        "--class_names",
+        str(tmp_path / "more.json"),
+        "--templates",
+        write_templates(tmp_path, ["{}"]),
+    )
     assert metrics["classes"] == len(CLASSES) + 1
 
 
@@ -173,10 +182,23 @@ def broken(tmp_path, pictures, mistake: str) -> tuple[list[str], str]:
     return ["--data", "nothing"], "nothing: the name tells no format; there is no such file or folder"
 
 
-@pytest.mark.parametrize("mistake", [
-    "empty class", "damaged picture", "same names", "template", "unknown key", "no templates", "class names",
-    "label key", "several labels", "coco", "useless option", "missing",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "empty class",
+        "damaged picture",
+        "same names",
+        "template",
+        "unknown key",
+        "no templates",
+        "class names",
+        "label key",
+        "several labels",
+        "coco",
+        "useless option",
+        "missing",
+    ],
+)
 def test_a_mistake_gives_one_clear_line(model, pictures, tmp_path, capfd, mistake):
     arguments, message = broken(tmp_path, pictures, mistake)
     arguments = arguments if "--templates" in arguments else [*arguments, "--templates", write_templates(tmp_path)]

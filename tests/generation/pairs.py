@@ -26,7 +26,9 @@ CONFIGS = {
     ),
     "packed": make_config(
         {"quick_gelu": True},
-        vision={"width": 32, "head_width": 8, "pool_type": "avg", "layers": 1}, text=_ONE_LAYER, multimodal=_ONE_LAYER,
+        vision={"width": 32, "head_width": 8, "pool_type": "avg", "layers": 1},
+        text=_ONE_LAYER,
+        multimodal=_ONE_LAYER,
     ),
     "no_class_token": make_config(
         vision={"layers": 1}, text={**_ONE_LAYER, "embed_cls": False, "pool_type": "argmax"}, multimodal=_ONE_LAYER
@@ -34,7 +36,7 @@ CONFIGS = {
     "bidirectional": make_config(
         vision={"layers": 1}, text={**_ONE_LAYER, "no_causal_mask": True}, multimodal=_ONE_LAYER
     ),
-}  # fmt: skip
+}
 # how much the end token, and tokens that are padding to the text mask or to `generate`, are favoured: each shall come
 # in some captions and not in others
 _END = -1

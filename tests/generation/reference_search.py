@@ -39,9 +39,13 @@ def reference_search(
     if prompt is None:
         prompt = np.full((batch, 1), pair.start)
     scorer = BeamSearchScorer(
-        batch, num_beams, torch.device("cpu"), length_penalty=length_penalty, num_beam_groups=num_beam_groups,
+        batch,
+        num_beams,
+        torch.device("cpu"),
+        length_penalty=length_penalty,
+        num_beam_groups=num_beam_groups,
         num_beam_hyps_to_keep=num_return_sequences,
-    )  # fmt: skip
+    )
     processors = LogitsProcessorList([MinLengthLogitsProcessor(min_seq_len, end)])
     processors.append(RepetitionPenaltyLogitsProcessor(repetition_penalty))
     if diversity_penalty:

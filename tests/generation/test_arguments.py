@@ -217,7 +217,7 @@ REFUSED = {
     "seed and uniforms": {"seed": 1, "uniforms": [0.5], **SAMPLE},
     "uniforms: .*ran out": {"uniforms": [0.5] * 3, "seq_len": 12, **SAMPLE},
     r"uniforms: needs numbers in \[0, 1\)": {"uniforms": [1.0] * 30, **SAMPLE},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("message", REFUSED)

@@ -51,8 +51,10 @@ def test_a_whole_caption_compiles_no_more_than_a_short_one(base, compiled):
     base.ours(base.images(1), seq_len=5, **five)
     # candidates of the prompt's one row, then of all beams; the step runs all beams from the start
     assert sorted(name for name in compiled if name in ("TokenStep", "BeamCandidates")) == [
-        "BeamCandidates", "BeamCandidates", "TokenStep",
-    ]  # fmt: skip
+        "BeamCandidates",
+        "BeamCandidates",
+        "TokenStep",
+    ]
     compiled.clear()
     assert base.ours(base.images(1), seq_len=33, **{**five, "min_seq_len": 32}).shape == (1, 33)
     assert compiled == []

@@ -112,9 +112,14 @@ def test_a_token_is_the_inverse_of_the_cumulated_probability(logits, ids, option
     sampler = Sampler(top_k, True)
     for u in (0.0, 0.2, 0.61, 0.97, 1 - 2**-24):
         token, log_prob = sampler(
-            Tensor(logits), forbidden_rows(VOCAB, ENDS)[1], Tensor(ids, ms.int32), Tensor(1.4, ms.float32),
-            Tensor(temperature, ms.float32), Tensor(top_p, ms.float32), Tensor(np.full(ROWS, u, np.float32)),
-        )  # fmt: skip
+            Tensor(logits),
+            forbidden_rows(VOCAB, ENDS)[1],
+            Tensor(ids, ms.int32),
+            Tensor(1.4, ms.float32),
+            Tensor(temperature, ms.float32),
+            Tensor(top_p, ms.float32),
+            Tensor(np.full(ROWS, u, np.float32)),
+        )
         token = token.asnumpy()
         rows = np.arange(ROWS)
         assert (probabilities[rows, token] > 0).all()  # at either end too

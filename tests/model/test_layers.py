@@ -68,7 +68,9 @@ def test_layer_norm_and_its_gradients(rows, middle):
     x_grad, (gamma_grad, beta_grad) = backward(ms.Tensor(x))
     tolerance = 2e-6 * (1 + middle)  # float32 holds x that much less finely
     for ours, theirs in (
-        (y, theirs_y.detach()), (x_grad, theirs_x.grad), (gamma_grad, reference.weight.grad),
+        (y, theirs_y.detach()),
+        (x_grad, theirs_x.grad),
+        (gamma_grad, reference.weight.grad),
         (beta_grad, reference.bias.grad),
-    ):  # fmt: skip
+    ):
         assert np.abs(ours.asnumpy() - theirs.numpy()).max() < tolerance * theirs.abs().max().item()

@@ -20,9 +20,16 @@ def segment(start: float, end: float, caption: str, seed: int, colours: tuple[st
     image, text = (base64.b64encode(feature.tobytes()).decode() for feature in features)
     times = np.linspace(start, end, len(colours) + 2)[1:-1].tolist()
     return {
-        "start": start, "end": end, "times": times, "caption": caption, "score": -1.2345,
-        "thumbnails": [jpeg(colour) for colour in colours], "image_feature": image, "text_feature": text, **more,
-    }  # fmt: skip
+        "start": start,
+        "end": end,
+        "times": times,
+        "caption": caption,
+        "score": -1.2345,
+        "thumbnails": [jpeg(colour) for colour in colours],
+        "image_feature": image,
+        "text_feature": text,
+        **more,
+    }
 
 
 @pytest.fixture
@@ -34,17 +41,21 @@ def records():
         return {"path": path, "size": 9, "error": error, "duration": duration, "segments": segments}
 
     return [
-        record("in/long.mp4", 3725.5, [
-            segment(0.0, 61.25, "a dog on a beach", 0, alternatives=alternatives),
-            segment(61.25, 3599.9996, 'a <b>"bold"</b> sign & more --> here', 1, ("olive",)),
-            segment(3599.9996, 3725.5, "the end", 2, ("navy", "teal", "orange")),
-        ]),
+        record(
+            "in/long.mp4",
+            3725.5,
+            [
+                segment(0.0, 61.25, "a dog on a beach", 0, alternatives=alternatives),
+                segment(61.25, 3599.9996, 'a <b>"bold"</b> sign & more --> here', 1, ("olive",)),
+                segment(3599.9996, 3725.5, "the end", 2, ("navy", "teal", "orange")),
+            ],
+        ),
         record("in/long.mkv", 2.0, [segment(0.5, 2.5, "ein Café", 3)]),
         record("in/sub/süß 東京.webm", 1.0, [segment(0, 1, "", 4)]),
         record("in/still.png", 0.0, [segment(0, 0, "a still", 5)]),
         record("in/<script>.mp4", None, [], "in/<script>.mp4: is cut short"),
         record("in/\udcff\n.mp4", 1.0, [segment(0, 1, "odd", 6)]),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture

@@ -147,7 +147,14 @@ def test_all_formats(tmp_path, records, provenance):
     outcome = write_outputs(tmp_path, expand_formats(["all"]), True, lambda: records, paths, provenance)
     assert not outcome.problems and not outcome.notes
     assert {path.name for path in outcome.written} == {
-        "captions.txt", "captions.json", "captions.jsonl", "captions.csv", "captions.html", "srt", "vtt", "features",
-    }  # fmt: skip
+        "captions.txt",
+        "captions.json",
+        "captions.jsonl",
+        "captions.csv",
+        "captions.html",
+        "srt",
+        "vtt",
+        "features",
+    }
     assert all(path.exists() for path in outcome.written)
     assert expand_formats(["all", "sidecar"]) == tuple(FORMATS)

@@ -20,8 +20,16 @@ CARD_WIDTHS = {390: 358, 1280: 300}  # pixels: one column on a phone, four on a 
 
 
 def browse(page: Path, *options: str) -> str:
-    command = [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-               f"--user-data-dir={page.parent / 'profile'}", *options, page.as_uri()]  # fmt: skip
+    command = [
+        CHROMIUM,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={page.parent / 'profile'}",
+        *options,
+        page.as_uri(),
+    ]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
 
@@ -56,6 +64,14 @@ def test_nothing_is_wider_than_the_screen_and_the_filter_works(tmp_path, records
         dom = browse(tmp_path / "check.html", f"--window-size={width},1000", "--dump-dom")
         body = dom.split("<body>")[1].split("</body>")[0].strip()
         assert body.split("|") == [
-            "true", str(width), "1", "1 of 8 shown", "1", "1 of 8 shown", "0", "0 of 8 shown",
-            "8", "7 captions of 5 files, 1 failed",
-        ]  # fmt: skip
+            "true",
+            str(width),
+            "1",
+            "1 of 8 shown",
+            "1",
+            "1 of 8 shown",
+            "0",
+            "0 of 8 shown",
+            "8",
+            "7 captions of 5 files, 1 failed",
+        ]

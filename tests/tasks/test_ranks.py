@@ -12,8 +12,10 @@ from tests.training.runs import read_weights, train
 def test_two_processes_give_one_process_s_weights(tmp_path):
     write_data(tmp_path)
     sections = {
-        "data": {"random_crop": False}, "head": {"frozen": False}, "optim": {"lr": 1e-4, "schedule": "constant"},
-    }  # fmt: skip
+        "data": {"random_crop": False},
+        "head": {"frozen": False},
+        "optim": {"lr": 1e-4, "schedule": "constant"},
+    }
     train(write_config(tmp_path, "one", train={"batch_size": 8, "max_steps": 6}, **sections))
     train(
         write_config(tmp_path, "two", train={"batch_size": 2, "accumulate_steps": 2, "max_steps": 6}, **sections),

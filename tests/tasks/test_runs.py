@@ -63,8 +63,12 @@ def test_a_frozen_model_stays_bit_for_bit(folder, frozen):
 def test_exported_models_predict_and_caption(folder, frozen):
     run = folder / "frozen"
     assert yaml.safe_load((run / "final.yaml").read_text())["task_cfg"] == {
-        "task": "classification", "labels": ["left", "right"], "heads": 2, "queries": 1, "num_frames": 1,
-    }  # fmt: skip
+        "task": "classification",
+        "labels": ["left", "right"],
+        "heads": 2,
+        "queries": 1,
+        "num_frames": 1,
+    }
     metrics = evaluate_task(
         "classification", run / "final.yaml", str(folder / "val.csv"), run / "report", batch_size=4, num_workers=0
     )
@@ -150,9 +154,10 @@ def test_nothing_stale_comes_from_the_cache(folder, cached):
 @pytest.mark.slow
 def test_finetuning_resumes_bit_for_bit(folder):
     sections = {
-        "head": {"encoder_lr": 1e-3}, "optim": {"layer_decay": 0.9, "weight_decay": 0.1},
+        "head": {"encoder_lr": 1e-3},
+        "optim": {"layer_decay": 0.9, "weight_decay": 0.1},
         "output": {"save_every": 3},
-    }  # fmt: skip
+    }
     train = {"accumulate_steps": 2, "ema_decay": 0.9, "grad_clip_norm": 1.0}
     whole = open_run(folder, "whole", "entailment", train={**train, "max_steps": 5}, **sections)
     before = values_of(whole.job.classifier.get_parameters())

@@ -18,12 +18,18 @@ ROOT = Path(__file__).parents[2]
 TINY = {
     "embed_dim": 16,
     "vision_cfg": {
-        "image_size": 16, "patch_size": 8, "layers": 1, "width": 24, "head_width": 12,
-        "attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 3,
+        "image_size": 16,
+        "patch_size": 8,
+        "layers": 1,
+        "width": 24,
+        "head_width": 12,
+        "attentional_pool": True,
+        "attn_pooler_heads": 2,
+        "attn_pooler_queries": 3,
     },
     "text_cfg": {"context_length": 8, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1, "embed_cls": True},
     "multimodal_cfg": {"context_length": 8, "width": 16, "heads": 2, "layers": 1},
-}  # fmt: skip
+}
 
 
 def write_config(folder: Path, **sections: dict) -> Path:
@@ -56,9 +62,13 @@ def start_training(config: Path, *overrides: str, workers: int = 1) -> subproces
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         command = [
-            str(Path(sys.executable).parent / "msrun"), f"--worker_num={workers}", f"--local_worker_num={workers}",
-            f"--master_port={port}", f"--log_dir={config.parent / 'msrun'}", "--join=True",
-        ]  # fmt: skip
+            str(Path(sys.executable).parent / "msrun"),
+            f"--worker_num={workers}",
+            f"--local_worker_num={workers}",
+            f"--master_port={port}",
+            f"--log_dir={config.parent / 'msrun'}",
+            "--join=True",
+        ]
     command += [str(ROOT / "train.py"), "-c", str(config), *overrides]
     return subprocess.Popen(
         command, cwd=config.parent, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

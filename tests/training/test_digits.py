@@ -112,10 +112,13 @@ def test_the_order_of_frames_is_learned(tmp_path):
     right = {}
     for frame_type in ("multi_frames", "middle"):
         options = [
-            f"data.train={tmp_path / 'clips/train.csv'}", f"data.val={tmp_path / 'clips/val.csv'}",
-            f"data.frame_type={frame_type}", f"output.dir={tmp_path / frame_type}", "train.batch_size=32",
+            f"data.train={tmp_path / 'clips/train.csv'}",
+            f"data.val={tmp_path / 'clips/val.csv'}",
+            f"data.frame_type={frame_type}",
+            f"output.dir={tmp_path / frame_type}",
+            "train.batch_size=32",
             "train.epochs=15",
-        ]  # fmt: skip
+        ]
         if frame_type == "multi_frames":
             options += ["data.num_frames=3", "data.fusion=pool", "model.temporal_embedding=true"]
         train(config, *options)

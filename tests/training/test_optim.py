@@ -189,8 +189,13 @@ def test_frozen_parameters_stay():
 def test_layer_multipliers():
     model = CoCa(**make_config(vision={"layers": 3}))
     expected = {
-        "visual.transformer.resblocks.2.ln_1.gamma": 1, "visual.transformer.resblocks.0.mlp.c_fc.weight": 0.25,
-        "visual.conv1.weight": 0.125, "visual.proj": 1, "logit_scale": 1, "text.cls_emb": 0.25,
-        "text_decoder.cross_attn.0.attn.in_proj_weight": 0.5, "text_decoder.text_projection": 1,
-    }  # fmt: skip
+        "visual.transformer.resblocks.2.ln_1.gamma": 1,
+        "visual.transformer.resblocks.0.mlp.c_fc.weight": 0.25,
+        "visual.conv1.weight": 0.125,
+        "visual.proj": 1,
+        "logit_scale": 1,
+        "text.cls_emb": 0.25,
+        "text_decoder.cross_attn.0.attn.in_proj_weight": 0.5,
+        "text_decoder.text_projection": 1,
+    }
     assert {name: 0.5 ** model.blocks_after(name) for name in expected} == expected

@@ -23,9 +23,16 @@ def test_a_run_and_what_it_leaves(tmp_path):
     config = write_config(tmp_path)
     val = tmp_path / "digits" / "val.csv"
     printed = train(
-        config, f"data.val={val}", "output.val_every=5", "output.save_every=4", "train.ema_decay=0.5",
-        "train.recompute=true", "train.grad_clip_norm=1", "train.freeze=['text.*']", "optim.layer_decay=0.5",
-    )  # fmt: skip
+        config,
+        f"data.val={val}",
+        "output.val_every=5",
+        "output.save_every=4",
+        "train.ema_decay=0.5",
+        "train.recompute=true",
+        "train.grad_clip_norm=1",
+        "train.freeze=['text.*']",
+        "optim.layer_decay=0.5",
+    )
     run = tmp_path / "run"
     assert "step 10/10" in printed and "validation at step 5" in printed
     records = read_metrics(run / "metrics.jsonl")
@@ -33,8 +40,9 @@ def test_a_run_and_what_it_leaves(tmp_path):
     assert [r["step"] for r in records if r["kind"] == "val"] == [5, 10]
     assert records[-1]["loss"] < records[0]["loss"]
     assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [
-        "step_00000008.safetensors", "step_00000010.safetensors",
-    ]  # fmt: skip
+        "step_00000008.safetensors",
+        "step_00000010.safetensors",
+    ]
     assert Image.open(run / "curves.png").size[0] > 1000
     events = b"".join(p.read_bytes() for p in (run / "tensorboard").iterdir())
     assert b"train/caption_loss" in events and b"val/contrastive_loss" in events
@@ -59,9 +67,14 @@ def test_captions_and_labels_train_together_in_half_precision(tmp_path, capfd):
     table = tmp_path / "digits" / "train.csv"
     sources = [
         {"path": str(table), "weight": 1},
-        {"path": str(table), "weight": 1, "label_key": "label", "label_template": ["the number {}", "a {}"],
-         "label_prefix": "label: "},
-    ]  # fmt: skip
+        {
+            "path": str(table),
+            "weight": 1,
+            "label_key": "label",
+            "label_template": ["the number {}", "a {}"],
+            "label_prefix": "label: ",
+        },
+    ]
     losses = {}
     for precision in ("fp32", "fp16"):
         out = tmp_path / precision

@@ -18,9 +18,21 @@ from tests.video.clips import CLIPS, REAL_CLIPS, make_clips, reference_frames, r
 from tests.video.whole import iter_frames, probe
 
 # Decoding from a keyframe must do for these: their packets tell the frames exactly.
-SEEKABLE = ["one_gop.mp4", "open_gop.mp4", "open_gop.ts", "b_frames.mkv", "hevc.mp4", "ten_bit.mp4", "vp9.webm",
-            "prores.mov", "edit_list.mp4", "no_edit_list.mp4", "fragments.mp4", "variable_rate.mp4",
-            "rotate_90.mp4"]  # fmt: skip
+SEEKABLE = [
+    "one_gop.mp4",
+    "open_gop.mp4",
+    "open_gop.ts",
+    "b_frames.mkv",
+    "hevc.mp4",
+    "ten_bit.mp4",
+    "vp9.webm",
+    "prores.mov",
+    "edit_list.mp4",
+    "no_edit_list.mp4",
+    "fragments.mp4",
+    "variable_rate.mp4",
+    "rotate_90.mp4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -277,9 +289,16 @@ def test_a_still_image_keeps_its_mode(tmp_path, mode):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path, orientation):
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    stored = {1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
-              5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, 1), 7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
-              8: lambda a: np.rot90(a, -1)}[orientation](pixels)  # fmt: skip
+    stored = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.swapaxes(0, 1),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: np.rot90(a, 2).swapaxes(0, 1),
+        8: lambda a: np.rot90(a, -1),
+    }[orientation](pixels)
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "turned.png"

@@ -96,8 +96,11 @@ class Fuzzer(PickleFuzzer):
         members = zip_members(self.bin)
         name, pickled = next(member for member in members if member[0].endswith("data.pkl"))
         # A flip in the name of a memo slot or of the device "cpu" may mean nothing, one in these bytes does.
-        spots = [i for word in (b"storage", b"torch._utils", b"FloatStorage", b"OrderedDict", b"text.token_embedding")
-                 for i in range(pickled.index(word), pickled.index(word) + len(word))]  # fmt: skip
+        spots = [
+            i
+            for word in (b"storage", b"torch._utils", b"FloatStorage", b"OrderedDict", b"text.token_embedding")
+            for i in range(pickled.index(word), pickled.index(word) + len(word))
+        ]
         broken = flip_bit(pickled, rng.choice(spots), rng.randrange(8))
         return ".bin", zip_archive([(n, broken if n == name else data) for n, data in members])
 
@@ -156,8 +159,20 @@ class Fuzzer(PickleFuzzer):
 
     def kind_header_json(self, rng):
         _, data = self._header()
-        texts = ["[]", "3", "null", "[" * 100_000, '{"a":' * 50_000, '{"a": NaN}', "{}", '{"__metadata__": 3}',
-                 '{"a": []}', b"\xff\xfe", '{"__metadata__": {"a": 1}}', '{"a": ' + "9" * 6000 + "}"]  # fmt: skip
+        texts = [
+            "[]",
+            "3",
+            "null",
+            "[" * 100_000,
+            '{"a":' * 50_000,
+            '{"a": NaN}',
+            "{}",
+            '{"__metadata__": 3}',
+            '{"a": []}',
+            b"\xff\xfe",
+            '{"__metadata__": {"a": 1}}',
+            '{"a": ' + "9" * 6000 + "}",
+        ]
         return self._with_header(rng.choice(texts), data)
 
     def kind_overlapping_tensors(self, rng):
@@ -187,16 +202,18 @@ class Fuzzer(PickleFuzzer):
         name, tensor = rng.choice(list(self.state.items()))
         content = tensor.numpy().tobytes()
         dims = [[2**62], [2**63, 2**63], [0], [1] * 40, [*tensor.shape, 2], [len(content) // 4 + 1]]
-        bad = rng.choice([
-            ckpt_value(name.encode(), rng.choice(dims), b"Float32", content),
-            ckpt_value(name.encode(), list(tensor.shape), b"Float32", content[:-1]),
-            ckpt_value(b"n" * 5000, list(tensor.shape), b"Float32", content),
-            ckpt_value(b"\xff\xfe", list(tensor.shape), b"Float32", content),
-            b"\x0a" + varint(2**40) + content,
-            b"\x0a" + b"\xff" * 30,
-            b"\x0b\x0c",
-            b"\x0a\x00" * 200_000,
-        ])  # fmt: skip
+        bad = rng.choice(
+            [
+                ckpt_value(name.encode(), rng.choice(dims), b"Float32", content),
+                ckpt_value(name.encode(), list(tensor.shape), b"Float32", content[:-1]),
+                ckpt_value(b"n" * 5000, list(tensor.shape), b"Float32", content),
+                ckpt_value(b"\xff\xfe", list(tensor.shape), b"Float32", content),
+                b"\x0a" + varint(2**40) + content,
+                b"\x0a" + b"\xff" * 30,
+                b"\x0b\x0c",
+                b"\x0a\x00" * 200_000,
+            ]
+        )
         values = [value for key, value in zip(self.state, self.ckpt_values, strict=True) if key != name]
         values.insert(rng.randrange(len(values)), bad)
         return ".ckpt", b"".join(values)
@@ -254,16 +271,18 @@ class Fuzzer(PickleFuzzer):
 
     def kind_other_archives(self, rng):
         good = "a/data.pkl"
-        members = rng.choice([
-            [("data.pkl", b"N.")],
-            [(good, b"N."), ("b/data.pkl", b"N.")],
-            [(good, self.bin[:200])],
-            [(good, b"\x80\x02N."), ("a/code/x.py", b"import os")],
-            [(good, b"\x80\x02}."), ("a/byteorder", b"big")],
-            [("../../evil", b"x"), (good, b"\x80\x02}.")],
-            [(good, pickle.dumps({"a": 1}, protocol=2))],
-            [(good, pickle.dumps([1, 2], protocol=2))],
-        ])  # fmt: skip
+        members = rng.choice(
+            [
+                [("data.pkl", b"N.")],
+                [(good, b"N."), ("b/data.pkl", b"N.")],
+                [(good, self.bin[:200])],
+                [(good, b"\x80\x02N."), ("a/code/x.py", b"import os")],
+                [(good, b"\x80\x02}."), ("a/byteorder", b"big")],
+                [("../../evil", b"x"), (good, b"\x80\x02}.")],
+                [(good, pickle.dumps({"a": 1}, protocol=2))],
+                [(good, pickle.dumps([1, 2], protocol=2))],
+            ]
+        )
         return ".bin", zip_archive(members)
 
     def kind_shard_index(self, rng):
@@ -272,17 +291,23 @@ class Fuzzer(PickleFuzzer):
         (folder / "model-1.safetensors").write_bytes(self.safetensors)
         whole = dict.fromkeys(self.state, "model-1.safetensors")
         name = rng.choice(list(whole))
-        index = rng.choice([
-            {"weight_map": {**whole, name: "../../../etc/passwd"}},
-            {"weight_map": {**whole, name: "/etc/passwd"}},
-            {"weight_map": {**whole, name: "absent.safetensors"}},
-            {"weight_map": {**whole, name: ["model-1.safetensors"]}},
-            {"weight_map": {**whole, "extra": "model-1.safetensors"}},
-            {"weight_map": {key: value for key, value in whole.items() if key != name}},
-            {"weight_map": {key: f"s{i}.safetensors" for i, key in enumerate(whole)}},
-            {"weight_map": {**whole, name: "model.safetensors.index.json"}},
-            {"weight_map": []}, {"weight_map": {}}, [], {}, None,
-        ])  # fmt: skip
+        index = rng.choice(
+            [
+                {"weight_map": {**whole, name: "../../../etc/passwd"}},
+                {"weight_map": {**whole, name: "/etc/passwd"}},
+                {"weight_map": {**whole, name: "absent.safetensors"}},
+                {"weight_map": {**whole, name: ["model-1.safetensors"]}},
+                {"weight_map": {**whole, "extra": "model-1.safetensors"}},
+                {"weight_map": {key: value for key, value in whole.items() if key != name}},
+                {"weight_map": {key: f"s{i}.safetensors" for i, key in enumerate(whole)}},
+                {"weight_map": {**whole, name: "model.safetensors.index.json"}},
+                {"weight_map": []},
+                {"weight_map": {}},
+                [],
+                {},
+                None,
+            ]
+        )
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         return rng.choice([folder, folder / "model.safetensors.index.json"])
 
@@ -291,11 +316,18 @@ class Fuzzer(PickleFuzzer):
         folder.mkdir()
         (folder / "weights.safetensors").write_bytes(self.safetensors)
         name = rng.choice(["weights.yaml", "weights.json", "open_clip_config.json"])
-        text = rng.choice([
-            b"", b"\x00\xff", b"[1, 2]", b'{"embed_dim": 1}', b"!!python/object/apply:os.system ['touch x']",
-            b'{"model_cfg": 3}', b'{"embed_dim": 32, "vision_cfg": [], "text_cfg": {}, "multimodal_cfg": {}}',
-            b'{"embed_dim": 16, "vision_cfg": {"layers": 1000000000}, "text_cfg": {}, "multimodal_cfg": {}}',
-        ])  # fmt: skip
+        text = rng.choice(
+            [
+                b"",
+                b"\x00\xff",
+                b"[1, 2]",
+                b'{"embed_dim": 1}',
+                b"!!python/object/apply:os.system ['touch x']",
+                b'{"model_cfg": 3}',
+                b'{"embed_dim": 32, "vision_cfg": [], "text_cfg": {}, "multimodal_cfg": {}}',
+                b'{"embed_dim": 16, "vision_cfg": {"layers": 1000000000}, "text_cfg": {}, "multimodal_cfg": {}}',
+            ]
+        )
         (folder / name).write_bytes(text)
         return folder
 

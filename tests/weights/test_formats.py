@@ -58,8 +58,10 @@ def assert_same(weights, tensors):
 def test_reads_what_the_libraries_write(tensors, tmp_path):
     save_file(tensors, tmp_path / "t.safetensors", metadata={"format": "pt"})
     torch.save(tensors, tmp_path / "t.bin")
-    parameters = [{"name": name, "data": ms.Tensor(bits(t.float())).astype(getattr(ms, str(t.dtype)[6:]))}
-                  for name, t in tensors.items()]  # fmt: skip
+    parameters = [
+        {"name": name, "data": ms.Tensor(bits(t.float())).astype(getattr(ms, str(t.dtype)[6:]))}
+        for name, t in tensors.items()
+    ]
     ms.save_checkpoint(parameters, str(tmp_path / "t.ckpt"))
     for name in ("t.safetensors", "t.bin", "t.ckpt"):
         assert_same(open_weights(tmp_path / name), tensors)

@@ -124,9 +124,15 @@ class CrossAttention(nn.Cell):
     """
 
     def __init__(
-        self, dim: int, context_dim: int, dim_head: int, heads: int, dtype: ms.Type, ff_mult: int | None = None,
+        self,
+        dim: int,
+        context_dim: int,
+        dim_head: int,
+        heads: int,
+        dtype: ms.Type,
+        ff_mult: int | None = None,
         norm_context: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.heads, self.dim_head = heads, dim_head
         self.norm = GainNorm(dim)

@@ -15,9 +15,16 @@ class ImageTower(nn.Cell):
     """
 
     def __init__(
-        self, img_encoder: nn.Cell | None, dim: int, image_dim: int, dim_latents: int, num_img_queries: int,
-        dim_head: int, heads: int, dtype: ms.Type,
-    ) -> None:  # fmt: skip
+        self,
+        img_encoder: nn.Cell | None,
+        dim: int,
+        image_dim: int,
+        dim_latents: int,
+        num_img_queries: int,
+        dim_head: int,
+        heads: int,
+        dtype: ms.Type,
+    ) -> None:
         super().__init__()
         self.dtype = dtype
         self.image_hw = getattr(img_encoder, "image_hw", None)
@@ -78,9 +85,18 @@ class TextTower(nn.Cell):
     """
 
     def __init__(
-        self, num_tokens: int, dim: int, depth: int, dim_latents: int, dim_head: int, heads: int, ff_mult: int,
-        pad_id: int, context_length: int, dtype: ms.Type,
-    ) -> None:  # fmt: skip
+        self,
+        num_tokens: int,
+        dim: int,
+        depth: int,
+        dim_latents: int,
+        dim_head: int,
+        heads: int,
+        ff_mult: int,
+        pad_id: int,
+        context_length: int,
+        dtype: ms.Type,
+    ) -> None:
         super().__init__()
         self.dtype, self.pad_id, self.vocab_size, self.context_length = dtype, pad_id, num_tokens, context_length
         self.causal = True

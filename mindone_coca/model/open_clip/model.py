@@ -70,10 +70,16 @@ class CoCa(ImageTextModel):
         if isinstance(cast_dtype, ms.Type):
             cast_dtype = str(cast_dtype).lower()
         self.config = ModelConfig(
-            embed_dim=embed_dim, quick_gelu=quick_gelu, init_logit_scale=float(init_logit_scale),
-            init_logit_bias=init_logit_bias, nonscalar_logit_scale=nonscalar_logit_scale, cast_dtype=cast_dtype,
-            pad_id=pad_id, temporal_frames=temporal_frames, **parts,
-        )  # fmt: skip
+            embed_dim=embed_dim,
+            quick_gelu=quick_gelu,
+            init_logit_scale=float(init_logit_scale),
+            init_logit_bias=init_logit_bias,
+            nonscalar_logit_scale=nonscalar_logit_scale,
+            cast_dtype=cast_dtype,
+            pad_id=pad_id,
+            temporal_frames=temporal_frames,
+            **parts,
+        )
         self.config.check("CoCa")
         dtype = device.compute_dtype(cast_dtype)
         text, multimodal = parts["text_cfg"], parts["multimodal_cfg"]

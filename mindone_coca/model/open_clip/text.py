@@ -49,9 +49,15 @@ class TextTransformer(nn.Cell):
             self.cls_emb = new_parameter(Normal(0.01), (width,), dtype, "cls_emb")
         self.positional_embedding = new_parameter(Normal(0.01), (positions, width), dtype, "positional_embedding")
         self.transformer = Transformer(
-            width, cfg.layers, cfg.heads, mlp_ratio=cfg.mlp_ratio, ls_init_value=cfg.ls_init_value,
-            quick_gelu=quick_gelu, dtype=dtype, depth=cfg.layers,
-        )  # fmt: skip
+            width,
+            cfg.layers,
+            cfg.heads,
+            mlp_ratio=cfg.mlp_ratio,
+            ls_init_value=cfg.ls_init_value,
+            quick_gelu=quick_gelu,
+            dtype=dtype,
+            depth=cfg.layers,
+        )
         self.ln_final = LayerNorm(width)
         self.proj_bias = cfg.proj_bias
         self.has_projection = cfg.proj_type != "none"

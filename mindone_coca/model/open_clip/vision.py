@@ -66,9 +66,14 @@ class VisionTransformer(nn.Cell):
             )
         self.ln_pre = nn.Identity() if cfg.no_ln_pre else LayerNorm(width)
         self.transformer = Transformer(
-            width, cfg.layers, cfg.heads, mlp_ratio=cfg.mlp_ratio, ls_init_value=cfg.ls_init_value,
-            quick_gelu=quick_gelu, dtype=dtype,
-        )  # fmt: skip
+            width,
+            cfg.layers,
+            cfg.heads,
+            mlp_ratio=cfg.mlp_ratio,
+            ls_init_value=cfg.ls_init_value,
+            quick_gelu=quick_gelu,
+            dtype=dtype,
+        )
 
         self.attentional_pool = cfg.attentional_pool
         self.pool_type = cfg.pool_type

@@ -81,9 +81,7 @@ def test_micro_batches_make_the_large_batch():
     inputs = make_inputs(SMALL, batch=4)
     want, gradients = reference_gradients(inputs)
     model = from_reference(random_reference(SMALL), SMALL)
-    step = TrainStep(
-        model, LossConfig(1.0, 1.0), AdamW(model, OptimConfig(), Ranks()), Ranks(), accumulate_steps=2
-    )  # fmt: skip
+    step = TrainStep(model, LossConfig(1.0, 1.0), AdamW(model, OptimConfig(), Ranks()), Ranks(), accumulate_steps=2)
     ours = {}
 
     def record(lr, caption):  # in place of the update
@@ -119,11 +117,16 @@ def test_layer_decay_counts_from_the_end_of_each_tower():
     model = create_model({**SMALL, "unimodal_depth": 2, "img_encoder": {**SMALL["img_encoder"], "depth": 3}})
     encoder = "visual.img_encoder.vit"
     expected = {
-        f"{encoder}.to_patch_embedding.2.weight": 0.125, f"{encoder}.transformer.layers.0.1.net.1.weight": 0.25,
-        f"{encoder}.transformer.layers.2.0.to_qkv.weight": 1, "visual.img_queries": 1, "text.token_emb.weight": 1,
-        "text.text_cls_token": 0.25, "text.unimodal_layers.0.attn_out.weight": 0.5, "temperature": 1,
+        f"{encoder}.to_patch_embedding.2.weight": 0.125,
+        f"{encoder}.transformer.layers.0.1.net.1.weight": 0.25,
+        f"{encoder}.transformer.layers.2.0.to_qkv.weight": 1,
+        "visual.img_queries": 1,
+        "text.token_emb.weight": 1,
+        "text.text_cls_token": 0.25,
+        "text.unimodal_layers.0.attn_out.weight": 0.5,
+        "temperature": 1,
         "text_decoder.multimodal_layers.0.cross_attn.to_q.weight": 1,
-    }  # fmt: skip
+    }
     assert {name: 0.5 ** model.blocks_after(name) for name in expected} == expected
 
 
@@ -132,9 +135,11 @@ def test_train_and_caption(tmp_path):
     """A few steps on digits from a config that names the family, then inference.py on the exported weights."""
     (tmp_path / "family.yaml").write_text(yaml.safe_dump({**SMALL, "num_tokens": 49408, "context_length": 8}))
     config = write_config(
-        tmp_path, model={"config": str(tmp_path / "family.yaml")}, optim={"lr": 1e-2, "warmup_steps": 2},
+        tmp_path,
+        model={"config": str(tmp_path / "family.yaml")},
+        optim={"lr": 1e-2, "warmup_steps": 2},
         train={"batch_size": 8, "max_steps": 24},
-    )  # fmt: skip
+    )
     train_here(config)
     losses = [row["loss"] for row in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert len(losses) == 24 and np.mean(losses[-4:]) < 0.7 * losses[0]
@@ -156,10 +161,11 @@ def test_what_cannot_be_trained_is_refused(tmp_path):
         ({"pad_id": 3}, [], "pad_id must be 0"),
         ({"num_tokens": 64000}, [], "vocabulary must be 49408"),
         (
-            {}, ["model.temporal_embedding=true", "data.frame_type=multi_frames", "data.fusion=pool"],
+            {},
+            ["model.temporal_embedding=true", "data.frame_type=multi_frames", "data.fusion=pool"],
             "no embeddings of frames",
         ),
-    ):  # fmt: skip
+    ):
         (tmp_path / "family.yaml").write_text(
             yaml.safe_dump({**SMALL, "num_tokens": 49408, "context_length": 8, **changes})
         )
@@ -176,9 +182,7 @@ def test_two_processes_give_one_process_s_weights(tmp_path):
     model = {"config": str(tmp_path / "family.yaml"), "checkpoint": str(tmp_path / "start.safetensors")}
     config = write_config(tmp_path, model=model, optim={"lr": 1e-4})
     train(config, f"output.dir={tmp_path / 'one'}", "train.batch_size=8")
-    train(
-        config, f"output.dir={tmp_path / 'two'}", "train.batch_size=2", "train.accumulate_steps=2", workers=2
-    )  # fmt: skip
+    train(config, f"output.dir={tmp_path / 'two'}", "train.batch_size=2", "train.accumulate_steps=2", workers=2)
     one, two = (read_weights(tmp_path / name / "final.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     worst = {name: relative_difference(two[name], one[name]) for name in one}
