@@ -53,10 +53,8 @@ class VideoFile:
         container, stream = self._open()
         with container:
             if "mp4" in container.format.name and stream.frames:  # one table for the whole file, not fragments
-                size, end = (
-                    self._source.size,
-                    max((entry.pos + entry.size for entry in stream.index_entries), default=0),
-                )
+                size = self._source.size
+                end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
                 if size < end:
                     raise InputError(f"{self._name}: the video is cut short; it has {size} of at least {end} bytes")
             self._time_base = stream.time_base
