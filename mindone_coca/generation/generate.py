@@ -61,9 +61,9 @@ def generate(
     length_penalty: float = 1.0,
     num_return_sequences: int = 1,
     return_scores: bool = False,
+    return_rank_scores: bool = False,
     seed: int | None = None,
     uniforms: Iterable[float] | None = None,
-    return_rank_scores: bool = False,
 ) -> Tensor | tuple[Tensor, ...]:
     """Caption images, token for token as open_clip 3.3.0.
 
@@ -94,11 +94,11 @@ def generate(
         length_penalty: exponent of the length that a beam's score is divided by.
         num_return_sequences: best beams to return for each image; rows i * n to i * n + n - 1 are image i's.
         return_scores: also return each caption's mean token log-probability (rows,), end token included, prompt not.
+        return_rank_scores: also return what beam search orders an image's captions by, best first (rows,): the sum of
+            the tokens' logits (log-probabilities with normalize_scores) over length ** length_penalty. NaN of samples.
         seed: makes sampling reproducible. uniforms: numbers in [0, 1) to sample by, one for each unfinished row and
             step in order; instead of a seed. Prompts of unequal length take their numbers one length after another,
             the shortest first.
-        return_rank_scores: also return what beam search orders an image's captions by, best first (rows,): the sum of
-            the tokens' logits (log-probabilities with normalize_scores) over length ** length_penalty. NaN of samples.
     Returns:
         ids (B * num_return_sequences, L) int32, (L,) for one image with a 1-D prompt; with return_scores also the
         scores, with return_rank_scores also those.

@@ -43,7 +43,7 @@ class TorchHead(torch.nn.Module):
         assert not ours
 
     def forward(self, features, text):
-        if self.cfg.reads_text:
+        if self.cfg.spec.reads_text:
             lengths = (text != 0).sum(1)
             hidden = torch.arange(text.shape[1])[None] >= lengths[:, None]
             pooled = [self.pool(features[:, n], hidden) for n in range(features.shape[1])]
@@ -72,7 +72,7 @@ def torch_features(reference, cfg: TaskCfg, images, text):
     """What the head reads, of each image by itself: (B, n, K, C)."""
     features = []
     for n in range(images.shape[1]):
-        if cfg.reads_text:
+        if cfg.spec.reads_text:
             _, image_embs = reference._encode_image(images[:, n])
             _, token_embs = reference._encode_text(text)
             features.append(reference.text_decoder(image_embs, token_embs))
@@ -143,7 +143,7 @@ def test_logits_loss_and_gradients(name):
     assert right == int((logits.argmax(1).numpy() == labels).sum())
     # what is trained is all that the logits depend on, no more and no less
     reached = {key for key, grad in grads.items() if grad is not None and grad.abs().max() > 0}
-    if model.config.vision_cfg.attentional_pool and cfg.reads_text:
+    if model.config.vision_cfg.attentional_pool and cfg.spec.reads_text:
         reached.discard("logit_scale")
     assert {p.name for p in parameters} == reached
     assert_gradients_match({p.name: g.asnumpy().astype(np.float64) for p, g in zip(parameters, ours)}, grads)
