@@ -48,6 +48,7 @@ def test_conversion_both_ways(source, tmp_path, capsys):
     assert back.keys() == source.keys() and all(torch.equal(back[name], value) for name, value in source.items())
 
 
+@pytest.mark.graphs
 def test_cached_captions_are_those_of_an_uncached_loop(source, tmp_path):
     model = create_model(tmp_path / "toy.yaml", tmp_path / "toy.pt")
     assert isinstance(model, ToyModel)
@@ -64,6 +65,7 @@ def test_cached_captions_are_those_of_an_uncached_loop(source, tmp_path):
     assert len(np.unique(ids)) > 5
 
 
+@pytest.mark.graphs
 def test_a_step_of_training_and_an_evaluation(source, tmp_path, capsys):
     with open(tmp_path / "rows.csv", "w", newline="") as file:
         table = csv.writer(file)

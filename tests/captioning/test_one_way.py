@@ -69,6 +69,7 @@ def caption_into(target: Path, *paths: Path) -> dict[str, tuple[str, float, np.n
     return {row["path"]: (row["caption"], row["score"], feature) for row, feature in zip(rows, features, strict=True)}
 
 
+@pytest.mark.graphs
 def test_a_file_alone_and_in_a_folder(folder, passed, tmp_path):
     together = caption_into(tmp_path / "all", folder)
     assert passed == SPIED.keys() and len(together) == 4
@@ -81,6 +82,7 @@ def test_a_file_alone_and_in_a_folder(folder, passed, tmp_path):
         np.testing.assert_allclose(feature, want_feature, rtol=0, atol=1e-5)
 
 
+@pytest.mark.graphs
 def test_the_library_and_evaluation_take_it_too(folder, passed, tmp_path, capsys):
     captioner = VideoCaptioner("coca_tiny", WEIGHTS)
     assert captioner(folder / "demo.mp4") == "a large red star above a small yellow ring"

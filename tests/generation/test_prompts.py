@@ -55,6 +55,7 @@ def joined(rows: list[np.ndarray], pad: int) -> np.ndarray:
     return fill([row for part in rows for row in part], pad)
 
 
+@pytest.mark.graphs
 def test_every_form_of_a_prompt_gives_what_open_clip_gives_its_row(base):
     images, bare = base.images(4, seed=5), bare_prompts(base)
     options = {**GREEDY, "seq_len": 20}
@@ -65,6 +66,7 @@ def test_every_form_of_a_prompt_gives_what_open_clip_gives_its_row(base):
         np.testing.assert_array_equal(base.ours(images, text, **options), want, form)
 
 
+@pytest.mark.graphs
 def test_beam_search_continues_each_row_as_alone(base):
     images, bare = base.images(4, seed=2), bare_prompts(base)
     options = {**TWO_BEAMS, "seq_len": 20}
@@ -73,6 +75,7 @@ def test_beam_search_continues_each_row_as_alone(base):
         np.testing.assert_array_equal(base.ours(images, text, **options), joined(alone, base.pad), form)
 
 
+@pytest.mark.graphs
 def test_several_captions_of_each_row_with_their_scores(base):
     images, bare = base.images(4), bare_prompts(base)
     options = {"num_beams": 4, "num_beam_groups": 2, "num_return_sequences": 2, "return_scores": True, "seq_len": 20}
@@ -86,6 +89,7 @@ def test_several_captions_of_each_row_with_their_scores(base):
         np.testing.assert_allclose(scores[2 * row : 2 * row + 2], want, rtol=1e-5)
 
 
+@pytest.mark.graphs
 def test_sampling_draws_the_shortest_prompts_first(base):
     """One row of each length, so that open_clip, run row by row in that order, draws the same numbers."""
     images, bare = base.images(3), bare_prompts(base, (5, 2, 4))
@@ -103,6 +107,7 @@ def test_sampling_draws_the_shortest_prompts_first(base):
     np.testing.assert_array_equal(*seeded)
 
 
+@pytest.mark.graphs
 def test_rows_of_one_length_draw_as_ever(base):
     """The tokenizer's output changes nothing for prompts of one length: a number for each row, step by step."""
     images, bare = base.images(2), bare_prompts(base, (4, 4))
@@ -113,6 +118,7 @@ def test_rows_of_one_length_draw_as_ever(base):
     np.testing.assert_array_equal(base.ours(images, text, uniforms=uniforms, **TOP_P), want)
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("options", [GREEDY, TWO_BEAMS], ids=["greedy", "beam_search"])
 def test_a_flat_prompt_with_an_end_token_or_padding(base, options):
     images, bare = base.images(2), bare_prompts(base, (4,))[0]
@@ -124,6 +130,7 @@ def test_a_flat_prompt_with_an_end_token_or_padding(base, options):
         np.testing.assert_array_equal(base.ours(images[:1], text.tolist(), seq_len=16, **options), alone)
 
 
+@pytest.mark.graphs
 def test_prompts_around_the_length_of_the_caption(base):
     """Those of seq_len tokens or more get one token, beside others that get more."""
     images, bare = base.images(4), bare_prompts(base, (3, 7, 8, 9))
@@ -134,6 +141,7 @@ def test_prompts_around_the_length_of_the_caption(base):
             np.testing.assert_array_equal(base.ours(images, text, seq_len=8, **options), joined(alone, base.pad))
 
 
+@pytest.mark.graphs
 def test_other_end_and_padding_ids_cut_too(base):
     images, bare = base.images(2), bare_prompts(base, (4, 2))
     options = {**TWO_BEAMS, "eos_token_id": [35, base.end], "pad_token_id": 3, "seq_len": 16}
@@ -142,6 +150,7 @@ def test_other_end_and_padding_ids_cut_too(base):
         np.testing.assert_array_equal(base.ours(images, text, **options), want)
 
 
+@pytest.mark.graphs
 def test_no_more_is_encoded_or_compiled_for_unequal_prompts(base, monkeypatch):
     images, bare = base.images(4), bare_prompts(base)
     encoded = []
@@ -162,6 +171,7 @@ def read(text, batch: int = 1, start: int = 49406, ends: tuple[int, ...] = (4940
     return [row.tolist() for row in read_prompts(text, batch, start, ends, pad)[0]]
 
 
+@pytest.mark.graphs
 def test_the_tokenizers_own_output():
     tokenizer = Tokenizer()
     texts = ["a photo of", "(!(", "two dogs!", ""]
