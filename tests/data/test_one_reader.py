@@ -90,7 +90,8 @@ def test_evaluation_shows_what_inference_shows(source, frame_type):
     for number, sample in enumerate(source):
         shown = samples.frames(number, CaptionOptions(frame_type, num_frames=3))
         want = read_frames(sample.content, frame_type, 3)
-        assert [np.asarray(image).tolist() for image in shown] == [np.asarray(frame.image).tolist() for frame in want]
+        for image, frame in zip(shown, want, strict=True):
+            np.testing.assert_array_equal(np.asarray(image), np.asarray(frame.image))
 
 
 def test_members_of_archives_are_read_by_their_content(source, files, tmp_path):
