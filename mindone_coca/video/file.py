@@ -13,6 +13,7 @@ from functools import cached_property
 
 import av
 import numpy as np
+from av.format import Flags
 from av.stream import Disposition
 from PIL import Image
 
@@ -61,7 +62,7 @@ class VideoFile:
             self._start = max(container.start_time or 0, 0) / _MICROSECONDS
             self._rate = stream.average_rate or stream.guessed_rate or 25  # 25 is what FFmpeg assumes, too
             # AVI and raw streams store no presentation times: their frames come at a constant rate.
-            self._constant_rate = container.format.name == "avi" or stream.start_time is None
+            self._constant_rate = container.format.name == "avi" or Flags.no_timestamps in Flags(container.format.flags)
             self._still = is_picture(container)  # of a format that Pillow does not know; it lasts no time
             self._is_vp8 = stream.codec_context.name == "vp8"
             self._converter = RgbConverter(self._name, pixel_shape(stream))

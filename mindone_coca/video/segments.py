@@ -3,6 +3,7 @@
 A few frames are held, whatever the file's length.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator
 
@@ -20,7 +21,8 @@ SCENE_THRESHOLD = 3.0  # PySceneDetect's own default
 SHORTEST_SCENE = 0.6  # seconds; likewise
 _MICROSECONDS = 1_000_000  # the detector's clock
 _DETECTOR_SIZE = (128, 72)  # pixels that the detector compares
-_DETECTOR_WINDOW = 2  # frames that it looks ahead before it decides on one
+_DETECTOR_WINDOW = 2  # frames before and after a cut that it compares it with
+_SLOWEST_RATE = 5  # frames a second that it is shown at least: three in the shortest scene
 
 
 def iter_segments(
@@ -35,7 +37,8 @@ def iter_segments(
     remains at the end is a stretch of its own if it lasts half as long, else part of the last one. Without, into
     scenes, each with the frame on the screen at about its middle (an eighth of its length away at most); cuts are
     found by PySceneDetect's AdaptiveDetector: frames that differ from the one before `scene_threshold` times as much
-    as those around them do. A still image is one stretch.
+    as those around them do, where those that stay (slides) count as frames without change. A still image is one
+    stretch.
 
     Raises InputError as `read_frames` does; where a file can be read only in part, after the stretches before that.
     """
@@ -72,22 +75,46 @@ def _scenes(video: FrameSource, threshold: float) -> Iterator[Shot]:
         adaptive_threshold=threshold, min_scene_len=round(SHORTEST_SCENE * _MICROSECONDS), window_width=_DETECTOR_WINDOW
     )
     shrink = VideoReformatter()
-    undecided: deque[DecodedFrame] = deque()
+    undecided: deque[tuple[DecodedFrame, bool]] = deque()
     scene: Middle[DecodedFrame] = Middle()
-    for frame in video.frames():
-        small = _small(frame.picture, shrink)
-        cuts = detector.process_frame(FrameTimecode(round(frame.time * _MICROSECONDS), fps=float(_MICROSECONDS)), small)
-        undecided.append(frame)
+    for time, frame, is_new in _on_screen(video):
+        if is_new:
+            small = _small(frame.picture, shrink)
+        cuts = detector.process_frame(FrameTimecode(round(time * _MICROSECONDS), fps=float(_MICROSECONDS)), small)
+        undecided.append((frame, is_new))
         if len(undecided) > _DETECTOR_WINDOW:
-            first = undecided.popleft()
+            first, first_is_new = undecided.popleft()
             if cuts:
                 yield Shot(scene.start, first.time, [video_frame(video, scene.shown(first.time))])
                 scene = Middle()
-            scene.add(first.time, first)
-    for frame in undecided:
-        scene.add(frame.time, frame)
+            if first_is_new:
+                scene.add(first.time, first)
+    for frame, is_new in undecided:
+        if is_new:
+            scene.add(frame.time, frame)
     end = video.timeline().end
     yield Shot(scene.start, end, [video_frame(video, scene.shown(end))])
+
+
+def _on_screen(video: FrameSource) -> Iterator[tuple[float, DecodedFrame, bool]]:
+    """Each frame with a time at which it is on the screen, and whether it is new then.
+
+    The detector takes frames to come at a constant rate: a cut stands out from the little that changes around it. So
+    a frame that stays, such as a slide, is given again, as often as the detector looks at those around a cut.
+    """
+    last: DecodedFrame | None = None
+    for frame in video.frames():
+        if last is not None:
+            yield from _again(last, frame.time)
+        yield frame.time, frame, True
+        last = frame
+    yield from _again(last, video.timeline().end)
+
+
+def _again(frame: DecodedFrame, end: float) -> Iterator[tuple[float, DecodedFrame, bool]]:
+    missed = math.ceil((end - frame.time) * _SLOWEST_RATE - 0.01) - 1
+    for number in range(1, min(missed, _DETECTOR_WINDOW) + 1):
+        yield frame.time + number / _SLOWEST_RATE, frame, False
 
 
 def _small(picture: av.VideoFrame | Image.Image, shrink: VideoReformatter) -> np.ndarray:

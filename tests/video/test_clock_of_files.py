@@ -3,8 +3,10 @@
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
+import scenedetect
 from PIL import Image
 
 from mindone_coca.errors import InputError
@@ -69,7 +71,26 @@ def test_every_stretch_of_a_slideshow_shows_its_slide(seeking, monkeypatch):
     assert shown(path, 5) == approximately([(5 * i, 5 * i + 5, i) for i in range(5)])
     assert [index for *_, index in shown(path, 4)] == [0, 1, 2, 2, 3, 4]
     assert [index for *_, index in shown(path, 2)] == [0, 0, 1, 1, 1, 2, 2, 3, 3, 3, 4, 4, 4]
-    assert shown(path) == approximately([(0, 25, 2)])
+
+
+@pytest.mark.parametrize("name", ["slideshow.mp4", "slides.gif", "recording.mkv"])
+def test_scenes_of_frames_that_stay_are_those_of_the_same_at_a_constant_rate(tmp_path, name):
+    """As PySceneDetect finds them in what a screen shows, a picture every tenth of a second."""
+    path = CASES / name if name == "slideshow.mp4" else tmp_path / name
+    if name == "slides.gif":
+        pictures = [Image.new("RGB", (64, 48), colour) for colour in COLOURS]
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[700, 1000, 2000, 800, 3000])
+    elif name == "recording.mkv":  # two pictures that stay, between them half a second of motion
+        stays = "color=red:size=64x48:rate=10:duration=3[a];testsrc2=size=64x48:rate=10:duration=0.5[b];"
+        stays += "color=white:size=64x48:rate=10:duration=2[c];[a][b][c]concat=n=3,mpdecimate"
+        run_ffmpeg("-filter_complex", stays, "-fps_mode", "vfr", "-c:v", "libx264", path)
+    run_ffmpeg("-i", path, "-vf", "fps=10", "-c:v", "libx264", "-qp", "0", tmp_path / "constant.mp4")
+    detector = scenedetect.AdaptiveDetector(min_scene_len=6)  # 0.6 seconds
+    want = scenedetect.detect(str(tmp_path / "constant.mp4"), detector, start_in_scene=True)
+    assert len(want) == (2 if name == "recording.mkv" else 5)
+    found = shown(path)
+    assert [start for start, *_ in found] == pytest.approx([start.seconds for start, _ in want], abs=0.11)
+    assert found[-1][1] == pytest.approx(probe(path).duration)
 
 
 @pytest.mark.parametrize("seeking", [True, False])
@@ -166,3 +187,14 @@ def test_fewer_frames_than_the_packets_promise(monkeypatch):
     monkeypatch.setattr(VideoFile, "_seek_and_decode", seek)
     assert [index for *_, index in shown(CASES / "clip.ts", 1)] == [12, 19, 19, 19]
     assert [index for *_, index in shown(CASES / "clip.ts", 2)] == [19, 19]
+
+
+def test_a_matroska_file_of_few_frames_keeps_its_times(tmp_path):
+    """FFmpeg finds no start time in it, since it takes more frames to tell in which order they are stored."""
+    path = tmp_path / "few.mkv"
+    source = ["-f", "lavfi", "-i", "testsrc2=size=64x48:rate=10:duration=4"]
+    run_ffmpeg(*source, "-vf", "select='eq(n,0)+eq(n,30)+eq(n,35)'", "-fps_mode", "vfr", "-c:v", "libx264", path)
+    with av.open(path) as container:
+        assert container.streams.video[0].start_time is None
+    assert probe(path).times == pytest.approx([0, 3, 3.5])
+    assert [index for *_, index in shown(path, 1)] == [0, 0, 0, 1]
