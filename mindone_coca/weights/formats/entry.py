@@ -82,7 +82,7 @@ class MappedFile:
             with open(path, "rb") as file:
                 self.size = os.fstat(file.fileno()).st_size
                 if self.size == 0:
-                    raise InputError(f"{path}: the file is empty")
+                    raise InputError(f"{path}: the file is empty; download or save it again")
                 self.buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error

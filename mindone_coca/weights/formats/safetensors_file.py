@@ -82,7 +82,10 @@ def read_safetensors(path: Path) -> Weights:
             raise InputError(f"{path}: damaged .safetensors header at {name[:100]!r}: a gap or overlap before it")
         position = end
     if data + position != file.size:
-        raise InputError(f"{path}: cut off or damaged: {file.size} bytes, its header wants {data + position}")
+        raise InputError(
+            f"{path}: cut off or damaged: {file.size} bytes, its header wants {data + position}; download or "
+            "save it again"
+        )
     entries = {name: file.entry(data + begin, shape, dtype) for name, (begin, _, shape, dtype) in tensors.items()}
     return Weights(path, "safetensors", entries, metadata=metadata, files=[file])
 

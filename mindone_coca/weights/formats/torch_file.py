@@ -79,7 +79,9 @@ class TorchArchive:
         except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, EOFError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{self.path}: cut off or damaged zip archive: {str(error)[:150]}") from error
+            raise InputError(
+                f"{self.path}: cut off or damaged zip archive: {str(error)[:150]}; download or save it again"
+            ) from error
         return records
 
     def _record(self, member: zipfile.ZipInfo) -> _Record:
