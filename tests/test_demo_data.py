@@ -226,7 +226,7 @@ def test_bundled_video(tmp_path):
     assert len(held_out_of(caption)) == 2
     ours, made = read_frames(bundled, "multi_frames", 9), read_frames(tmp_path / "demo.mp4", "multi_frames", 9)
     for a, b in zip(ours, made, strict=True):
-        assert a.index == b.index and np.abs(a.rgb.astype(int) - b.rgb).mean() < 1
+        assert a.index == b.index and np.abs(a.rgb.astype(int) - b.rgb).mean() < 2  # builds of x264 differ
     assert_shows(read_frames(bundled)[0].rgb, make_demo_data.demo_scene())
 
 

@@ -41,7 +41,7 @@ def test_the_bundled_video(captioner):
 @pytest.mark.graphs
 @pytest.mark.parametrize(
     ("scenes", "videos", "exact", "words", "recall"),
-    [(100, 20, 0.85, 0.9, 0.85), pytest.param(1000, 100, 0.9, 0.97, 0.9, marks=pytest.mark.slow)],
+    [(100, 20, 0.85, 0.9, 0.85), pytest.param(1000, 100, 0.9, 0.96, 0.88, marks=pytest.mark.slow)],
 )
 def test_unseen_scenes_and_videos(captioner, scenes, videos, exact, words, recall):
     """As tools/demo_figures.py; in the short form twenty videos leave the shares some room."""

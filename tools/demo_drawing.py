@@ -124,11 +124,15 @@ def motion(rng: np.random.Generator, shapes: Sequence[Shape], frames: int) -> It
 def write_video(
     path: Path, rng: np.random.Generator, shapes: Sequence[Shape], side: int, frames: int, rate: int, quality: int = 23
 ) -> None:
-    """Write the scene in motion as H.264 in mp4; `quality` is x264's crf. The background drifts too."""
+    """Write the scene in motion as H.264 in mp4; `quality` is x264's crf. The background drifts too.
+
+    x264's code for some processors gives other bytes from run to run; `cpu-independent` has none of it.
+    """
+    options = {"crf": str(quality), "threads": "1", "x264-params": "cpu-independent=1"}
     wide = draw_background(rng, side + side // 4)
     slack = wide.width - side
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"crf": str(quality), "threads": "1"})
+        stream = container.add_stream("libx264", rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = side, side, "yuv420p"
         for number, current in enumerate(motion(rng, shapes, frames)):
             offset = round(slack * number / frames)

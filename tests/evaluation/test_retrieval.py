@@ -99,7 +99,7 @@ def test_memory_at_full_size():
     script = Path(__file__).parents[2] / "benchmarks/retrieval.py"
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
     print(done.stdout)
-    growths = [float(line.split()[2]) for line in done.stdout.splitlines() if line[0].isdigit()]
+    growths = [float(line.split()[2]) for line in done.stdout.splitlines() if line.lstrip()[:1].isdigit()]
     assert len(growths) == 2 and max(growths) < 100 and growths[1] < growths[0] + 20
 
 
