@@ -123,11 +123,11 @@ def open_picture(source: Encoded, rules: PictureRules) -> PictureFile | None:
         kind = "HEIF"
     except Exception as error:  # as in _naming
         raise _unreadable(source, error) from error
-    data = source.read()
-    if kind == "JPEG" and is_motion_jpeg(source.head):
+    stored = Encoded(source.read(), source.name)
+    if kind == "JPEG" and is_motion_jpeg(stored.head):
         return None
     with _naming(source):
-        image = Image.open(BytesIO(data), formats=("HEIF",) if kind == "HEIF" else _IMAGE_FORMATS)
+        image = Image.open(stored.for_pillow(), formats=("HEIF",) if kind == "HEIF" else _IMAGE_FORMATS)
     return PictureFile(source, image, rules)
 
 
