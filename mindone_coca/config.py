@@ -17,7 +17,8 @@ DeviceTarget = Literal["auto", "CPU", "GPU", "Ascend"]
 Mode = Literal["graph", "pynative"]
 JitLevel = Literal["O0", "O1", "O2"]
 # what stands for a video: its middle frame, several frames, or a frame of each of its stretches
-FrameType = Literal["middle", "multi_frames", "mutil_frames", "segments"]  # the third is the older port's spelling
+SeveralFrames = Literal["multi_frames", "mutil_frames"]  # the second is the older port's spelling of the first
+FrameType = Literal["middle", SeveralFrames, "segments"]
 # how several frames become one: the mean of their tokens and features, or the pooler reads the tokens of all
 Fusion = Literal["mean", "pool"]
 

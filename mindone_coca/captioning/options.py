@@ -3,16 +3,14 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
-from mindone_coca.config import FrameType, Fusion
+from mindone_coca.config import FrameType, Fusion, SeveralFrames
 from mindone_coca.errors import InputError
 from mindone_coca.typed_mapping import option
 from mindone_coca.video.segments import SCENE_THRESHOLD
 
-SEVERAL_FRAMES = ("multi_frames", "mutil_frames")
-
 
 def _several(options: "CaptionOptions") -> bool:
-    return options.frame_type in SEVERAL_FRAMES
+    return options.frame_type in get_args(SeveralFrames)
 
 
 def _always(options: "CaptionOptions") -> bool:

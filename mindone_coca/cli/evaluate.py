@@ -46,24 +46,35 @@ class Evaluation:
     run: Callable[[argparse.Namespace], Metrics]
 
 
+def _add_data_options(parser: Parser, *, data: str, formats: str, readers: str) -> Callable[..., argparse.Action]:
+    """The options of all sub-commands for what is measured. Returns what adds more of them."""
+    add = parser.add_argument_group("data").add_argument
+    add("--data", required=True, metavar="PATH", help=data)
+    add("--format", help=f"{formats} (default: by the path)")
+    add("--image_root", help="where relative paths in a list start (default: the list's folder)")
+    add(
+        "--num_workers",
+        type=common.positive,
+        default=common.default_workers(),
+        help=f"reading {readers} (default: half the cores)",
+    )
+    return add
+
+
 def add_common_options(parser: Parser, text_key: str, meaning: str) -> None:
     """The options of the tasks that need no training; `text_key` is the option for the column with the text."""
     common.add_model_options(parser)
     add = parser.add_argument
     add("--output_dir", type=Path, help="folder for the report: metrics.json, examples.html and more")
-    add = parser.add_argument_group("data").add_argument
-    add("--data", required=True, metavar="PATH", help="a list (CSV, TSV, JSONL, COCO captions), shards or a folder")
-    add("--format", help="csv, tsv, jsonl, coco, webdataset, mindrecord or folder (default: by the path)")
-    add("--image_root", help="where relative paths in a list start (default: the list's folder)")
+    add = _add_data_options(
+        parser,
+        data="a list (CSV, TSV, JSONL, COCO captions), shards or a folder",
+        formats="csv, tsv, jsonl, coco, webdataset, mindrecord or folder",
+        readers="threads",
+    )
     add("--image_key", help="column with the image's or video's path (default filepath)")
     add(f"--{text_key}", help=meaning)
     add("--separator", help="between the columns of a table (default: by the header line)")
-    add(
-        "--num_workers",
-        type=common.positive,
-        default=common.default_workers(),
-        help="reading threads (default: half the cores)",
-    )
     add(
         "--open_clip_pictures",
         action="store_true",
@@ -103,15 +114,11 @@ def add_task_options(parser: Parser, spec: TaskSpec) -> None:
     add("--model_path", help="weights file (default: the one that the config names)")
     add("--output_dir", type=Path, help="folder for the report: metrics.json, predictions.csv, examples.html and more")
     add("--batch_size", type=int, default=32)
-    add = parser.add_argument_group("data").add_argument
-    add("--data", required=True, metavar="PATH", help="rows with the training data's columns: CSV, TSV or JSONL")
-    add("--format", help="csv, tsv, jsonl or folder (default: by the path)")
-    add("--image_root", help="where relative paths in a list start (default: the list's folder)")
-    add(
-        "--num_workers",
-        type=common.positive,
-        default=common.default_workers(),
-        help="reading processes (default: half the cores)",
+    _add_data_options(
+        parser,
+        data="rows with the training data's columns: CSV, TSV or JSONL",
+        formats="csv, tsv, jsonl or folder",
+        readers="processes",
     )
     if spec.video:
         parser.add_argument("--views", type=int, default=1, help="clips of each video to average over (default 1)")

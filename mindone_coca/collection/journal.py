@@ -16,8 +16,8 @@ from typing import Any
 
 from mindone_coca.collection.plan import Shard
 from mindone_coca.errors import InputError
+from mindone_coca.outputs.schema import Record
 
-Record = dict[str, Any]
 FORMAT = 2
 KEPT = ("thumbnails", "features")  # settings that say what records hold beside their results
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mindone_coca.files import atomic_path
+
 Record = dict[str, Any]
 Records = Callable[[], Iterable[Record]]  # each call reads them again, so that they need not fit into memory
 COLUMNS = ("path", "duration", "start", "end", "times", "caption", "score", "rank_score", "alternatives", "error")
@@ -48,6 +50,16 @@ class Outcome:
         self.written += other.written
         self.notes += other.notes
         self.problems += other.problems
+
+    def write_text(self, path: Path, text: str) -> bool:
+        """Write a file of its own, and tell whether that went well; if not, it is a problem."""
+        try:
+            with atomic_path(path) as partial:
+                partial.write_text(text, encoding="utf-8")
+        except OSError as error:
+            self.failed(path, error)
+            return False
+        return True
 
     def failed(self, path: Path, error: OSError) -> None:
         self.problems.append(f"{plain(str(path))}: cannot be written ({error.strerror or error})")

@@ -4,7 +4,6 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from mindone_coca.files import atomic_path
 from mindone_coca.outputs.names import mirrored_names, shared_folder
 from mindone_coca.outputs.schema import Outcome, Provenance, Record, Records, plain
 
@@ -63,12 +62,7 @@ class Sidecars:
             return
         target = self._targets[record["path"]]
         captions = [segment["caption"] for segment in record["segments"]]
-        try:
-            with atomic_path(target) as partial:
-                partial.write_text("".join(f"{caption}\n" for caption in captions if caption), encoding="utf-8")
-            self._written += 1
-        except OSError as error:
-            self._outcome.failed(target, error)
+        self._written += self._outcome.write_text(target, "".join(f"{caption}\n" for caption in captions if caption))
 
     def outcome(self) -> Outcome:
         counts = f"{self._written} caption files written"

@@ -4,7 +4,6 @@ import html
 from collections.abc import Sequence
 from pathlib import Path
 
-from mindone_coca.files import atomic_path
 from mindone_coca.outputs.names import mirrored_names
 from mindone_coca.outputs.schema import Outcome, Provenance, Record, Records, clock
 
@@ -23,12 +22,7 @@ def write_subtitles(
     outcome = Outcome([folder], names.notes)
     for record in records():
         if record["duration"]:
-            target = names.targets[record["path"]]
-            try:
-                with atomic_path(target) as partial:
-                    partial.write_text(write(record), encoding="utf-8")
-            except OSError as error:
-                outcome.failed(target, error)
+            outcome.write_text(names.targets[record["path"]], write(record))
     return outcome
 
 

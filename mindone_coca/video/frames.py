@@ -4,16 +4,18 @@ A file is judged by its content, whatever its name. It is a path, or `Encoded` b
 """
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from PIL import Image
 
+from mindone_coca.config import SeveralFrames
 from mindone_coca.errors import InputError
 from mindone_coca.video.file import VideoFile
 from mindone_coca.video.media import DecodedFrame, FrameSource, Readable, encoded
 from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules, open_picture
 
-FRAME_TYPES = ("middle", "multi_frames", "mutil_frames")  # the last is the older port's spelling of the second
+FRAME_TYPES = ("middle", *get_args(SeveralFrames))
 
 
 @dataclass(frozen=True)

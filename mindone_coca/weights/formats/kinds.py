@@ -49,12 +49,16 @@ _MAGIC = (
 )
 
 
+# what Python's zipfile raises for an archive that is damaged, or of a kind that it does not know
+ZIP_ERRORS = (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, EOFError)
+
+
 def _zip_kind(path: Path) -> str:
     """A zip archive's kind, told by the names in it."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, EOFError):
+    except ZIP_ERRORS:
         return TORCH  # damaged: torch's reader says how
     tails = {name.split("/", 1)[-1] for name in names}
     if path.suffix == ".distcp":

@@ -18,6 +18,7 @@ import numpy as np
 from mindone_coca.errors import InputError
 from mindone_coca.weights.formats.dtypes import DTYPES
 from mindone_coca.weights.formats.entry import Entry, MappedFile, Weights
+from mindone_coca.weights.formats.kinds import ZIP_ERRORS
 from mindone_coca.weights.formats.pickle_reader import read_pickle
 from mindone_coca.weights.formats.torch_objects import TensorRef
 
@@ -76,7 +77,7 @@ class TorchArchive:
                 if member.filename in records:
                     raise InputError(f"{self.path}: damaged: {member.filename[:100]!r} occurs twice")
                 records[member.filename] = self._record(member)
-        except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OverflowError, EOFError) as error:
+        except ZIP_ERRORS as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(
