@@ -21,7 +21,7 @@ class MindRecord:
     """The rows of MindRecord files, by default as `write_mindrecord` writes them.
 
     `caption_key` is a column with a text, a number, or JSON text of a list of texts; `image_key` one of bytes. The
-    column `name`, when there is one, gives the name and the suffix by which videos are told from images.
+    column `name`, when there is one, gives the name in messages.
     """
 
     def __init__(self, files: list[Path], image_key: str = "image", caption_key: str = "captions"):

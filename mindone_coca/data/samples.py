@@ -15,7 +15,6 @@ import numpy as np
 
 from mindone_coca.account import Account, some_of
 from mindone_coca.errors import InputError
-from mindone_coca.media_files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from mindone_coca.typed_mapping import nearest
 from mindone_coca.video.media import Encoded
 
@@ -30,18 +29,13 @@ class Sample:
     image_id: int | str | None = None  # in COCO's lists
 
     @property
-    def suffix(self) -> str:
-        """The suffix of the name, such as ".jpg", in lower case."""
-        return Path(self.name).suffix.lower()
-
-    @property
     def encoded(self) -> Encoded:
         """What the reader of images and videos takes."""
         return Encoded(self.content, self.name)
 
     def read(self) -> bytes:
         """The bytes of the encoded image or video. Raises OSError when the file cannot be read."""
-        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+        return self.encoded.read()
 
 
 class BadSample(Exception):

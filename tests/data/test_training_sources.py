@@ -28,7 +28,7 @@ def test_source_gives_what_was_written(tmp_path, kind):
     for index in (6, 0, 3, 2, 6):  # in any order
         sample = source[index]
         expected = captions_of(index)[:1] if kind in ("csv", "tsv") else captions_of(index)
-        assert (sample.read(), list(sample.captions), sample.suffix) == (images[index], expected, ".jpg")
+        assert (sample.read(), list(sample.captions), Path(sample.name).suffix) == (images[index], expected, ".jpg")
 
 
 @pytest.mark.parametrize("shards", [1, 3])

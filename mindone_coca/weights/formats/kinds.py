@@ -107,10 +107,8 @@ def _refuse_text(head: bytes, path: Path) -> None:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:200].lower()
     if b"/annex/objects/" in head[:300] and start.startswith((b"/annex", b"..", b".git")):
         raise InputError(f"{path}: a git-annex pointer, not the weights; fetch them with `git annex get`")
-    if start.startswith(
-        (b"<!doctype", b"<html", b"<head", b"<body", b"<meta", b"<script", b"<!--", b"<?xml", b"<error")
-    ):
-        kind = "an XML answer of a server" if start.startswith((b"<?xml", b"<error")) else "an HTML page"
+    if start.startswith(_PAGE + _ANSWER):
+        kind = "an XML answer of a server" if start.startswith(_ANSWER) else "an HTML page"
         raise InputError(
             f"{path}: {kind}, not weights; the download went wrong (a page about the file, a login, an error): "
             "download the file itself, on Hugging Face by the address with /resolve/ instead of /blob/"
