@@ -1,10 +1,12 @@
 #!/usr/bin/env python
 """Run the slow tests, the full figures, one after another, and print a table of what they gave.
 
-    python tools/slow_tests.py [--again] [--only WORDS] [--report FILE.md]
+    python tools/slow_tests.py [--again] [--only WORDS] [--since COMMIT] [--report FILE.md]
 
 What has passed is kept in .test-slow.jsonl and is not run again for the same sources: stop the command at any moment
-and start it again. Exit code: 0 all passed or were skipped, 1 some failed, 2 bad usage.
+and start it again. With --since what passed at that commit or a later one counts too, so that the whole can be run in
+pieces over several days; the table names the commit of each. Exit code: 0 all passed or were skipped, 1 some failed,
+2 bad usage.
 """
 
 import argparse
@@ -25,9 +27,10 @@ from tools.pytest_runs import run_pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / ".test-slow.jsonl"
+COMMIT = 12  # digits by which a commit is named
 FIGURES = 300  # characters of a test's last lines that the table shows
 
-Result = dict[str, Any]  # sources, test, result, seconds, figures
+Result = dict[str, Any]  # sources, date, test, result, seconds, figures
 
 
 def git(*arguments: str) -> str:
@@ -36,7 +39,7 @@ def git(*arguments: str) -> str:
 
 def describe_sources() -> str:
     """The commit, and where files differ from it a hash of the differences."""
-    commit = git("rev-parse", "--short=12", "HEAD").strip()
+    commit = git("rev-parse", "HEAD")[:COMMIT]
     changes = git("diff", "HEAD")
     for name in git("ls-files", "--others", "--exclude-standard").splitlines():
         changes += f"{name}\n{hashlib.sha256((ROOT / name).read_bytes()).hexdigest()}\n"
@@ -54,7 +57,14 @@ def collect(words: str | None) -> list[str]:
     return [line for line in done.stdout.splitlines() if "::" in line]
 
 
-def read_state(path: Path, sources: str) -> dict[str, Result]:
+def commits_since(commit: str) -> set[str]:
+    """Short names of a commit and of what followed it up to HEAD."""
+    ends = [git("rev-parse", "--verify", f"{name}^{{commit}}").strip() for name in (commit, "HEAD")]
+    later = git("rev-list", "--ancestry-path", f"{ends[0]}..{ends[1]}").split()
+    return {name[:COMMIT] for name in (ends[0], *later)}
+
+
+def read_state(path: Path, sources: set[str]) -> dict[str, Result]:
     """The newest result of each test with these sources; a line that was cut off is left out."""
     results: dict[str, Result] = {}
     for line in path.read_text().splitlines() if path.is_file() else ():
@@ -62,7 +72,7 @@ def read_state(path: Path, sources: str) -> dict[str, Result]:
             result = json.loads(line)
         except ValueError:
             continue
-        if result["sources"] == sources:
+        if result["sources"] in sources:
             results[result["test"]] = result
     return results
 
@@ -76,8 +86,8 @@ def run_one(test: str, sources: str) -> Result:
         result, seconds, printed = "error", 0.0, ""
     if result in ("failed", "error"):
         print(run.output[-5000:], flush=True)
-    found = {"sources": sources, "test": test, "result": result, "seconds": round(seconds, 1)}
-    return {**found, "figures": figures(printed)}
+    found = {"sources": sources, "date": str(datetime.date.today()), "test": test, "result": result}
+    return {**found, "seconds": round(seconds, 1), "figures": figures(printed)}
 
 
 def figures(printed: str) -> str:
@@ -87,9 +97,10 @@ def figures(printed: str) -> str:
 
 
 def table(results: Iterable[Result]) -> str:
-    lines = ["| test | result | seconds | figures it printed |", "|---|---|---|---|"]
+    lines = ["| test | result | seconds | date | commit | figures it printed |", "|---|---|---|---|---|---|"]
     for result in results:
-        cells = (result["test"], result["result"], f"{result['seconds']:.1f}", result["figures"])
+        when = f"{result['seconds']:.1f}", result["date"], result["sources"]
+        cells = (result["test"], result["result"], *when, result["figures"])
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
@@ -109,12 +120,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--again", action="store_true", help="run what has passed too")
     parser.add_argument("--only", metavar="WORDS", help="tests that match, as pytest's -k")
+    parser.add_argument("--since", metavar="COMMIT", help="what passed at this commit or a later one counts too")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the table as Markdown too")
     arguments = parser.parse_args(argv)
 
     sources = describe_sources()
     tests = collect(arguments.only)
-    done = read_state(STATE, sources)
+    accepted = {sources}
+    if arguments.since:
+        try:
+            accepted |= commits_since(arguments.since)
+        except subprocess.CalledProcessError:
+            parser.error(f"--since: {arguments.since} is no commit of this repository")
+    done = read_state(STATE, accepted)
     for number, test in enumerate(tests, 1):
         if not arguments.again and done.get(test, {}).get("result") == "passed":
             continue
