@@ -7,7 +7,6 @@ What has passed is kept in .test-slow.jsonl and is not run again for the same so
 and start it again. Exit code: 0 all passed or were skipped, 1 some failed, 2 bad usage.
 """
 
-import argparse
 import datetime
 import hashlib
 import json
@@ -21,6 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mindone_coca.cli.common import Parser
 from tools.pytest_runs import run_pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -106,7 +106,7 @@ def _lines(path: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--again", action="store_true", help="run what has passed too")
     parser.add_argument("--only", metavar="WORDS", help="tests that match, as pytest's -k")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the table as Markdown too")
@@ -134,4 +134,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # the tests, which are processes of their own, got it too
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
