@@ -63,9 +63,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
 def watch_signals(name: str) -> None:
     """Take care of SIGINT and SIGTERM from here on, in a script whose `__name__` is `__main__`, else do nothing.
 
-    Call it before all that takes long or starts threads, so before imports such as NumPy's. Signals that are ignored, as
-    SIGINT is in a background job of a shell script, stay so; so does Python's KeyboardInterrupt where the system cannot
-    wait for signals (macOS, Windows).
+    Call it before all that takes long or starts threads, so before imports such as NumPy's. Signals that are ignored,
+    as SIGINT is in a background job of a shell script, stay so; so does Python's KeyboardInterrupt where the system
+    cannot wait for signals (macOS, Windows).
     """
     if name != "__main__" or not hasattr(signal, "sigwaitinfo"):
         return

@@ -57,7 +57,10 @@ def nearest_name(name: str, known: typing.Iterable[str]) -> str | None:
     known = list(known)
     if SYNONYMS.get(name) in known:
         return SYNONYMS[name]
-    return next(iter(difflib.get_close_matches(name, known, n=1)), None)
+    begun = [other for other in known if other.startswith(f"{name}_")]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+    near = near or (begun if len(begun) == 1 else difflib.get_close_matches(name, known, n=1))
+    return near[0] if near else None
 
 
 def nearest(name: str, known: typing.Iterable[str], section: str = "") -> str:

@@ -218,7 +218,7 @@ class CollectionRun:
         seconds = time.perf_counter() - begin
         idle = 1 - captioner.seconds_busy / seconds
         say(
-            ("this run: " if goes_on else "") + f"{_counted(**counts)}; {seconds:.1f} s, "
+            ("this run: " if self._output.folder is not None else "") + f"{_counted(**counts)}; {seconds:.1f} s, "
             f"{counts['files'] / seconds:.2f} files/s; device idle {100 * idle:.0f} %, "
             f"waiting for frames {100 * reader.seconds_waited / seconds:.0f} %"
         )
