@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from mindone_coca.interrupts import TEMPORARY
+
 LONGEST_NAME = 255  # bytes, where the system does not say
 LONGEST_SUFFIX = 32  # bytes; what is longer is no suffix that says what a file is
 
@@ -23,6 +25,7 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     suffix = target.suffix if len(os.fsencode(target.suffix)) <= LONGEST_SUFFIX else ""
     partial = target.with_name(f".{secrets.token_hex(4)}.partial{suffix}")
+    TEMPORARY.add(partial)
     try:
         yield partial
         with open(partial, "rb") as written:
@@ -35,6 +38,7 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
             os.close(directory)
     finally:
         partial.unlink(missing_ok=True)
+        TEMPORARY.discard(partial)
 
 
 def with_literal_folders(pattern: str) -> str:

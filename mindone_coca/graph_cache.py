@@ -28,6 +28,7 @@ from mindspore import Tensor, nn
 from mindspore.graph import api as graph_api
 
 from mindone_coca.files import atomic_path
+from mindone_coca.interrupts import TEMPORARY
 
 # MindSpore walks through the imports of the running program, which fails where there is no file (python -c, notebooks)
 # and says nothing about a graph; it is given a file that imports nothing instead.
@@ -121,6 +122,7 @@ class _Session:
         self.store = store
         self.folder = Path(tempfile.mkdtemp(prefix="mindone_coca_graphs_"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        TEMPORARY.add(self.folder)
         self.count = 0  # graphs compiled so far with the cache enabled: MindSpore's number for the next one
 
     def graph(self, key: str) -> "_Graph":

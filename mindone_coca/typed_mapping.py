@@ -23,10 +23,55 @@ def option(default: Any, help_text: str, **more: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help_text, **more})
 
 
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """`; did you mean 'x'?` when a known name is close, else nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+class Default(int):
+    """A number that nobody gave: `at_most` lowers it. One that was given stays, to be refused if it is too much."""
+
+
+def at_most(number: int, limit: int) -> int:
+    """The number, or where it is a `Default` the limit if that is less."""
+    return min(int(number), limit) if isinstance(number, Default) else number
+
+
+# what people type for names that are spelled quite otherwise
+SYNONYMS = {
+    "learning_rate": "lr",
+    "base_lr": "lr",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "num_epochs": "epochs",
+    "iterations": "max_steps",
+    "gradient_accumulation": "accumulate_steps",
+    "max_grad_norm": "grad_clip_norm",
+    "gradient_checkpointing": "recompute",
+    "amp": "precision",
+    "dtype": "precision",
+    "output_dir": "dir",
+    "folder": "dir",
+    "workers": "num_workers",
+    "root": "image_root",
+}
+
+
+def nearest_name(name: str, known: typing.Iterable[str]) -> str | None:
+    """The known name that is meant by one that is not known, if any is close."""
+    known = list(known)
+    if SYNONYMS.get(name) in known:
+        return SYNONYMS[name]
+    begun = [other for other in known if other.startswith(f"{name}_")]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.9)
+    near = near or (begun if len(begun) == 1 else difflib.get_close_matches(name, known, n=1))
+    return near[0] if near else None
+
+
+def nearest(name: str, known: typing.Iterable[str], section: str = "") -> str:
+    """`; did you mean 'x'?` when a known name is close, else nothing.
+
+    Args:
+        section: of a config that the name stands in, which is told with it.
+    """
+    close = nearest_name(name, known)
+    place = f" ({section}.{close})" if section else ""
+    return f"; did you mean {close!r}{place}?" if close else ""
 
 
 def read_mapping(path: str | os.PathLike) -> dict:
@@ -60,7 +105,8 @@ def from_dict(cls: type[ConfigType], data: Mapping[str, Any], where: str) -> Con
     hints = typing.get_type_hints(cls)
     for key in data:
         if key not in fields:
-            raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), fields) or '; remove it'}")
+            section = where.rpartition(": ")[2] if ": " in where else ""
+            raise InputError(f"{where}: unknown key {key!r}{nearest(str(key), fields, section) or '; remove it'}")
     for name, spec in fields.items():
         required = spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
         if required and name not in data:

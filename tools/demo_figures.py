@@ -9,20 +9,26 @@ an image among up to 100 different ones by contrastive similarity. All follow fr
 weights.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+
+from mindone_coca.interrupts import watch_signals
+
+watch_signals(__name__)  # before the imports that take long
+
 import io
 import os
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from demo_scenes import COLOURS, SHAPES
 from make_demo_data import make_image, make_video
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only
 
 from mindone_coca.captioning.captioner import VideoCaptioner

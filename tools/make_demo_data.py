@@ -10,24 +10,29 @@ what a scene and its caption are.
 Every file follows from the seed. Exit code 2: bad usage.
 """
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+
+from mindone_coca.interrupts import watch_signals
+
+watch_signals(__name__)  # before the imports that take long
+
 import argparse
 import csv
 import io
 import os
 import shutil
-import sys
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from demo_drawing import draw_scene, write_video
 from demo_scenes import COLOURS, Shape, describe, sample_scene
 from PIL import Image
 from tqdm import tqdm
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.errors import InputError

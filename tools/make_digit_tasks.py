@@ -16,16 +16,21 @@ motions         clips of a digit that moves right, left, down or up, or grows; t
 """
 
 import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+
+from mindone_coca.interrupts import watch_signals
+
+watch_signals(__name__)  # before the imports that take long
+
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations, product
-from pathlib import Path
 
 import numpy as np
 from digit_pictures import MOTIONS, Scans, clip, side_by_side, write_clip
 from make_digits import NAMES, draw_digit, write_rows
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindone_coca.cli.common import Parser
 

@@ -5,15 +5,20 @@ python tools/make_digits.py data/digits
 Makes images/*.png (32 px), train.csv and, with every fifth scan, val.csv (columns filepath, title, label).
 """
 
-import csv
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+
+from mindone_coca.interrupts import watch_signals
+
+watch_signals(__name__)  # before the imports that take long
+
+import csv
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mindone_coca.cli.common import Parser
 

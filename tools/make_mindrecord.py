@@ -9,10 +9,15 @@ standard error says; 2: bad usage or nothing to write.
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+
+from mindone_coca.interrupts import watch_signals
+
+watch_signals(__name__)  # before the imports that take long
+
+from collections.abc import Sequence
 
 from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.data.mindrecord import write_mindrecord

@@ -6,15 +6,18 @@ Captions will mean nothing.
 python tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/random/coca_model.safetensors [--seed 0]
 """
 
-import os
 import sys
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+
+from mindone_coca.interrupts import watch_signals
+
+watch_signals(__name__)  # before the imports that take long
+
+import os
+
 os.environ.setdefault("GLOG_v", "3")
-try:
-    import mindone_coca  # noqa: F401
-except ModuleNotFoundError:  # run from a checkout that is not installed
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import mindspore as ms
 

@@ -8,7 +8,6 @@ fail. Without changes the same tests must pass. Exit code: 0 as it should be, 1 
 without any, 2 bad usage or a change that does not fit the code any more.
 """
 
-import argparse
 import queue
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mindone_coca.cli.common import Parser
 from tools.mutations import MUTATIONS, Mutation
 from tools.pytest_runs import run_pytest
 
@@ -87,7 +87,7 @@ def try_all(mutations: Sequence[Mutation], trees: Sequence[Path]) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--only", default="", metavar="WORDS", help="changes whose description has these words")
     parser.add_argument("--jobs", type=int, default=2, help="changes tried at a time (2)")
     parser.add_argument("--list", action="store_true", help="print the changes and end")
@@ -120,4 +120,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # the tests, which are processes of their own, got it too
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -9,7 +9,6 @@ pieces over several days; the table names the commit of each. Exit code: 0 all p
 2 bad usage.
 """
 
-import argparse
 import datetime
 import hashlib
 import json
@@ -23,6 +22,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mindone_coca.cli.common import Parser
 from tools.pytest_runs import run_pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -117,7 +117,7 @@ def _lines(path: str) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(__doc__)
     parser.add_argument("--again", action="store_true", help="run what has passed too")
     parser.add_argument("--only", metavar="WORDS", help="tests that match, as pytest's -k")
     parser.add_argument("--since", metavar="COMMIT", help="what passed at this commit or a later one counts too")
@@ -152,4 +152,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:  # the tests, which are processes of their own, got it too
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -10,6 +10,7 @@ from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.cli import common
 from mindone_coca.cli.common import Command, Parser
 from mindone_coca.errors import InputError
+from mindone_coca.generation.settings import GenerationOptions
 from mindone_coca.outputs.formats import ALL, FORMATS, expand_formats, go_beside_inputs
 
 if TYPE_CHECKING:
@@ -17,27 +18,32 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Caption videos and images: one file, or a whole collection.
 
-python inference.py -c configs/coca_vit-l-14.yaml --video_path VIDEO
+python inference.py -c configs/coca_vit-l-14.yaml VIDEO
 python inference.py --model_path models/ --video_path VIDEO --frame_type multi_frames --fusion pool
 python inference.py --model_path models/ --video_path FOLDER --frame_type segments --output_dir OUT --output_format all
 python inference.py --model_path models/ --video_path FOLDER --output_format sidecar
-python inference.py --model_path models/ --output_dir OUT --query "a dog on a beach"
+python inference.py --output_dir OUT --query "a dog on a beach"
 
 Standard output carries results only: for one file the caption, one line; for several "path<TAB>caption". Messages go to
 standard error. Exit code 0: done; 1: some of several files failed or could not be written, each named; 2: bad usage,
-config, checkpoint or the only input, reported in one line.
+config, checkpoint or the only input, reported in one line; 130: stopped by Ctrl-C after the files at hand (143 by
+SIGTERM), and the same command goes on.
+
+In results, higher is better: `score` is the mean log-probability of a caption's tokens, at most 0, which is certain;
+`rank_score` orders the captions of one image; the similarity that --query prints is a cosine, at most 1.
 """
 
 
 def add_options(parser: Parser) -> None:
-    common.add_model_options(parser)
     parser.add_argument(
-        "--video_path",
-        nargs="+",
+        "files",
+        nargs="*",
         metavar="PATH",
         help="video or image files, folders (with all in them), patterns such as 'a/**/*.mp4', text lists of files "
         "(.txt), or - for a list on standard input",
     )
+    parser.add_argument("--video_path", nargs="+", metavar="PATH", help="the same; with both, all are captioned")
+    common.add_model_options(parser)
     common.add_dataclass_options(parser, CaptionOptions, skip=("generation",))
     add = parser.add_argument_group("collections").add_argument
     add("--output_dir", type=Path, help="folder for results; a run that was stopped goes on there")
@@ -54,23 +60,33 @@ def add_options(parser: Parser) -> None:
     add("--shard", metavar="I/N", help="do part I (from 0) of N; under msrun each process does its part by itself")
     add("--retry_failed", action="store_true", help="read files again that failed in an earlier run")
     add("--num_workers", type=int, help="reading threads (default: half the cores, at most 8)")
-    add("--query", metavar="TEXT", help="print the moments in --output_dir (made with --save_features) that fit best")
+    add(
+        "--query",
+        metavar="TEXT",
+        help="print the moments in --output_dir (made with --save_features) that fit best, highest similarity first, "
+        "with the model that made them unless another place of it is given",
+    )
     add("--top", type=int, default=10, help="how many moments --query prints (default 10)")
     common.add_generation_options(parser)
     common.add_device_options(parser)
+
+
+def paths(arguments: argparse.Namespace) -> list[str]:
+    """What to caption, in the order of the command: files by themselves, then those of --video_path."""
+    return [*arguments.files, *(arguments.video_path or ())]
 
 
 def check_usage(parser: Parser, arguments: argparse.Namespace) -> None:
     """Refuse options that do not go together."""
     to_folder = arguments.output_dir is not None
     if arguments.query is not None:
-        if arguments.video_path is not None or not to_folder:
-            parser.error("--query searches a folder of results: give that with --output_dir, and no --video_path")
+        if paths(arguments) or not to_folder:
+            parser.error("--query searches a folder of results: give that with --output_dir, and no files")
         if arguments.top < 1:
             parser.error(f"--top: must be at least 1, got {arguments.top}")
         return
-    if arguments.video_path is None:
-        parser.error("--video_path: give files to caption")
+    if not paths(arguments):
+        parser.error("give files to caption, as in inference.py VIDEO")
     beside = go_beside_inputs(arguments.output_format or ())
     for name in ("output_format", "save_features", "shard"):
         if getattr(arguments, name) and not to_folder and (name == "save_features" or not beside):
@@ -95,6 +111,10 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
     from mindone_coca.factory import find_config_and_weights
 
     common.configure_device(arguments)
+    if arguments.query is not None and arguments.config is None and arguments.model_path is None:
+        from mindone_coca.collection.search import model_of_features
+
+        return search(arguments, *model_of_features(arguments.output_dir))
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
     if arguments.query is not None:
         return search(arguments, config, weights)
@@ -109,7 +129,7 @@ def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "Fam
     from mindone_coca.collection.run import CollectionRun, Output
     from mindone_coca.video.frames import open_video
 
-    inputs = list_inputs(arguments.video_path)
+    inputs = list_inputs(paths(arguments))
     shard = Shard.parse(arguments.shard) if arguments.shard else Shard.from_msrun()
     formats = expand_formats(arguments.output_format or ["json"])
     if shard.count > 1 and arguments.output_dir is None and not go_beside_inputs(formats):
@@ -125,7 +145,7 @@ def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "Fam
             arguments.save_features,
             inputs.single,
             arguments.force,
-            arguments.video_path,
+            paths(arguments),
         ),
         config,
         weights,
@@ -134,6 +154,7 @@ def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "Fam
         shard,
         arguments.num_workers or common.default_workers(),
         arguments.retry_failed,
+        given={name for cls in (CaptionOptions, GenerationOptions) for name in common.given_options(arguments, cls)},
     ).run()
 
 

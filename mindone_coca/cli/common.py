@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Mode
 from mindone_coca.errors import InputError
 from mindone_coca.generation.settings import GenerationOptions
+from mindone_coca.interrupts import Stopped, end_by
+from mindone_coca.typed_mapping import nearest_name
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,6 +24,28 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, description: str | None = None, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(description=description, allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse, but an option that does not exist is an error, with the nearest one that does; and values may
+        stand between options wherever any number of them may stand."""
+        args = list(sys.argv[1:] if args is None else args)
+        self._refuse_unknown(args)
+        parsed, rest = super().parse_known_args(args, namespace)
+        free = [action for action in self._get_positional_actions() if action.nargs == "*"]
+        if rest and free and not any(value.startswith("-") for value in rest):
+            setattr(parsed, free[0].dest, [*getattr(parsed, free[0].dest), *rest])
+            rest = []
+        return parsed, rest
+
+    def _refuse_unknown(self, args: Sequence[str]) -> None:
+        known = [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+        for value in args:
+            name = value.partition("=")[0]
+            if value == "--" or (self._subparsers is not None and not value.startswith("-")):
+                return  # values only from here on, or a command with options of its own
+            if name.startswith("--") and name not in known and " " not in name:
+                close = nearest_name(name[2:].replace("-", "_"), (option[2:] for option in known))
+                self.error(f"{name}: no such option" + (f"; did you mean --{close}?" if close else ""))
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}; see --help\n")
@@ -140,8 +164,8 @@ def positive(text: str) -> int:
 
 
 def run_cli(program: Callable[[], int | None]) -> int:
-    """Run a program whose arguments are parsed. Returns its exit code: its own (None: 0), or 2 after an InputError,
-    which is printed in one line, as warnings are."""
+    """Run a program whose arguments are parsed. Returns its exit code: its own (None: 0), 2 after an InputError, or 130
+    and 143 where SIGINT and SIGTERM stopped it (`interrupts`). These and warnings are printed in one line."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is written with escapes
             stream.reconfigure(errors="backslashreplace")
@@ -152,3 +176,6 @@ def run_cli(program: Callable[[], int | None]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return end_by(stopped.number)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mindone_coca.cli.common import Command, Parser
 from mindone_coca.conversion.convert import Options, Plan, plan_conversion, write
+from mindone_coca.progress import Progress
 from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES
 from mindone_coca.weights.source import open_weights
 
@@ -103,9 +102,8 @@ def convert(arguments: argparse.Namespace) -> None:
         for path in plan.texts:
             print(f"would write {path}")
         return
-    # disable=None: no bar where standard error is no terminal.
-    with tqdm(total=plan.nbytes, unit="B", unit_scale=True, desc="converting", disable=None) as bar:
-        plan.progress = bar.update
+    with Progress(plan.nbytes, "converting", "B") as shown:
+        plan.progress = shown.update
         write(plan)
     plan.progress = lambda count: None
     print_notes(plan.notes)

@@ -8,6 +8,7 @@ from typing import get_args
 from mindone_coca.cli.common import Command, Parser, add_model_options, positive
 from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
+from mindone_coca.typed_mapping import Default, at_most
 
 DESCRIPTION = """Write a model as three MINDIR graphs of fixed shapes, for GraphCell or MindSpore Lite.
 
@@ -22,6 +23,7 @@ DESCRIPTION = """Write a model as three MINDIR graphs of fixed shapes, for Graph
 manifest.json beside them lists each graph's file, its inputs and outputs in order, the tokens and the image
 preprocessing. The folder appears when all is written. Exit code 2: bad usage, config or weights, reported in one line.
 """
+CACHE_LENGTH = Default(32)
 
 
 def add_options(parser: Parser) -> None:
@@ -30,7 +32,12 @@ def add_options(parser: Parser) -> None:
     add("--target", type=Path, required=True, help="folder to make")
     add("--batch_size", type=positive, default=1, help="images, and texts, at a time (default 1)")
     add("--beams", type=positive, default=1, help="rows of the decode step for each image (default 1)")
-    add("--cache_length", type=positive, default=32, help="tokens a caption may have (default 32)")
+    add(
+        "--cache_length",
+        type=positive,
+        default=CACHE_LENGTH,
+        help=f"tokens a caption may have (default {CACHE_LENGTH}, or fewer where the model has fewer positions)",
+    )
     add("--dtype", choices=get_args(Dtype), help="of weights and activations (default: the config's, float32)")
 
 
@@ -42,7 +49,8 @@ def run(parser: Parser, arguments: argparse.Namespace) -> None:
 
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
     model = create_model(config, weights, arguments.dtype)
-    shape = arguments.batch_size, arguments.beams, arguments.cache_length
+    cache_length = at_most(arguments.cache_length, config.context_length)
+    shape = arguments.batch_size, arguments.beams, cache_length
     export_model(model, config.preprocess, arguments.target, *shape)
 
 

@@ -9,7 +9,7 @@ are written from the journals.
 import fcntl
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,15 +87,17 @@ class Results:
     Args:
         settings: this run's; they must be those of every journal, `KEPT` ones excepted: what an earlier run keeps in
             its records, later ones keep too, and cannot add.
+        given: those among them that the user gave; others may follow from these.
     Raises:
         InputError: journals of other settings, naming one that differs.
     """
 
-    def __init__(self, folder: Path, settings: Mapping) -> None:
+    def __init__(self, folder: Path, settings: Mapping, given: Collection[str] = ()) -> None:
         self.folder = folder
-        self.settings = dict(settings)
+        self.settings, self._given = dict(settings), given
         self._places: dict[str, tuple[Path, int]] = {}
         self._sizes: dict[str, tuple[int, bool]] = {}
+        self._captions: dict[str, int] = {}
         # where a file has changed and was done again, the newest record counts
         for path in sorted(folder.glob("*-of-*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
             for place, _, record in scan(path):
@@ -104,6 +106,7 @@ class Results:
                 else:
                     self._places[record["path"]] = path, place
                     self._sizes[record["path"]] = record["size"], record["error"] is not None
+                    self._captions[record["path"]] = len(record["segments"])
 
     def _check(self, path: Path, header: Record) -> None:
         if header.get("journal") != FORMAT:
@@ -112,7 +115,8 @@ class Results:
                 "give another --output_dir, or finish it with that version"
             )
         found = header.get("settings", {})
-        for name in sorted({*self.settings, *found}):
+        names = {**self.settings, **found}  # in the order of the options: what follows from one stands behind it
+        for name in sorted(names, key=lambda name: name not in self._given):
             before, now = found.get(name), self.settings.get(name)
             if name in KEPT and (before or not now):
                 self.settings[name] = before
@@ -134,6 +138,16 @@ class Results:
 
     def failed(self, path: str) -> bool:
         return self._sizes[path][1]
+
+    def beside(self, paths: Iterable[str]) -> list[str]:
+        """Further paths that there are records of, but for these files under other names."""
+        own = {os.path.abspath(path) for path in paths}
+        return [path for path in self._places if os.path.abspath(path) not in own]
+
+    def totals(self, paths: Sequence[str]) -> dict[str, int]:
+        """Numbers of files, captions and failures of these paths."""
+        captions = sum(self._captions[path] for path in paths)
+        return {"files": len(paths), "captions": captions, "failed": sum(map(self.failed, paths))}
 
     def records(self, paths: Iterable[str]) -> Iterator[Record]:
         """The records of these paths, in their order."""

@@ -1,28 +1,31 @@
 """Caption a collection: plan, read ahead, caption, keep a journal, and write the files once all is done."""
 
-import sys
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mindone_coca import __version__
+from mindone_coca.account import number_of
 from mindone_coca.captioning.batches import BatchCaptioner
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import Passage, PassageReader, ReadAhead, ReadingFailed
 from mindone_coca.collection.journal import Journal, Record, Results, exclusive, file_size
 from mindone_coca.collection.plan import GROUP_SIZE, Shard, work_groups
+from mindone_coca.collection.printer import Printer
 from mindone_coca.collection.records import segment
 from mindone_coca.config import Dtype
+from mindone_coca.generation.settings import fitting
+from mindone_coca.interrupts import Stopped, StopRequest, stop_on_signals
 from mindone_coca.model.family import FamilyConfig
 from mindone_coca.outputs.formats import go_beside_inputs, write_outputs
 from mindone_coca.outputs.schema import Outcome, Provenance
 from mindone_coca.outputs.sidecar import Sidecars
-from mindone_coca.outputs.tables import lines
 from mindone_coca.preprocess.transforms import make_transform
+from mindone_coca.progress import Progress, say
 from mindone_coca.weights.fingerprint import model_name
 
 
@@ -52,6 +55,7 @@ class CollectionRun:
         config, weights: of the model that `make_captioner` builds, which happens only if there is work to do.
         workers: reading threads.
         retry_failed: read files again that failed in an earlier run.
+        given: names of the options that the user gave, for messages.
     Raises:
         InputError: an output folder of another run.
     """
@@ -68,9 +72,14 @@ class CollectionRun:
         shard: Shard = Shard(),  # noqa: B008 immutable
         workers: int = 2,
         retry_failed: bool = False,
+        given: Collection[str] = (),
     ) -> None:
+        # what the captions depend on, not what was asked for: a default is less where the model has less room
+        options = replace(options, generation=fitting(options.generation, config.context_length))
         self._paths, self._options, self._output, self._shard = paths, options, output, shard
         self._make_captioner, self._workers, self._retry_failed = make_captioner, workers, retry_failed
+        self._given = given
+        self._source = {"weights": os.path.abspath(weights), "config": config.to_dict()}
         self._transform = make_transform(config.image_hw, config.preprocess)
         self._settings = {
             "model": model_name(config, weights),
@@ -96,17 +105,17 @@ class CollectionRun:
         else:
             failed, outcome = self._caption(self._groups, self._printer().add), Outcome()
         if outcome.written:
-            _say(f"wrote {', '.join(map(str, outcome.written))}")
+            say(f"wrote {', '.join(map(str, outcome.written))}")
         for note in outcome.notes:
-            _say(note)
+            say(note)
         for problem in outcome.problems:
-            _say(f"error: {problem}")
+            say(f"error: {problem}")
         if failed:
             return 2 if self._output.single else 1
         return 1 if outcome.problems else 0
 
-    def _printer(self) -> "_Printer":
-        return _Printer(self._paths, self._options.in_segments, self._output.single)
+    def _printer(self) -> Printer:
+        return Printer(self._paths, self._options.in_segments, self._output.single)
 
     def _run_beside_inputs(self) -> tuple[int, Outcome]:
         """Caption the files that have no caption file beside them yet, each of which is the journal of its input.
@@ -128,7 +137,7 @@ class CollectionRun:
             if self._output.single:
                 printer.add(records)
 
-        failed = self._caption(groups, keep, todo) if (groups := self._groups_with(todo)) else 0
+        failed = self._caption(groups, keep, todo, len(kept)) if (groups := self._groups_with(todo)) else 0
         return failed, sidecars.outcome()
 
     def _groups_with(self, todo: set[str]) -> list[list[str]]:
@@ -139,20 +148,20 @@ class CollectionRun:
         folder = self._output.folder / "journal"
         journal = Journal(folder, self._shard)
         try:
-            results = Results(folder, self._settings)
+            results = Results(folder, self._settings, self._given)
             self._settings = results.settings
             mine = [path for group in self._groups for path in group]
             todo = {path for path in mine if not results.is_done(path, self._retry_failed)}
             earlier = [path for path in mine if path not in todo and results.failed(path)]
             for record in results.records(earlier):
-                _say(f"error: {record['error']} (found in an earlier run)")
-            if len(todo) < len(mine):
-                _say(f"{len(mine) - len(todo)} of {len(mine)} files were done before")
+                say(f"error: {record['error']} (found in an earlier run)")
+            if before := len(mine) - len(todo):
+                say(f"{before} of {number_of(len(mine), 'file')} {'was' if before == 1 else 'were'} done before")
             failed = len(earlier)
             if groups := self._groups_with(todo):
                 journal.begin(self._settings)
                 failed += self._caption(
-                    groups, lambda records: journal.append(r for r in records if r["path"] in todo), todo
+                    groups, lambda records: journal.append(r for r in records if r["path"] in todo), todo, before
                 )
         finally:
             journal.close()
@@ -162,21 +171,33 @@ class CollectionRun:
         return failed, outcome
 
     def _caption(
-        self, groups: list[list[str]], keep: Callable[[list[Record]], None], todo: set[str] | None = None
+        self,
+        groups: list[list[str]],
+        keep: Callable[[list[Record]], None],
+        todo: set[str] | None = None,
+        before: int = 0,
     ) -> int:
         """Caption groups of files. A group is done again as a whole, so that its batches are those of any other run.
 
-        Returns the number of files in `todo` (None: all) that failed.
+        Args:
+            keep: takes the records of a group, for good if there is `todo`: then a signal stops the run after a group.
+            todo: the files to do; None: all.
+            before: files that are done already, for messages.
+        Returns:
+            the number of files in `todo` that failed.
+        Raises:
+            Stopped: by a signal.
         """
         captioner = self._make_captioner().batches(self._options, self._settings["features"])
         read = PassageReader(self._options, self._transform, self._settings["thumbnails"])
         total = len(todo) if todo is not None else sum(map(len, groups))
         counts = {"files": 0, "captions": 0, "failed": 0}
         begin = time.perf_counter()
-        interval = 0.2 if sys.stderr.isatty() else 60
+        goes_on = todo is not None and not self._output.single
         with (
             ReadAhead(read, self._workers, self._options.frames_each) as reader,
-            tqdm(total=total, unit="file", desc="captioning", mininterval=interval, delay=interval) as bar,
+            Progress(total, "captioning", "files") as shown,
+            stop_on_signals() if goes_on else nullcontext(StopRequest()) as stop,
         ):
             files = reader.files(path for group in groups for path in group)
             for group in groups:
@@ -189,12 +210,15 @@ class CollectionRun:
                     counts["captions"] += len(record["segments"])
                     counts["failed"] += record["error"] is not None
                     if record["error"] is not None:
-                        tqdm.write(f"error: {record['error']}", file=sys.stderr)
-                    bar.update()
+                        say(f"error: {record['error']}")
+                    shown.update()
+                if stop.requested:
+                    done = f"{before + counts['files']:,} of {number_of(before + total, 'file')}"
+                    raise Stopped(f"stopped: {done} done; the same command goes on", stop.requested)
         seconds = time.perf_counter() - begin
         idle = 1 - captioner.seconds_busy / seconds
-        _say(
-            f"{counts['files']} files, {counts['captions']} captions, {counts['failed']} failed; {seconds:.1f} s, "
+        say(
+            ("this run: " if self._output.folder is not None else "") + f"{_counted(**counts)}; {seconds:.1f} s, "
             f"{counts['files'] / seconds:.2f} files/s; device idle {100 * idle:.0f} %, "
             f"waiting for frames {100 * reader.seconds_waited / seconds:.0f} %"
         )
@@ -230,42 +254,37 @@ class CollectionRun:
             results = Results(folder, self._settings)
             missing = sum(path not in results for path in self._paths)
             if missing:
-                _say(f"{missing} files of other shards are not done; the last shard writes the output files")
+                be = "is" if missing == 1 else "are"
+                say(f"{number_of(missing, 'file')} of other shards {be} not done; the last one writes the output files")
                 return Outcome()
+            others = results.beside(self._paths)
+            # all in one order then, whichever run had which files
+            paths = sorted([*self._paths, *others]) if others else self._paths
+            say(f"in all: {_counted(**results.totals(paths))}" + self._kept_line(len(others)))
             kept = ("model", "version", "thumbnails", "features")
             options = {name: value for name, value in self._settings.items() if name not in kept}
-            provenance = Provenance(self._settings["model"], options, __version__)
+            provenance = Provenance(self._settings["model"], options, __version__, self._source)
             return write_outputs(
                 self._output.folder,
                 self._output.formats,
                 self._output.features,
-                lambda: results.records(self._paths),
-                self._paths,
+                lambda: results.records(paths),
+                paths,
                 provenance,
                 self._output.force,
                 self._output.taken,
             )
 
-
-class _Printer:
-    """Prints captions in the order of the inputs, whatever the order in which they come.
-
-    Those of a single file stand without its path, and with the alternatives that were asked for.
-    """
-
-    def __init__(self, paths: Sequence[str], with_times: bool, single: bool) -> None:
-        self._paths = iter(paths)
-        self._parts = {"with_path": not single, "with_times": with_times, "with_alternatives": single}
-        self._next = next(self._paths, None)
-        self._waiting: dict[str, Record] = {}
-
-    def add(self, records: list[Record]) -> None:
-        self._waiting |= {record["path"]: record for record in records}
-        while self._next in self._waiting:
-            for line in lines(self._waiting.pop(self._next), **self._parts):
-                tqdm.write(line, file=sys.stdout)
-            self._next = next(self._paths, None)
+    def _kept_line(self, others: int) -> str:
+        if not others:
+            return ""
+        which = (
+            "1 of the files is none of this run's inputs and is"
+            if others == 1
+            else (f"{others:,} of the files are none of this run's inputs and are")
+        )
+        return f"; {which} kept from earlier runs into {self._output.folder}"
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+def _counted(files: int, captions: int, failed: int) -> str:
+    return f"{number_of(files, 'file')}, {number_of(captions, 'caption')}, {failed:,} failed"

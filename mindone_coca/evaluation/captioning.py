@@ -10,8 +10,9 @@ from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.evaluation.caption_scores import score_captions
 from mindone_coca.evaluation.reports import Example, choose_examples, write_report
-from mindone_coca.evaluation.samples import Item, Samples, progress
+from mindone_coca.evaluation.samples import Item, Samples
 from mindone_coca.files import atomic_path
+from mindone_coca.progress import progress
 
 
 def image_ids(items: Sequence[Item]) -> list[int | str]:
@@ -40,7 +41,7 @@ def evaluate_captioning(
         `Bleu_1` to `Bleu_4`, `ROUGE_L`, `CIDEr`, and the numbers of images and references.
     """
     captioned = captioner.batches(options)(samples.pictures(captioner, options, workers))
-    captions = [caption.text for _, caption in progress(captioned, len(samples), "captioning", "image")]
+    captions = [caption.text for _, caption in progress(captioned, len(samples), "captioning", "images")]
     references = [item.captions for item in samples.items]
     scores, cider = score_captions(captions, references)
     metrics = {**scores, "images": len(samples), "references": sum(map(len, references))}

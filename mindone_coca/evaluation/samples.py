@@ -1,14 +1,11 @@
 """What to evaluate on: each image or video once, with all that is said of it, read ahead of the model."""
 
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from mindone_coca.captioning.batches import encode_texts
 from mindone_coca.captioning.captioner import VideoCaptioner
@@ -18,10 +15,10 @@ from mindone_coca.data.samples import BadSample, Sample, Source
 from mindone_coca.data.settings import DataConfig, SourceConfig
 from mindone_coca.data.sources import open_unlabelled
 from mindone_coca.errors import InputError
+from mindone_coca.progress import progress
 from mindone_coca.video.frames import read_frames
 from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
 
-Result = TypeVar("Result")
 _TEXTS_AT_ONCE = 256
 
 
@@ -100,7 +97,7 @@ class Samples:
     def features(self, captioner: VideoCaptioner, options: CaptionOptions, workers: int) -> np.ndarray:
         """Image features (N, D) float32, of unit length."""
         encoded = captioner.batches(options).encode(self.pictures(captioner, options, workers))
-        return finite(np.stack([one.feature for one in progress(encoded, len(self), "encoding images", "image")]))
+        return finite(np.stack([one.feature for one in progress(encoded, len(self), "encoding images", "images")]))
 
 
 def open_samples(config: SourceConfig, rules: PictureRules = DEFAULT_RULES) -> tuple[Source, Samples]:
@@ -116,12 +113,6 @@ def finite(features: np.ndarray) -> np.ndarray:
     return features
 
 
-def progress(items: Iterable[Result], total: int, description: str, unit: str) -> Iterable[Result]:
-    """The items, with a bar on standard error where they take long."""
-    interval = 1 if sys.stderr.isatty() else 60
-    return tqdm(items, total=total, unit=unit, desc=description, mininterval=interval, delay=interval, leave=False)
-
-
 def text_features(captioner: VideoCaptioner, texts: Sequence[str]) -> np.ndarray:
     """Text features (M, D), of unit length. The same text always has the same ones: it is encoded once."""
     places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
@@ -129,7 +120,7 @@ def text_features(captioner: VideoCaptioner, texts: Sequence[str]) -> np.ndarray
     starts = range(0, len(distinct), _TEXTS_AT_ONCE)
     blocks = [
         encode_texts(captioner.model, captioner.tokenizer, distinct[start : start + _TEXTS_AT_ONCE])
-        for start in progress(starts, len(starts), "encoding captions", "block")
+        for start in progress(starts, len(starts), "encoding captions", "blocks")
     ]
     return finite(np.concatenate(blocks))[[places[text] for text in texts]]
 

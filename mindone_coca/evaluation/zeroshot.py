@@ -20,7 +20,8 @@ from mindone_coca.data.labels import folder_names, is_number, known_label, read_
 from mindone_coca.data.settings import SourceConfig
 from mindone_coca.errors import InputError
 from mindone_coca.evaluation.reports import Example, choose_examples, write_report
-from mindone_coca.evaluation.samples import Samples, finite, open_samples, progress
+from mindone_coca.evaluation.samples import Samples, finite, open_samples
+from mindone_coca.progress import progress
 from mindone_coca.typed_mapping import from_dict, read_mapping
 from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
 
@@ -120,7 +121,7 @@ def class_weights(captioner: VideoCaptioner, names: Sequence[str], templates: Se
     """
     weights = []
     starts = range(0, len(names), _CLASSES_AT_ONCE)
-    for start in progress(starts, len(starts), "encoding classes", "block"):
+    for start in progress(starts, len(starts), "encoding classes", "blocks"):
         block = names[start : start + _CLASSES_AT_ONCE]
         texts = [template.replace("{}", name) for name in block for template in templates]
         features = (

@@ -16,10 +16,13 @@ from mindone_coca.generation.prompts import by_length, in_order, read_prompts
 from mindone_coca.generation.sampling import sample
 from mindone_coca.generation.settings import (
     EOT_TOKEN_ID,
+    MIN_SEQ_LEN,
+    SEQ_LEN,
     SOT_TOKEN_ID,
     GenerationConfig,
     StoppingCriterion,
     check_generation,
+    fitting,
 )
 from mindone_coca.tensors import as_tensor
 
@@ -39,7 +42,7 @@ def generate(
     model: Captioning,
     image: Tensor | np.ndarray | None,
     text: Tensor | np.ndarray | Sequence | None = None,
-    seq_len: int = 30,
+    seq_len: int = SEQ_LEN,
     max_seq_len: int = 77,
     temperature: float = 1.0,
     generation_type: str = "beam_search",
@@ -50,7 +53,7 @@ def generate(
     sot_token_id: int | None = None,
     num_beams: int = 6,
     num_beam_groups: int = 3,
-    min_seq_len: int = 5,
+    min_seq_len: int = MIN_SEQ_LEN,
     stopping_criteria: Iterable[StoppingCriterion] | None = None,
     repetition_penalty: float = 1.0,
     fixed_output_length: bool = False,
@@ -73,7 +76,8 @@ def generate(
             tokenizer's own output will do: a prompt ends before its first end token, or, without one, before the
             padding (pad_token_id) at its end. So rows may be of unequal length, also as a list of lists: each is
             continued as it would be alone, and the result is padded at the right.
-        seq_len: longest caption in tokens, start and end token included.
+        seq_len: longest caption in tokens, start and end token included. The default, as that of min_seq_len, is less
+            where the model has fewer positions; what is given is refused there.
         max_seq_len: sampling sees the last max_seq_len tokens only; where that window slides, positions restart.
         generation_type: `beam_search`, `top_k` or `top_p`.
         temperature: divides the scores before sampling.
@@ -109,6 +113,10 @@ def generate(
     if stopping_criteria is not None:
         stopping_criteria = tuple(stopping_criteria)
     end_ids = _token_ids(eos_token_id, EOT_TOKEN_ID)
+    engine = model.decode_engine
+    lengths = {"seq_len": seq_len, "min_seq_len": min_seq_len, "max_seq_len": max_seq_len}
+    lengths = fitting({**lengths, "generation_type": generation_type}, engine.limit)
+    seq_len, min_seq_len = lengths["seq_len"], lengths["min_seq_len"]
     config = GenerationConfig(
         seq_len=seq_len,
         max_seq_len=max_seq_len,
@@ -133,7 +141,6 @@ def generate(
     if image is None and image_embs is None:
         raise InputError("image: give images or image_embs")
     image = None if image_embs is not None else model.check_images(as_tensor(image))
-    engine = model.decode_engine
     image_embs = None if image_embs is None else _image_tokens(image_embs, engine)
     batch = (image if image_embs is None else image_embs).shape[0]
     if batch == 0:

@@ -1,17 +1,18 @@
 """How to caption: the options that people choose, and the checked arguments of one call of `generate`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from mindone_coca.errors import InputError
-from mindone_coca.typed_mapping import option
+from mindone_coca.typed_mapping import Default, at_most, option
 
 SOT_TOKEN_ID, EOT_TOKEN_ID = 49406, 49407  # CLIP's
 GenerationType = Literal["beam_search", "top_k", "top_p"]
 StoppingCriterion = Callable[[np.ndarray, Any], Any]
+SEQ_LEN, MIN_SEQ_LEN = Default(30), Default(5)  # open_clip's
 
 
 @dataclass(frozen=True)
@@ -19,9 +20,9 @@ class GenerationOptions:
     """The arguments of `generate` that programs offer, with its defaults; `generate` says more of each."""
 
     generation_type: GenerationType = "beam_search"
-    seq_len: int = option(30, "longest caption in tokens, start and end included")
+    seq_len: int = option(SEQ_LEN, "longest caption in tokens, start and end included")
     max_seq_len: int = option(77, "sampling sees the last tokens only")
-    min_seq_len: int = option(5, "no end before this many tokens")
+    min_seq_len: int = option(MIN_SEQ_LEN, "no end before this many tokens")
     temperature: float = 1.0
     top_p: float = 0.1
     top_k: int = option(1, "1 is greedy")
@@ -35,8 +36,21 @@ class GenerationOptions:
     diversity_penalty: float = option(0.0, "between beam groups, which are alike without it")
     normalize_scores: bool = option(False, "textbook beam search: add log-probabilities, not logits")
     length_penalty: float = 1.0
-    num_return_sequences: int = option(1, "captions of each image, best first by their rank_score")
+    num_return_sequences: int = option(1, "captions of each image, highest rank_score first")
     seed: int | None = option(None, "makes sampling reproducible")
+
+
+def fitting(arguments: Mapping[str, Any], limit: int) -> dict[str, Any]:
+    """Arguments of `generate` for a model with that many positions: lengths that are defaults ask no more than it has.
+
+    Those that were given stay as they are, also where they will be refused. The last token of a caption needs no
+    position. A sampler whose window is no longer than the model has room for all lengths.
+    """
+    samples = arguments.get("generation_type", "beam_search") != "beam_search"
+    if samples and arguments.get("max_seq_len", limit + 1) <= limit:
+        limit = max(SEQ_LEN, limit)
+    most = {"seq_len": limit + 1, "min_seq_len": limit}
+    return {name: at_most(value, most[name]) if name in most else value for name, value in arguments.items()}
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@
     text_emb/text_emb_0.npy      (N, D), of the captions
     metadata/metadata_0.parquet  image_path, caption, score, start, end, times
 
-Numbers are padded with zeros where there are more than ten parts. `model.json`, written last, names the model.
+Numbers are padded with zeros where there are more than ten parts. `model.json`, written last, names the model, tells
+where its weights are, and holds its config.
 """
 
 import base64
@@ -40,8 +41,9 @@ def write_features(folder: Path, records: Records, provenance: Provenance, part_
                 part, number = _Part(), number + 1
     if part.images:
         part.write(folder, f"{number:0{digits}}")
+    about = {"rows": total, "width": width, **provenance.as_dict(), **provenance.source}
     with atomic_path(folder / "model.json") as partial:
-        partial.write_text(json.dumps({"rows": total, "width": width, **provenance.as_dict()}, indent=1) + "\n")
+        partial.write_text(json.dumps(about, indent=1) + "\n")
 
 
 class _Part:

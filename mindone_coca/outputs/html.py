@@ -8,20 +8,25 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from mindone_coca.account import number_of
 from mindone_coca.files import atomic_path
 from mindone_coca.outputs.schema import Provenance, Records, plain
+
+SCORE_MEANS = "score: mean log-probability of the caption's tokens, higher is surer, 0 is certain"
+RANKED_MEANS = "; ranked: what orders the captions of an image, highest first"
 
 
 def write_html(path: Path, records: Records, paths: Sequence[str], provenance: Provenance) -> None:
     """Write the page. Frames are data URIs; all text is escaped."""
     files = captions = 0
-    failures = []
+    failures, ranked = [], False
     for record in records():
         files += record["error"] is None
         captions += len(record["segments"])
+        ranked |= any(one.get("alternatives") and "rank_score" in one for one in record["segments"])
         if record["error"] is not None:
             failures.append(f"<li>{escape(record['error'])}</li>\n")
-    counts = f"{captions:,} captions of {files:,} files"
+    counts = f"{number_of(captions, 'caption')} of {number_of(files, 'file')}"
     if failures:
         counts += f", {len(failures):,} failed"
     with atomic_path(path) as partial, open(partial, "w", encoding="utf-8") as file:
@@ -34,7 +39,8 @@ def write_html(path: Path, records: Records, paths: Sequence[str], provenance: P
             file.writelines(failures)
             file.write("</ul></section>\n")
         options = json.dumps(provenance.options, ensure_ascii=False)
-        made_by = f"{provenance.model} · mindone_coca {provenance.version} · {options}"
+        meaning = SCORE_MEANS + RANKED_MEANS * ranked
+        made_by = f"{meaning} · {provenance.model} · mindone_coca {provenance.version} · {options}"
         file.write(page_end(made_by))
 
 
@@ -65,10 +71,12 @@ def _resource(name: str) -> str:
 
 
 def _card(path: str, segment: dict[str, Any]) -> str:
+    # a still image has no times
+    times = [_clock(time) if segment["end"] else "" for time in segment["times"]]
     images = "".join(
-        f'<img alt="frame at {_clock(time)}" title="{_clock(time)}" loading="lazy" '
+        f'<img alt="{f"frame at {time}" if time else "the image"}" title="{time}" loading="lazy" '
         f'src="data:image/jpeg;base64,{thumbnail}">'
-        for time, thumbnail in zip(segment["times"], segment.get("thumbnails", ()))
+        for time, thumbnail in zip(times, segment.get("thumbnails", ()))
     )
     columns = math.ceil(math.sqrt(len(segment["times"])))
     others = "".join(

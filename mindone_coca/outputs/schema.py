@@ -22,11 +22,16 @@ COLUMNS = ("path", "duration", "start", "end", "times", "caption", "score", "ran
 
 @dataclass(frozen=True)
 class Provenance:
-    """What made the captions: the weights, the options and the version of this package."""
+    """What made the captions: the weights, the options and the version of this package.
+
+    Attributes:
+        source: where the model lies, for what is to find it again: `weights`, a path, and `config`, plain data.
+    """
 
     model: str
     options: dict[str, Any]
     version: str
+    source: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         return {"model": self.model, "options": self.options, "version": self.version}
@@ -78,6 +83,11 @@ def plain(path: str) -> str:
     """A path as valid text: bytes that are no UTF-8 (surrogates in Python) and control characters become escapes."""
     text = path.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def stretch(start: float, end: float) -> str:
+    """The times of a stretch of video; nothing for a still image, which has none."""
+    return f"{clock(start)} --> {clock(end)}" if end else ""
 
 
 def clock(seconds: float, point: str = ".") -> str:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from mindone_coca.account import number_of
 from mindone_coca.outputs.names import mirrored_names, shared_folder
 from mindone_coca.outputs.schema import Outcome, Provenance, Record, Records, plain
 
@@ -65,9 +66,9 @@ class Sidecars:
         self._written += self._outcome.write_text(target, "".join(f"{caption}\n" for caption in captions if caption))
 
     def outcome(self) -> Outcome:
-        counts = f"{self._written} caption files written"
+        counts = f"{number_of(self._written, 'caption file')} written"
         if self._existing:
-            counts += f", {self._existing} skipped because they exist (--force overwrites them)"
+            counts += f", {self._existing:,} skipped because they exist (--force overwrites them)"
         return Outcome([], [*self._outcome.notes, counts], self._outcome.problems)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mindone_coca.files import atomic_path
-from mindone_coca.outputs.schema import COLUMNS, Provenance, Record, Records, clock, plain, rows
+from mindone_coca.outputs.schema import COLUMNS, Provenance, Record, Records, plain, rows, stretch
 
 _UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}  # the latter for paths that are no UTF-8
 # of CSV files: without the mark at their start Excel takes them for another encoding
@@ -16,11 +16,15 @@ CSV_TEXT = {"encoding": "utf-8-sig", "errors": "backslashreplace", "newline": ""
 def lines(
     record: Record, with_path: bool = True, with_times: bool = False, with_alternatives: bool = False
 ) -> Iterator[str]:
-    """The captions of a file as lines, tab-separated: path, start and end, caption; then its alternatives alike."""
+    """The captions of a file as lines, tab-separated: path, start and end, caption; then its alternatives alike.
+
+    Where a still image would have times it has nothing, and without a path no such column either.
+    """
     for segment in record["segments"]:
         parts = [plain(record["path"])] if with_path else []
-        if with_times:
-            parts.append(f"{clock(segment['start'])} --> {clock(segment['end'])}")
+        times = stretch(segment["start"], segment["end"])
+        if with_times and (times or with_path):
+            parts.append(times)
         captions = [segment, *(segment.get("alternatives", ()) if with_alternatives else ())]
         yield from ("\t".join([*parts, caption["caption"]]) for caption in captions)
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from mindone_coca.config import Dtype
 from mindone_coca.data.settings import DataConfig
@@ -18,6 +17,7 @@ from mindone_coca.files import atomic_path
 from mindone_coca.outputs.tables import CSV_TEXT
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import make_transform, to_pixels
+from mindone_coca.progress import progress
 from mindone_coca.tasks.data import TaskBatch, open_task_data
 from mindone_coca.tasks.load import load_task_model, read_task_cfg
 from mindone_coca.tasks.predict import Predictor, predict_all
@@ -77,7 +77,7 @@ def evaluate_task(
     )
     tally = Tally(cfg.labels, model_config.preprocess, cfg.images)
     with closing(predict_all(Predictor(classifier, views), rows, batch_size)) as predictions:
-        for batch, probabilities in tqdm(predictions, total=len(rows), unit="batch", disable=None):
+        for batch, probabilities in progress(predictions, len(rows), "predicting", "batches"):
             tally.add(batch, probabilities)
     metrics = {**tally.metrics(), "unreadable": len(rows.bad_samples) + rows.rows_refused}
     if output_dir is not None:

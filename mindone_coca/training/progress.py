@@ -2,15 +2,14 @@
 
 import json
 import math
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
-from tqdm import tqdm
 
+from mindone_coca import progress
 from mindone_coca.files import atomic_path
+from mindone_coca.progress import say
 
 SHOWN = {
     "loss": ".4f",
@@ -20,11 +19,6 @@ SHOWN = {
     "lr": ".2e",
     "samples_per_s": ".1f",
 }
-
-
-def say(line: str) -> None:
-    """Print a line where messages go."""
-    print(line, file=sys.stderr, flush=True)
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -98,29 +92,18 @@ class Progress:
     """A bar on a terminal, a line for each record elsewhere, both on standard error."""
 
     def __init__(self, step: int, total_steps: int) -> None:
-        self.started, self.first_step, self.total_steps = time.monotonic(), step, total_steps
-        self.bar = None
-        if sys.stderr.isatty():
-            self.bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True)
+        self._shown = progress.Progress(total_steps, "step", done=step)
 
     def update(self) -> None:
-        if self.bar is not None:
-            self.bar.update()
+        self._shown.update()
 
     def show(self, step: int, values: Mapping[str, float]) -> None:
-        shown = "  ".join(f"{name} {values[name]:{form}}" for name, form in SHOWN.items() if name in values)
-        if self.bar is not None:
-            self.bar.set_postfix_str(shown)
-            return
-        seconds = (time.monotonic() - self.started) / max(1, step - self.first_step) * (self.total_steps - step)
-        self.say(f"step {step}/{self.total_steps}  {shown}  left {tqdm.format_interval(seconds)}")
+        shown = [(name, f"{values[name]:{form}}") for name, form in SHOWN.items() if name in values]
+        brief = " ".join(f"{name.removesuffix('_loss').replace('_per_', '/')} {value}" for name, value in shown)
+        self._shown.show("  ".join(f"{name} {value}" for name, value in shown), brief)
 
     def say(self, line: str) -> None:
-        if self.bar is None:
-            say(line)
-        else:
-            self.bar.write(line, file=sys.stderr)
+        say(line)
 
     def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        self._shown.close()

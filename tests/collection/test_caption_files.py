@@ -1,6 +1,7 @@
 """inference.py with a captioner that names the file: caption files beside pictures, odd names and terminals."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -197,6 +198,66 @@ def test_features_without_rows_are_said(run, tmp_path):
     for where in (out, out / "features"):
         code, lines, errors, _ = run("--output_dir", where, "--query", "a dog")
         assert (code, lines) == (2, []) and errors.count("error: ") == 1 and "no rows there to search" in errors
+
+
+def test_files_need_no_option(folder, run):
+    """By themselves, several, on both sides of options, and beside --video_path."""
+    a, b, c = sorted(map(str, folder.rglob("*.png")))
+    assert run(a)[:2] == (0, ["a a"])
+    for arguments in ([a, b, "--top", "3", c], ["--top", "3", a, b, c], [a, "--video_path", b, c]):
+        code, lines, _, _ = run(*arguments)
+        assert code == 0 and [line.split("\t")[0] for line in lines] == [a, b, c]
+    code, _, errors, seen = run(a, "no such file.png")
+    assert (code, seen) == (2, []) and "no such file.png: no such file" in errors
+
+
+@pytest.mark.parametrize("formats", [["json", "jsonl", "txt", "csv", "html"], ["sidecar"]])
+def test_what_the_journal_has_is_kept(folder, run, tmp_path, formats):
+    """One file, or a smaller folder, into the folder of all: no row goes, and the summary tells both."""
+    out = tmp_path / "out"
+    options = ["--output_dir", out, "--save_features", "--output_format", *formats]
+    assert "this run: 3 files, 3 captions, 0 failed" in run(folder, *options)[2]
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file() and "journal" not in path.parts}
+    for part in (folder / "a.png", folder / "sub"):
+        code, lines, errors, seen = run(part, *options)
+        assert (code, seen) == (0, []) and "in all: 3 files, 3 captions, 0 failed; " in errors
+        assert {path: path.read_bytes() for path in before} == before
+    assert "1 of the files is none of this run's inputs and is kept" in errors
+
+    new = picture(tmp_path / "elsewhere" / "new.png")
+    code, lines, errors, seen = run(new, *options)
+    assert (code, lines, seen) == (0, ["a new"], [str(new)])
+    assert "this run: 1 file, 1 caption, 0 failed" in errors and "in all: 4 files, 4 captions, 0 failed; 3 of" in errors
+    assert np.load(out / "features" / "img_emb" / "img_emb_0.npy").shape == (4, 4)
+    if "json" in formats:
+        rows = json.loads((out / "captions.json").read_text())["results"]
+        assert [row["path"] for row in rows] == sorted(map(str, [*folder.rglob("*.png"), new]))
+
+
+def test_a_file_under_another_name_is_the_same_file(folder, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    for name in ("a.png", str(folder / "a.png")):
+        assert "in all: 1 file, 1 caption, 0 failed\n" in run(name, "--output_dir", tmp_path / "out")[2]
+
+
+def test_the_journal_has_the_lengths_that_were_used(run, folder, tmp_path):
+    """Of a model with 8 positions: 9 tokens, which may be given too; 30 only if they were asked for."""
+    config = ["-c", str(ROOT / "configs" / "coca_digits.yaml"), folder, "--output_dir", tmp_path / "out"]
+    assert run(*config)[0] == 0
+    options = json.loads((tmp_path / "out" / "captions.json").read_text())["options"]
+    assert (options["seq_len"], options["min_seq_len"]) == (9, 5)
+    assert run(*config, "--seq_len", "9")[0] == 0
+    code, _, errors, _ = run(*config, "--seq_len", "30")
+    assert code == 2 and "was begun with seq_len 9, now it is 30" in errors
+
+
+def test_a_refusal_names_what_was_given(folder, run, tmp_path):
+    out = ["--output_dir", tmp_path / "out"]
+    assert run(folder, *out)[0] == 0
+    code, _, errors, _ = run(folder, *out, "--num_beams", "2")
+    assert code == 2 and "was begun with num_beams 6, now it is 2" in errors and "groups" not in errors
+    code, _, errors, _ = run(folder, *out, "--num_beams", "2", "--prompt", "a")
+    assert code == 2 and "num_beam_groups" not in errors
 
 
 PROGRAM = """

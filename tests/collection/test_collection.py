@@ -112,6 +112,16 @@ def test_files_features_and_search(collection, run, capfd, tmp_path, model_folde
     assert [line.split("\t")[1] for line in found] == [rows[row]["path"] for row in order]
     assert [float(line.split("\t")[0]) for line in found] == pytest.approx((features @ query)[order], abs=1e-4)
 
+    # the features name their model, so that the query need not
+    assert inference.main([*map(str, output), "--query", "a dog on a beach", "--top", "4"]) == 0
+    assert capfd.readouterr().out.splitlines() == found
+    note = tmp_path / "out/features/model.json"
+    moved = note.read_text().replace("coca.safetensors", "moved.safetensors")
+    note.write_text(moved)
+    assert inference.main([*map(str, output), "--query", "a dog on a beach"]) == 2
+    errors = capfd.readouterr().err
+    assert "moved.safetensors any more; give --model_path" in errors and errors.count("\n") == 1
+
     code, _, errors = run(capfd, "--video_path", *good, *output, *options, "--save_features", "--seed", "3")
     assert code == 2
     assert "was begun with seed null, now it is 3" in errors

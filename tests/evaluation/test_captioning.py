@@ -104,7 +104,8 @@ def test_words_are_those_of_the_java_tokenizer():
 @pytest.mark.graphs
 def test_command(model, reference, pictures, tmp_path, capfd):
     arguments = [*model, "--data", str(pictures / "coco.json"), "--output_dir", str(tmp_path)]
-    assert evaluate.main(["captioning", *arguments, "--seq_len", "9", "--min_seq_len", "4", "--num_beams", "2"]) == 0
+    # the default of 30 tokens is more than this model has, and open_clip fails with it
+    assert evaluate.main(["captioning", *arguments, "--num_beams", "2"]) == 0
     printed = dict(line.split() for line in capfd.readouterr().out.splitlines())
     assert list(printed)[:6] == ["Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr"]
     results = json.loads((tmp_path / "captions_results.json").read_bytes())
@@ -112,7 +113,7 @@ def test_command(model, reference, pictures, tmp_path, capfd):
     assert [row["image_id"] for row in results] == [500 + number for number in range(count)]
     files = [pictures / f"classes/{CLASSES[number // EACH]}/{number:02}.png" for number in range(3)]
     images = torch.from_numpy(np.stack([create_transforms(32)(Image.open(file)) for file in files]))
-    ids = reference.generate(images, seq_len=9, min_seq_len=4, num_beams=2, num_beam_groups=1)
+    ids = reference.generate(images, seq_len=17, min_seq_len=5, num_beams=2, num_beam_groups=1)
     captions = [one_line(Tokenizer().decode(row.numpy(), skip_special_tokens=True)) for row in ids]
     assert [row["caption"] for row in results[:3]] == captions
     expected, _ = score_captions([row["caption"] for row in results], [captions_of(n) for n in range(count)])

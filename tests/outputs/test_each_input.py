@@ -127,7 +127,7 @@ def test_a_sidecar_that_cannot_be_written_is_reported(tmp_path):
     for name in ("a.jpg", "b.jpg"):
         sidecars.write(record(tmp_path / name, "a caption"))
     outcome = sidecars.outcome()
-    assert "b.txt: cannot be written" in outcome.problems[0] and outcome.notes == ["1 caption files written"]
+    assert "b.txt: cannot be written" in outcome.problems[0] and outcome.notes == ["1 caption file written"]
     assert (tmp_path / "a.txt").read_text() == "a caption\n"
 
 

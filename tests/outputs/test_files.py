@@ -11,13 +11,14 @@ import pytest
 import webvtt
 from pyarrow import parquet
 
+from mindone_coca.collection.search import Moment
 from mindone_coca.outputs.features import write_features
 from mindone_coca.outputs.formats import FORMATS, expand_formats, write_outputs
 from mindone_coca.outputs.html import write_html
 from mindone_coca.outputs.names import mirrored_names
 from mindone_coca.outputs.schema import COLUMNS, clock, rows
 from mindone_coca.outputs.subtitles import write_subtitles
-from mindone_coca.outputs.tables import write_csv, write_json, write_jsonl, write_txt
+from mindone_coca.outputs.tables import lines, write_csv, write_json, write_jsonl, write_txt
 
 
 def seconds(time) -> float:
@@ -55,6 +56,26 @@ def test_text_has_a_line_for_each_caption(tmp_path, records, provenance):
     assert lines[0] == "in/long.mp4\t00:00:00.000 --> 00:01:01.250\ta dog on a beach"
     assert lines[-1] == "in/\\udcff\\n.mp4\t00:00:00.000 --> 00:00:01.000\todd"
     assert len(lines) == 7
+
+
+def test_a_still_image_has_no_times(tmp_path, records, provenance):
+    still = records[3]
+    assert list(lines(still, with_times=True)) == ["in/still.png\t\ta still"]
+    assert list(lines(still, with_path=False, with_times=True)) == ["a still"]
+    write_html(tmp_path / "page.html", lambda: [still], [], provenance)
+    page = (tmp_path / "page.html").read_text()
+    assert "0:00.0" not in page and 'alt="the image" title=""' in page and "1 caption of 1 file<" in page
+    assert Moment(0.5, "in/still.png", 0.0, 0.0, "a still").line() == "0.5000\tin/still.png\t\ta still"
+    assert Moment(0.5, "a.mp4", 0.0, 1.0, "b").line() == "0.5000\ta.mp4\t00:00:00.000 --> 00:00:01.000\tb"
+
+
+def test_the_page_says_which_scores_are_high(tmp_path, records, provenance):
+    ranked = records[0]["segments"][0]
+    for wanted in (False, True):
+        write_html(tmp_path / "page.html", lambda: records, [], provenance)
+        page = (tmp_path / "page.html").read_text()
+        assert "higher is surer, 0 is certain" in page and ("highest first" in page) == wanted
+        ranked["rank_score"] = ranked["alternatives"][0]["rank_score"] = 9.5
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 
 import pytest
@@ -31,7 +32,7 @@ def show(monkeypatch, stream: io.StringIO) -> str:
 def test_a_bar_on_a_terminal(monkeypatch):
     shown = show(monkeypatch, Terminal())
     last = shown.replace("\r", "\n").rstrip().splitlines()[-1]
-    assert "4/10" in last and "loss 1.5000" in last and "lr 1.00e-03" in last and "samples_per_s 12.0" in last
+    assert "4/10" in last and "loss 1.5000" in last and "lr 1.00e-03" in last and "samples/s 12.0" in last
     assert "validation at step 4\n" in shown
 
 
@@ -73,3 +74,16 @@ def test_what_is_not_finite_is_null(tmp_path, caplog):
     assert [record["loss"] for record in read_metrics(tmp_path / "metrics.jsonl")] == [2.0, None, 1.0]
     assert "NaN or Inf" not in caplog.text
     assert draw_curves(tmp_path).exists()
+
+
+def test_a_bar_keeps_its_width_in_120_columns(monkeypatch):
+    monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((120, 40)))
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    progress = Progress(880, 8800)
+    progress.show(880, {**VALUES, "samples_per_s": 100.0})
+    progress.close()
+    line = max(stream.getvalue().split("\r"), key=len)
+    assert "samples/s 100.0" in line and line.count("|") == 2 and len(line.split("|")[1]) == 12
+    assert len(line) <= 120

@@ -49,6 +49,8 @@ def test_exponents_without_a_point(tmp_path):
     ("override", "message"),
     [
         ("train.batchsize=3", "unknown key 'batchsize'; did you mean 'batch_size'"),
+        ("optim.learning_rate=3", "unknown key 'learning_rate'; did you mean 'lr' (optim.lr)?"),
+        ("train.bs=3", "did you mean 'batch_size' (train.batch_size)?"),
         ("optm.lr=3", "unknown key 'optm'; did you mean 'optim'"),
         ("optim.schedule=cosin", "did you mean 'cosine'"),
         ("optim.lr=fast", "optim: lr: must be float"),
