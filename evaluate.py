@@ -1,6 +1,10 @@
 import sys
 
-from mindone_coca.cli.evaluate import main
+from mindone_coca.interrupts import watch_signals
+
+watch_signals(__name__)  # before the imports that take long
+
+from mindone_coca.cli.evaluate import main  # noqa: E402
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,7 +1,16 @@
-"""`python -m mindone_coca COMMAND ...`, as the installed command `mindone-coca`."""
+"""`python -m mindone_coca COMMAND ...`, and the installed command `mindone-coca`."""
 
 import sys
 
-from mindone_coca.cli.main import main
+from mindone_coca.interrupts import watch_signals
 
-sys.exit(main())
+
+def main() -> int:
+    watch_signals("__main__")  # before the imports that take long
+    from mindone_coca.cli.main import main
+
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Mode
 from mindone_coca.errors import InputError
 from mindone_coca.generation.settings import GenerationOptions
+from mindone_coca.interrupts import Stopped, end_by
 
 
 class Parser(argparse.ArgumentParser):
@@ -140,8 +141,8 @@ def positive(text: str) -> int:
 
 
 def run_cli(program: Callable[[], int | None]) -> int:
-    """Run a program whose arguments are parsed. Returns its exit code: its own (None: 0), or 2 after an InputError,
-    which is printed in one line, as warnings are."""
+    """Run a program whose arguments are parsed. Returns its exit code: its own (None: 0), 2 after an InputError, or 130
+    and 143 where SIGINT and SIGTERM stopped it (`interrupts`). These and warnings are printed in one line."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is written with escapes
             stream.reconfigure(errors="backslashreplace")
@@ -152,3 +153,6 @@ def run_cli(program: Callable[[], int | None]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        return end_by(stopped.number)
