@@ -104,9 +104,9 @@ def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
 
     On any exception it is removed and `target` stays as it was; the system's become OutputErrors.
     """
-    target = Path(target).absolute()
+    target = Path(target)
     there = target.is_dir()
-    folder = (target if there else target.parent) / f".{secrets.token_hex(4)}.partial"
+    folder = (target if there else target.absolute().parent) / f".{secrets.token_hex(4)}.partial"
     with reported_writes(target):
         folder.mkdir(parents=True)
         try:
@@ -133,8 +133,8 @@ def try_lock(file: IO) -> bool:
         return False
     except OSError as error:
         warnings.warn(
-            f"{file.name}: this file system has no locks ({error.strerror}); see to it yourself that nothing else writes "
-            "there meanwhile",
+            f"{file.name}: this file system has no locks ({error.strerror}); see to it yourself that nothing else "
+            "writes there meanwhile",
             stacklevel=2,
         )
     return True

@@ -21,6 +21,7 @@ import mindspore as ms
 from mindone_coca import create_model
 from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.factory import save_model
+from mindone_coca.files import check_output
 from mindone_coca.weights.load import parameter_entries
 
 
@@ -32,6 +33,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def run() -> None:
+        check_output(arguments.target, "choose another --target", folder=False)
         ms.set_seed(arguments.seed)
         model = create_model(arguments.config)
         note = {"note": f"random weights, seed {arguments.seed}"}
