@@ -37,7 +37,11 @@ def reported_writes(target: str | os.PathLike, fix: str = _MAKE_ROOM) -> Iterato
             own, named = Path(target).absolute().parent, Path(os.fsdecode(error.filename)).absolute()
             if own not in named.parents and named not in (own, *own.parents):
                 raise
-        raise OutputError(f"{target}: cannot be written ({error.strerror or error}); {fix}", error) from error
+        raise _output_error(target, error, fix) from error
+
+
+def _output_error(target: str | os.PathLike, error: OSError, fix: str) -> OutputError:
+    return OutputError(f"{target}: cannot be written ({error.strerror or error}); {fix}", error)
 
 
 def check_output(path: str | os.PathLike, fix: str, *, folder: bool = True) -> None:
@@ -50,14 +54,16 @@ def check_output(path: str | os.PathLike, fix: str, *, folder: bool = True) -> N
         OutputError: a file is in the way, the folder takes no files, the disk is full.
     """
     path = Path(path)
-    with reported_writes(path, fix):
+    try:
         if not folder and os.path.lexists(path) and not path.is_file():
-            raise OSError(f"{'it is a folder' if path.is_dir() else 'it is no regular file'}")
+            raise OSError("it is a folder" if path.is_dir() else "it is no regular file")
         place = _nearest(path if folder else path.parent)
         if not place.is_dir():
-            raise NotADirectoryError(f"{place} is no folder")
+            raise OSError(f"{place} is no folder")
         with tempfile.TemporaryFile(dir=place) as probe:  # permissions alone do not tell, to root least of all
             probe.write(bytes(PROBE_BYTES))
+    except OSError as error:
+        raise _output_error(path, error, fix) from None
 
 
 def _nearest(path: Path) -> Path:

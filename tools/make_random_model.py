@@ -8,6 +8,7 @@ python tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/ran
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")
@@ -25,12 +26,12 @@ from mindone_coca.files import check_output
 from mindone_coca.weights.load import parameter_entries
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("-c", "--config", required=True)
     parser.add_argument("--target", required=True, type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     def run() -> None:
         check_output(arguments.target, "choose another --target", folder=False)
