@@ -55,7 +55,7 @@ def weights_in_folder(folder: Path) -> Path:
         if {f"{stem}.safetensors", f"{stem}.yaml"} <= {*names}:
             if stem == "best":
                 warnings.warn(
-                    f"{folder}: the training has no final.safetensors yet; taking the best so far", stacklevel=2
+                    f"{folder}: the training has no final.safetensors yet; taking best.safetensors", stacklevel=2
                 )
             return folder / f"{stem}.safetensors"
     indexes = [path for path in files if path.name.endswith(INDEX_SUFFIX)]
