@@ -20,8 +20,14 @@ class Ranks:
         return self.rank == 0
 
     def gather(self, number: int) -> list[int]:
-        """Each process's number."""
+        """Each process's number; every process has to ask."""
+        if self.size == 1:
+            return [number]
         return [int(n) for n in ops.AllGather()(Tensor([number], ms.float32)).asnumpy()]
+
+    def highest(self, number: int) -> int:
+        """The highest of all processes' numbers, on which they agree so; every process has to ask."""
+        return max(self.gather(number))
 
 
 def start_ranks() -> Ranks:

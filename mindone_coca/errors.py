@@ -10,3 +10,18 @@ class InputError(ValueError):
 
 class UnknownArgumentError(InputError, TypeError):
     """A keyword argument that a function does not have: the TypeError that Python raises too, with the right name."""
+
+
+class OutputError(OSError, InputError):
+    """A result that could not be written, as a full disk refuses it: the system's OSError, told in one line.
+
+    Args:
+        line: the message. error: of the system, whose `errno` and `strerror` this has.
+    """
+
+    def __init__(self, line: str, error: OSError) -> None:
+        super().__init__(error.errno, error.strerror or str(error))
+        self.line = line
+
+    def __str__(self) -> str:
+        return self.line

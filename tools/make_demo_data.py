@@ -23,7 +23,6 @@ import argparse
 import csv
 import io
 import os
-import shutil
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -36,7 +35,7 @@ from tqdm import tqdm
 
 from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.errors import InputError
-from mindone_coca.files import atomic_path
+from mindone_coca.files import atomic_folder, atomic_path, check_output
 from mindone_coca.video.frames import read_frames
 
 SPLITS = {"train": 0, "val": 1, "held_out": 2, "videos": 3, "demo": 4, "single": 5}
@@ -94,10 +93,10 @@ def write_data(target: Path, train: int, single: int, held_out: int, videos: int
     """Write all splits into the folder `target`, which appears when it is complete. Raises InputError if it exists."""
     if target.exists():
         raise InputError(f"{target}: exists already; remove it or choose another --target")
-    folder = target.with_name(f".{target.name}.partial{os.getpid()}")
-    try:
+    check_output(target, "choose another --target")
+    with atomic_folder(target) as folder:
         for name in ("val", "held_out", "videos"):
-            (folder / name).mkdir(parents=True)
+            (folder / name).mkdir()
         for name, count in (("val", held_out), ("held_out", held_out)):
             rows = []
             for index in range(count):
@@ -123,14 +122,12 @@ def write_data(target: Path, train: int, single: int, held_out: int, videos: int
             for job in tqdm(shards, "training shards", disable=None):
                 job.result()
             write_list(folder, "videos", list(zip(paths, (job.result() for job in drawn))))
-        os.rename(folder, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_demo_video(path: Path, seed: int) -> str:
     """Write the bundled video, four seconds of 256 x 256 pixels, and beside it five of its frames as `*_frames.png`;
     returns its caption."""
+    check_output(path, "choose another --demo_video", folder=False)
     with atomic_path(path) as partial:
         write_video(partial, generator(seed, "demo", 0), demo_scene(), 256, 97, 24)
     frames = [frame.rgb for frame in read_frames(path, "multi_frames", 5)]

@@ -32,7 +32,8 @@ from digit_pictures import MOTIONS, Scans, clip, side_by_side, write_clip
 from make_digits import NAMES, draw_digit, write_rows
 from PIL import Image
 
-from mindone_coca.cli.common import Parser
+from mindone_coca.cli.common import Parser, run_cli
+from mindone_coca.files import atomic_folder, check_output
 
 Row = tuple[list, list[str]]  # the pictures, or the frames of a clip; and the columns after their files'
 ANSWERS: dict[str, Callable[[int | None, int | None], str]] = {  # for the digits left and right, of which one may lack
@@ -113,35 +114,45 @@ TASKS: dict[str, tuple[Callable[[Scans, int, np.random.Generator], Iterator[Row]
 
 def write_task(folder: Path, task: str, seed: int = 0, count: int | None = None) -> None:
     """Write `count` rows to train on, and for validation a fifth as many."""
-    rows_of, columns, usual = TASKS[task]
-    count = count or usual
-    for part, size in (("train", count), ("val", count // 5)):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        rng = np.random.default_rng((seed, list(TASKS).index(task), part == "val"))
-        rows = []
-        for number, (images, said) in enumerate(rows_of(Scans(part == "val"), size, rng)):
-            stem = f"{part}/{number:05d}"
-            if task == "motions":
-                names = [f"{stem}.mp4"]
-                write_clip(folder / names[0], images)
-            else:
-                names = [f"{stem}.png"] if len(images) == 1 else [f"{stem}_left.png", f"{stem}_right.png"]
-                for name, image in zip(names, images, strict=True):
-                    image.save(folder / name)
-            rows.append((*names, *said))
-        write_rows(folder / f"{part}.csv", columns, rows)
+    count = count or TASKS[task][2]
+    check_output(folder, "choose another folder")
+    with atomic_folder(folder) as made:
+        for part, size in (("train", count), ("val", count // 5)):
+            (made / part).mkdir()
+            rng = np.random.default_rng((seed, list(TASKS).index(task), part == "val"))
+            _write_part(made, part, task, size, rng)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def _write_part(folder: Path, part: str, task: str, count: int, rng: np.random.Generator) -> None:
+    rows_of, columns, _ = TASKS[task]
+    rows = []
+    for number, (images, said) in enumerate(rows_of(Scans(part == "val"), count, rng)):
+        stem = f"{part}/{number:05d}"
+        if task == "motions":
+            names = [f"{stem}.mp4"]
+            write_clip(folder / names[0], images)
+        else:
+            names = [f"{stem}.png"] if len(images) == 1 else [f"{stem}_left.png", f"{stem}_right.png"]
+            for name, image in zip(names, images, strict=True):
+                image.save(folder / name)
+        rows.append((*names, *said))
+    write_rows(folder / f"{part}.csv", columns, rows)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, help="rows to train on, for each task")
     arguments = parser.parse_args(argv)
-    for task in arguments.tasks:
-        write_task(arguments.folder / task, task, arguments.seed, arguments.count)
+
+    def run() -> None:
+        for task in arguments.tasks:
+            write_task(arguments.folder / task, task, arguments.seed, arguments.count)
+
+    return run_cli(run)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,7 +2,8 @@
 
 python tools/make_digits.py data/digits
 
-Makes images/*.png (32 px), train.csv and, with every fifth scan, val.csv (columns filepath, title, label).
+Makes images/*.png (32 px), train.csv and, with every fifth scan, val.csv (columns filepath, title, label). Exit code 2:
+bad usage, or a folder that cannot be written.
 """
 
 import sys
@@ -20,7 +21,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from mindone_coca.cli.common import Parser
+from mindone_coca.cli.common import Parser, run_cli
+from mindone_coca.files import atomic_folder, check_output
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIDE = 32
@@ -52,24 +54,26 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> 
 
 def write_digits(folder: Path, limit: int | None = None) -> None:
     """Write the first `limit` scans, or all."""
-    (folder / "images").mkdir(parents=True, exist_ok=True)
+    check_output(folder, "choose another folder")
     rows: dict[str, list] = {"train.csv": [], "val.csv": []}
-    for number, (scan, label) in enumerate(list(zip(*load_scans(), strict=True))[:limit]):
-        path = Path("images") / f"{number:04d}.png"
-        draw_digit(scan).save(folder / path)
-        name = "val.csv" if is_held_out(number) else "train.csv"
-        rows[name].append((path, f"a handwritten {NAMES[label]}", label))
-    for name, lines in rows.items():
-        write_rows(folder / name, ("filepath", "title", "label"), lines)
+    with atomic_folder(folder) as made:
+        (made / "images").mkdir()
+        for number, (scan, label) in enumerate(list(zip(*load_scans(), strict=True))[:limit]):
+            path = Path("images") / f"{number:04d}.png"
+            draw_digit(scan).save(made / path)
+            name = "val.csv" if is_held_out(number) else "train.csv"
+            rows[name].append((path, f"a handwritten {NAMES[label]}", label))
+        for name, lines in rows.items():
+            write_rows(made / name, ("filepath", "title", "label"), lines)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--limit", type=int, help="only this many scans")
     arguments = parser.parse_args(argv)
-    write_digits(arguments.folder, arguments.limit)
+    return run_cli(lambda: write_digits(arguments.folder, arguments.limit))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,6 +24,7 @@ from mindone_coca.data.mindrecord import write_mindrecord
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.data.sources import open_sources
 from mindone_coca.errors import InputError
+from mindone_coca.files import check_output
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def run() -> int:
         if not 1 <= shards <= 1000:
             raise InputError(f"--shards {shards}: MindRecord takes 1 to 1000 files")
+        check_output(target, "choose another target", folder=False)
         [source], _ = open_sources(settings, DataConfig(train=path), "make_mindrecord")
         written, bad = write_mindrecord(source, target, shards)
         for sample in bad:

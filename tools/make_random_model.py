@@ -7,6 +7,7 @@ python tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/ran
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
@@ -24,17 +25,19 @@ import mindspore as ms
 from mindone_coca import create_model
 from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.factory import save_model
+from mindone_coca.files import check_output
 from mindone_coca.weights.load import parameter_entries
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("-c", "--config", required=True)
     parser.add_argument("--target", required=True, type=Path)
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     def run() -> None:
+        check_output(arguments.target, "choose another --target", folder=False)
         ms.set_seed(arguments.seed)
         model = create_model(arguments.config)
         note = {"note": f"random weights, seed {arguments.seed}"}

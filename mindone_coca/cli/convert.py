@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mindone_coca.cli.common import Command, Parser
 from mindone_coca.conversion.convert import Options, Plan, plan_conversion, write
+from mindone_coca.errors import InputError
 from mindone_coca.progress import Progress
 from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES
 from mindone_coca.weights.source import open_weights
@@ -124,8 +125,10 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int:
             convert(arguments)
     except BrokenPipeError:  # e.g. `--list | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        print(f"error: {error.filename or arguments.target}: {error.strerror or error}", file=sys.stderr)
+    except InputError:
+        raise
+    except OSError as error:  # of reading
+        print(f"error: {error.filename or arguments.source}: {error.strerror or error}", file=sys.stderr)
         return 2
     return 0
 

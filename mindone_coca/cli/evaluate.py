@@ -12,6 +12,7 @@ from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.cli import common
 from mindone_coca.cli.common import Command, Parser
 from mindone_coca.errors import InputError
+from mindone_coca.files import check_output
 from mindone_coca.tasks.spec import TASKS, TaskSpec
 from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
 
@@ -238,6 +239,8 @@ def add_options(parser: Parser) -> None:
 
 
 def run(parser: Parser, arguments: argparse.Namespace) -> None:
+    if arguments.output_dir is not None:
+        check_output(arguments.output_dir, "give another --output_dir")
     common.configure_device(arguments)
     metrics = EVALUATIONS[arguments.task].run(arguments)
     from mindone_coca.evaluation.reports import show

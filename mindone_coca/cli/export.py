@@ -8,6 +8,7 @@ from typing import get_args
 from mindone_coca.cli.common import Command, Parser, add_model_options, positive
 from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
+from mindone_coca.files import check_output
 from mindone_coca.typed_mapping import Default, at_most
 
 DESCRIPTION = """Write a model as three MINDIR graphs of fixed shapes, for GraphCell or MindSpore Lite.
@@ -44,6 +45,7 @@ def add_options(parser: Parser) -> None:
 def run(parser: Parser, arguments: argparse.Namespace) -> None:
     if arguments.target.exists():
         raise InputError(f"{arguments.target}: exists already; remove it or choose another --target")
+    check_output(arguments.target, "choose another --target")
     from mindone_coca.conversion.export import export_model  # these need MindSpore
     from mindone_coca.factory import create_model, find_config_and_weights
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from mindone_coca.collection.plan import Shard
 from mindone_coca.errors import InputError
+from mindone_coca.files import check_output, reported_writes, try_lock
 from mindone_coca.outputs.schema import Record
 
 FORMAT = 2
@@ -45,19 +46,16 @@ def scan(path: Path) -> Iterator[tuple[int, int, Record]]:
 class Journal:
     """One process's journal, opened for appending and locked against others.
 
-    Raises InputError when another process has it open, or when it cannot be written.
+    Raises InputError when another process has it open, OutputError when it cannot be written.
     """
 
     def __init__(self, folder: Path, shard: Shard) -> None:
         self.path = folder / f"{shard.index}-of-{shard.count}.jsonl"
-        try:
+        check_output(folder, "give another --output_dir")
+        with reported_writes(self.path):
             folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab")  # noqa: SIM115 open as long as the journal
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be written ({error.strerror}); give another --output_dir") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(self._file):
             self._file.close()
             raise InputError(f"{self.path}: another process is writing it; wait, or give another --shard") from None
         end = max((end for _, end, _ in scan(self.path)), default=0)
@@ -73,9 +71,10 @@ class Journal:
 
     def append(self, records: Iterable[Mapping]) -> None:
         """Add lines and wait until they are on the disk."""
-        self._file.write(b"".join(map(encode_line, records)))
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with reported_writes(self.path):
+            self._file.write(b"".join(map(encode_line, records)))
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()

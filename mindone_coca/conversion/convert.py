@@ -13,7 +13,7 @@ import yaml
 
 from mindone_coca.conversion.resize import resize_positions
 from mindone_coca.errors import InputError
-from mindone_coca.files import atomic_path
+from mindone_coca.files import atomic_path, check_output
 from mindone_coca.model.families import family_of, load_model_config
 from mindone_coca.model.family import Family, FamilyConfig
 from mindone_coca.weights.entry_names import refuse_parts
@@ -217,6 +217,7 @@ def plan_conversion(options: Options) -> Plan:
     existing = [file for file in (target, *texts) if file.exists()]
     if existing and not options.force:
         raise InputError(f"{existing[0]}: exists already; pass --force to overwrite it")
+    check_output(target, "choose another --target", folder=False)
     plan = Plan(source, target, {}, config, texts, metadata, notes)
     for name, shape in (family.shapes(config) if options.reverse else parameters).items():
         entry = entries[name] if name in parameters else derived_entry(name, shape, entries, family)
@@ -253,8 +254,8 @@ def write(plan: Plan) -> None:
     """Carry a plan out: the weights, then the config files beside them, each atomically.
 
     Raises:
-        InputError: a tensor is damaged, holds NaN or does not fit its new type; nothing is left behind.
-        OSError: the disk is full or not writable.
+        InputError: a tensor is damaged, holds NaN or does not fit its new type, or the disk is full (OutputError);
+            nothing is left behind.
     """
     with _no_new_folder_on_failure(plan.target.parent):
         save_weights(plan.target, plan.entries, plan.metadata)

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import shutil
 from pathlib import Path
 
 import mindspore as ms
@@ -11,6 +9,7 @@ from mindspore import Tensor, nn
 
 from mindone_coca.config import PreprocessCfg
 from mindone_coca.errors import InputError
+from mindone_coca.files import atomic_folder
 from mindone_coca.generation.settings import EOT_TOKEN_ID, SOT_TOKEN_ID
 from mindone_coca.model.base import ImageTextModel
 
@@ -42,9 +41,7 @@ def export_model(
         raise InputError(f"--cache_length {cache_length}: this model has {engine.limit} positions; lower it to that")
     if target.exists():
         raise InputError(f"{target}: exists already; remove it or choose another --target")
-    folder = target.with_name(f".{target.name}.partial{os.getpid()}")
-    try:
-        folder.mkdir(parents=True)
+    with atomic_folder(target) as folder:
         graphs = {name: export_graph(folder, name, *parts) for name, parts in cells.items()}
         manifest = {
             "graphs": graphs,
@@ -54,6 +51,3 @@ def export_model(
             "mindspore": ms.__version__,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        os.rename(folder, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

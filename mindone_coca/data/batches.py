@@ -103,6 +103,11 @@ class Batches:
                 "are; make it smaller"
             )
 
+    @property
+    def samples(self) -> int:
+        """Samples in an epoch's order, over all ranks, with those that fill no batch."""
+        return len(self._mixture)
+
     def __len__(self) -> int:
         """Batches in an epoch."""
         return self.batches_per_epoch

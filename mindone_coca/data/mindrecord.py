@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +14,7 @@ from mindone_coca.account import Account
 from mindone_coca.data.samples import BadSample, Sample, Source, require_key
 from mindone_coca.data.text import as_captions, parse_json
 from mindone_coca.errors import InputError
+from mindone_coca.files import reported_writes
 
 SCHEMA = {"name": {"type": "string"}, "captions": {"type": "string"}, "image": {"type": "bytes"}}
 ROWS_AT_ONCE = 256  # written together; bounds the memory of the writer
@@ -87,26 +90,39 @@ def write_mindrecord(source: Source, target: Path, shards: int = 1) -> tuple[int
     Columns: name (string), captions (string: JSON list), image (bytes). With several shards the files are target0,
     target1, ... (or target00, ... from ten on). Existing files are replaced only when all is written.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     written, bad, rows = 0, [], []
     # MindRecord stores its own file name, so it is written under its final name in a folder beside the target.
-    with TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
-        writer = FileWriter(str(Path(folder, target.name)), shards)
-        writer.add_schema(SCHEMA, "images with captions")
-        for index in range(len(source)):
-            try:
-                rows.append(_row(source, index))
-            except BadSample as error:
-                bad.append(error)
-            if len(rows) == ROWS_AT_ONCE or (rows and index == len(source) - 1):
-                writer.write_raw_data(rows)
-                written, rows = written + len(rows), []
-        if not written:
-            raise InputError(f"{target}: not written, because none of the {len(source)} samples can be read ({bad[0]})")
-        writer.commit()
-        for file in Path(folder).iterdir():
-            os.replace(file, target.with_name(file.name))
+    with _reported(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
+            writer = FileWriter(str(Path(folder, target.name)), shards)
+            writer.add_schema(SCHEMA, "images with captions")
+            for index in range(len(source)):
+                try:
+                    rows.append(_row(source, index))
+                except BadSample as error:
+                    bad.append(error)
+                if len(rows) == ROWS_AT_ONCE or (rows and index == len(source) - 1):
+                    writer.write_raw_data(rows)
+                    written, rows = written + len(rows), []
+            if not written:
+                raise InputError(
+                    f"{target}: not written, because none of the {len(source)} samples can be read ({bad[0]})"
+                )
+            writer.commit()
+            for file in Path(folder).iterdir():
+                os.replace(file, target.with_name(file.name))
     return written, bad
+
+
+@contextmanager
+def _reported(target: Path) -> Iterator[None]:
+    """What the system or MindRecord's writer refuses, as an OutputError."""
+    with reported_writes(target):
+        try:
+            yield
+        except RuntimeError as error:
+            raise OSError(" ".join(str(error).split())) from error
 
 
 def _row(source: Source, index: int) -> dict[str, str | bytes]:

@@ -64,5 +64,5 @@ def evaluate_captioning(
             )
             for i in shown
         ]
-        write_report(folder, "captioning", {**metrics, **(notes or {})}, examples)
+        write_report(folder, "captioning", {**metrics, **(notes or {})}, examples, score="CIDEr")
     return metrics

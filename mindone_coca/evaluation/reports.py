@@ -14,7 +14,7 @@ from PIL import Image
 
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
-from mindone_coca.outputs.html import escape, page_end, page_start
+from mindone_coca.outputs.html import card, escape, page_end, page_start
 from mindone_coca.outputs.schema import plain
 from mindone_coca.outputs.thumbnails import thumbnail
 
@@ -34,7 +34,7 @@ class Example:
         text: what was asked or said with them, if anything.
         expected, predicted: answers, classes or captions.
         right: None where there is no right and wrong, as for captions.
-        score: of the prediction, whatever the task calls so.
+        score: of the prediction, which `write_report` is told the name of.
     """
 
     name: str
@@ -67,15 +67,20 @@ def write_report(
     metrics: Mapping[str, float | int | str],
     examples: Sequence[Example],
     confusion: tuple[Sequence[str], np.ndarray] | None = None,
+    *,
+    score: str = "score",
+    unreadable: int = 0,
 ) -> None:
     """Write `metrics.json`, `examples.html` and, with a confusion matrix, `confusion.png` in `folder`.
 
-    `metrics.json` holds `task`, `metrics`, how many `examples` the page shows, and with a confusion matrix the number
-    of `samples` and, `per_class`, each class's samples, right ones and accuracy (null for a class without samples).
+    `metrics.json` holds `task`, `metrics`, how many `examples` the page shows, the rows that are `unreadable` if there
+    are such, and with a confusion matrix the number of `samples` and, `per_class`, each class's samples, right ones and
+    accuracy (null for a class without samples).
 
     Args:
         examples: all of them are shown, wrong ones first; `choose_examples` picks few among many.
         confusion: class names and counts (C, C), rows what was expected, columns what was predicted.
+        score: what the examples' scores are, such as "CIDEr".
     Raises:
         InputError: a metric that is not finite, by name.
     """
@@ -85,6 +90,8 @@ def write_report(
         if counts.shape != (len(names), len(names)):
             raise ValueError(f"confusion: {len(names)} names, but counts of shape {counts.shape}")
         content |= {"samples": int(counts.sum()), "per_class": _per_class(names, counts)}
+    if unreadable:
+        content["unreadable"] = unreadable
     verdicts = [example.right for example in examples]
     content["examples"] = {"shown": len(examples), "right": verdicts.count(True), "wrong": verdicts.count(False)}
     with atomic_path(folder / "metrics.json") as partial:
@@ -92,7 +99,7 @@ def write_report(
         partial.write_bytes(text.encode("utf-8", "backslashreplace") + b"\n")  # odd bytes of paths as JSON's escapes
     if confusion is not None:
         _draw_confusion(folder / "confusion.png", names, counts)
-    _write_page(folder / "examples.html", task, content["metrics"], examples)
+    write_page(folder / "examples.html", task.replace("_", " "), examples, content["metrics"], score)
 
 
 def _number(name: str, value: float | int | str) -> float | int | str:
@@ -142,15 +149,17 @@ def _label(name: str) -> str:
     return short.replace("$", r"\$")  # Matplotlib sets what is between two of them as a formula
 
 
-def _write_page(path: Path, task: str, metrics: Mapping[str, float | int | str], examples: Sequence[Example]) -> None:
+def write_page(
+    path: Path, title: str, examples: Sequence[Example], metrics: Mapping[str, float | int | str], score: str = "score"
+) -> None:
+    """Write a page that needs no other file: examples, wrong ones first, right ones last; metrics in its footer."""
     wrong = sum(example.right is False for example in examples)
     counts = f"{len(examples):,} examples" + (f", {wrong:,} wrong" if wrong else "")
-    # wrong ones first, right ones last, otherwise in the given order
     ordered = sorted(examples, key=lambda example: {False: 0, None: 1, True: 2}[example.right])
     shown = ", ".join(f"{name} {show(value)}" for name, value in metrics.items())
     with atomic_path(path) as partial, open(partial, "w", encoding="utf-8") as file:
-        file.write(page_start(task.replace("_", " "), counts))
-        file.writelines(map(_card, ordered))
+        file.write(page_start(title, counts))
+        file.writelines(_card(example, score) for example in ordered)
         file.write("</main>\n" + page_end(shown))
 
 
@@ -159,21 +168,19 @@ def show(value: float | int | str) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _card(example: Example) -> str:
-    pictures = "".join(
+def _card(example: Example, score: str) -> str:
+    pictures = [
         f'<img alt="" loading="lazy" src="data:image/jpeg;base64,{thumbnail(image, PICTURE_WIDTH)}">'
         for image in example.images
-    )
+    ]
     verdict = {None: "", True: "right", False: "wrong"}[example.right]
     facts = f"<b>{verdict}</b>" if verdict else ""
     if example.score is not None:
-        facts += f"<span>score {example.score:.3f}</span>"
-    columns = math.ceil(math.sqrt(max(len(example.images), 1)))
-    return (
-        f'<article class="{verdict}"><div class="frames" style="--columns: {columns}">{pictures}</div>'
-        '<div class="words">'
-        + (f'<p class="caption">{escape(example.text)}</p>' if example.text is not None else "")
-        + f'<dl class="pair"><dt>expected</dt><dd>{escape(example.expected)}</dd>'
-        f'<dt>predicted</dt><dd class="predicted">{escape(example.predicted)}</dd></dl>'
-        f'<p class="path">{escape(example.name)}</p><p class="facts">{facts}</p></div></article>\n'
-    )
+        facts += f"<span>{escape(score)} {example.score:.3f}</span>"
+    words = [
+        f'<p class="caption">{escape(example.text)}</p>' if example.text is not None else "",
+        f'<dl class="pair"><dt>expected</dt><dd>{escape(example.expected)}</dd>',
+        f'<dt>predicted</dt><dd class="predicted">{escape(example.predicted)}</dd></dl>',
+        f'<p class="path">{escape(example.name)}</p><p class="facts">{facts}</p>',
+    ]
+    return card(pictures, words, verdict)

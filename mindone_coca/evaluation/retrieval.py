@@ -124,5 +124,5 @@ def evaluate_retrieval(
             )
             for i in choose_examples(right)
         ]
-        write_report(folder, "retrieval", {**metrics, **(notes or {})}, examples)
+        write_report(folder, "retrieval", {**metrics, **(notes or {})}, examples, score="similarity")
     return metrics

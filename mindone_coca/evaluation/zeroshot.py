@@ -190,5 +190,7 @@ def evaluate_zeroshot(
             )
             for i in choose_examples(ranks == 0)
         ]
-        write_report(folder, "zeroshot", {**metrics, **(notes or {})}, examples, (data.names, confusion))
+        write_report(
+            folder, "zeroshot", {**metrics, **(notes or {})}, examples, (data.names, confusion), score="similarity"
+        )
     return metrics

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 
 from mindone_coca.config import find_config
 from mindone_coca.errors import InputError
@@ -43,5 +44,24 @@ def load_model_config(config: str | os.PathLike | Mapping | FamilyConfig) -> Fam
     if not isinstance(config, Mapping):
         path = find_config(config)
         config, where = read_mapping(path), str(path)
+    if {"model", "data"} <= config.keys():
+        raise InputError(f"{where}: is a config for train.py, not a model's{_instead(config)}")
     data = {key: value for key, value in config.items() if key not in ("family", HEAD_KEY)}
     return family_named(config.get("family", FAMILIES[0].key), where).config.from_dict(data, where)
+
+
+def is_model_config(data: Mapping) -> bool:
+    """Whether plain data is a model config and no training's, by its keys."""
+    keys = {"family", "model_cfg", HEAD_KEY, *(spec.name for family in FAMILIES for spec in fields(family.config))}
+    return "model" not in data and not keys.isdisjoint(data)
+
+
+def _instead(training: Mapping) -> str:
+    """The model configs that a training config leads to, for a message."""
+    model, output = (training[key] if isinstance(training.get(key), Mapping) else {} for key in ("model", "output"))
+    places = []
+    if isinstance(model.get("config"), str):
+        places.append(f"{model['config']}, which it trains")
+    if isinstance(output.get("dir"), str):
+        places.append(f"{output['dir']}/final.yaml, which it writes")
+    return f"; give {', or '.join(places)}" if places else "; give a model config"

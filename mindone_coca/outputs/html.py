@@ -61,6 +61,19 @@ def page_end(footer: str) -> str:
     return f"<footer>{escape(footer)}</footer>\n<script>\n{_resource('page.js')}</script>\n</body>\n</html>\n"
 
 
+def card(pictures: Sequence[str], words: Sequence[str], kind: str = "") -> str:
+    """An `<article>`: pictures (`<img>` elements) in a square grid, and elements with words below.
+
+    Args:
+        kind: its class, `wrong` for one that stands out as such.
+    """
+    columns = math.ceil(math.sqrt(max(len(pictures), 1)))
+    return (
+        f'<article class="{kind}"><div class="frames" style="--columns: {columns}">{"".join(pictures)}</div>'
+        f'<div class="words">{"".join(words)}</div></article>\n'
+    )
+
+
 def escape(text: str) -> str:
     """Any text, also a path of odd bytes, as it may stand in a page."""
     return html.escape(plain(text))
@@ -73,23 +86,22 @@ def _resource(name: str) -> str:
 def _card(path: str, segment: dict[str, Any]) -> str:
     # a still image has no times
     times = [_clock(time) if segment["end"] else "" for time in segment["times"]]
-    images = "".join(
+    pictures = [
         f'<img alt="{f"frame at {time}" if time else "the image"}" title="{time}" loading="lazy" '
         f'src="data:image/jpeg;base64,{thumbnail}">'
         for time, thumbnail in zip(times, segment.get("thumbnails", ()))
-    )
-    columns = math.ceil(math.sqrt(len(segment["times"])))
+    ]
     others = "".join(
         f"<li>{escape(other['caption'])} ({_scores(other)})</li>" for other in segment.get("alternatives", ())
     )
     stretch = f"<b>{_clock(segment['start'])} – {_clock(segment['end'])}</b>" if segment["end"] else ""
-    return (
-        f'<article><div class="frames" style="--columns: {columns}">{images}</div><div class="words">'
-        f'<p class="caption">{escape(segment["caption"])}</p>'
-        + (f'<ul class="more">{others}</ul>' if others else "")
-        + f'<p class="path">{escape(path)}</p>'
-        f'<p class="facts">{stretch}<span>score {_scores(segment, bool(others))}</span></p></div></article>\n'
-    )
+    words = [
+        f'<p class="caption">{escape(segment["caption"])}</p>',
+        f'<ul class="more">{others}</ul>' if others else "",
+        f'<p class="path">{escape(path)}</p>',
+        f'<p class="facts">{stretch}<span>score {_scores(segment, bool(others))}</span></p>',
+    ]
+    return card(pictures, words)
 
 
 def _scores(scored: dict[str, Any], ranked: bool = True) -> str:

@@ -1,6 +1,7 @@
 """The accuracy of a model trained for a task, with a report."""
 
 import csv
+import logging
 import os
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mindone_coca.account import number_of
 from mindone_coca.config import Dtype
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
@@ -22,6 +24,7 @@ from mindone_coca.tasks.data import TaskBatch, open_task_data
 from mindone_coca.tasks.load import load_task_model, read_task_cfg
 from mindone_coca.tasks.predict import Predictor, predict_all
 
+log = logging.getLogger(__name__)
 MATRIX_CLASSES = 1000  # with more, a confusion matrix is no use
 SHOWN_FRAMES = 8  # of a video, on the page of examples
 
@@ -50,8 +53,8 @@ def evaluate_task(
 
     Returns:
         samples, accuracy (labels that are no class of the model count as wrong), top5 where there are more than five
-        classes, loss (the mean cross-entropy of the samples whose label is a class), unreadable; of vqa with several
-        answers a question vqa_accuracy (see `vqa_score`).
+        classes; of vqa with several answers a question vqa_accuracy (see `vqa_score`). Rows that cannot be read are
+        logged, and counted in `metrics.json`.
     Raises:
         InputError: another task's model, or data that do not fit.
     """
@@ -79,10 +82,13 @@ def evaluate_task(
     with closing(predict_all(Predictor(classifier, views), rows, batch_size)) as predictions:
         for batch, probabilities in progress(predictions, len(rows), "predicting", "batches"):
             tally.add(batch, probabilities)
-    metrics = {**tally.metrics(), "unreadable": len(rows.bad_samples) + rows.rows_refused}
+    metrics, unreadable = tally.metrics(), len(rows.bad_samples) + rows.rows_refused
+    if unreadable:
+        log.warning("%s could not be read, as said above", number_of(unreadable, "row"))
     if output_dir is not None:
         confusion = (cfg.labels, tally.confusion) if tally.confusion is not None else None
-        write_report(output_dir, task, metrics, tally.examples(), confusion)
+        examples = tally.examples()
+        write_report(output_dir, task, metrics, examples, confusion, score="probability", unreadable=unreadable)
         with (
             atomic_path(output_dir / "predictions.csv") as partial,
             open(partial, "w", **CSV_TEXT) as file,
@@ -103,7 +109,6 @@ class Tally:
     def __init__(self, labels: list[str], preprocess: Any, images: int) -> None:
         self.labels, self.preprocess, self.images = labels, preprocess, images
         self.rows: list[tuple[str, str, str, str, float]] = []
-        self.losses: list[float] = []
         self.right: list[bool] = []
         self.top5: list[bool] = []
         self.scores: list[float] = []  # of questions with several answers
@@ -121,10 +126,8 @@ class Tally:
             right = best == label
             self.right.append(right)
             self.top5.append(label >= 0 and int((chances > chances[label]).sum()) < 5)
-            if label >= 0:
-                self.losses.append(-float(np.log(max(chances[label], 1e-30))))
-                if self.confusion is not None:
-                    self.confusion[label, best] += 1
+            if label >= 0 and self.confusion is not None:
+                self.confusion[label, best] += 1
             if len(answers) > 1:
                 self.scores.append(vqa_score(answer, answers))
             self.rows.append((batch.names[number], batch.sentences[number], answers[0], answer, chance))
@@ -153,8 +156,6 @@ class Tally:
         metrics = {"samples": len(self.right), "accuracy": float(np.mean(self.right))}
         if len(self.labels) > 5:
             metrics["top5"] = float(np.mean(self.top5))
-        if self.losses:
-            metrics["loss"] = float(np.mean(self.losses))
         if self.scores:
             metrics["vqa_accuracy"] = float(np.mean(self.scores))
         return metrics

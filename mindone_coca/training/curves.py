@@ -4,12 +4,15 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 from mindone_coca.training.progress import read_metrics
 
 PANELS = ("loss", "accuracy", "caption_loss", "contrastive_loss", "lr", "grad_norm", "samples_per_s")
+# They fall steeply at the start, and by little for most of the run: on a scale of ratios both can be read.
+LOGARITHMIC = ("loss", "caption_loss", "contrastive_loss", "grad_norm")
 
 
 def draw_curves(run: Path, target: Path | None = None) -> Path:
@@ -35,6 +38,11 @@ def draw_curves(run: Path, target: Path | None = None) -> Path:
             points = [(r["step"], r[name]) for r in records if r["kind"] == kind and r.get(name) is not None]
             if points:
                 axes.plot(*zip(*points), label=kind, marker="o" if kind == "val" or len(points) < 20 else None)
+        if name in LOGARITHMIC and all(line.get_ydata().min() > 0 for line in axes.lines):
+            axes.set_yscale("log")
+            axes.grid(alpha=0.1, which="minor")
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))  # where the range is short
         axes.set_title(name.replace("_", " ").replace(" per s", " / s"))
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
@@ -42,6 +50,9 @@ def draw_curves(run: Path, target: Path | None = None) -> Path:
     for axes in figure.axes[len(panels) :]:
         axes.remove()
     target = target or run / "curves.png"
+    kind = target.suffix.lstrip(".").lower() or "png"
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise InputError(f"{target}: a picture's name ends in .png, .svg or .pdf")
     with atomic_path(target) as partial:
-        figure.savefig(partial, dpi=110, format=target.suffix.lstrip(".") or "png")
+        figure.savefig(partial, dpi=110, format=kind)
     return target

@@ -40,7 +40,7 @@ class Job(Protocol):
 
     weights: list[Parameter]  # of the exported model
     optimiser: AdamW
-    data: Any  # with len(), epoch(number, start_batch) and bad_samples, as TrainingData
+    data: Any  # with len(), samples, epoch(number, start_batch) and bad_samples, as TrainingData
     val: Any  # data for `validate`, or None
 
     def run(self, batches: Sequence[Any], rate: float) -> tuple[Tensor, ...]:

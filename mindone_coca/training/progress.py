@@ -8,7 +8,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 from mindone_coca import progress
-from mindone_coca.files import atomic_path
+from mindone_coca.files import atomic_path, reported_writes
 from mindone_coca.progress import say
 
 SHOWN = {
@@ -45,7 +45,8 @@ class Metrics:
             kept = [record for record in read_metrics(self.path) if step and record["step"] <= step]
             with atomic_path(self.path) as partial:
                 partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        with reported_writes(folder):
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """Record values of kind `train` or `val`.
@@ -54,7 +55,7 @@ class Metrics:
         for it, and left out of TensorBoard.
         """
         finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
-        with open(self.path, "a", encoding="utf-8") as file:
+        with reported_writes(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": kind, **finite}) + "\n")
         for name, value in finite.items():
             if value is not None:

@@ -12,6 +12,7 @@ import yaml
 from mindone_coca.config import DeviceTarget, JitLevel, Mode, find_config
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
+from mindone_coca.model.families import is_model_config
 from mindone_coca.typed_mapping import read_mapping
 
 
@@ -118,6 +119,11 @@ def read_train_settings(path: str | os.PathLike, overrides: Sequence[str] = ()) 
     """
     path = find_config(path)
     data = read_mapping(path)
+    if is_model_config(data):
+        raise InputError(
+            f"{path}: is a model's config, not one for train.py; give one of these, such as configs/train_digits.yaml, "
+            "that names it as model.config"
+        )
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:

@@ -15,10 +15,13 @@ from mindspore.profiler import profile, tensorboard_trace_handler
 from mindone_coca import device
 from mindone_coca.distributed import Ranks, start_ranks
 from mindone_coca.errors import InputError
+from mindone_coca.interrupts import Stopped, StopRequest, stop_on_signals
 from mindone_coca.training.checkpoints import CHECKPOINTS, Checkpoints, Position, checkpoint_paths, entries_of
 from mindone_coca.training.curves import draw_curves
+from mindone_coca.training.folder import claim_folder
 from mindone_coca.training.job import CocaJob, Job
 from mindone_coca.training.optim import learning_rate
+from mindone_coca.training.overview import beginning, overview
 from mindone_coca.training.progress import LeftOut, Metrics, Progress, say
 from mindone_coca.training.record import check_record, write_record
 from mindone_coca.training.settings import TrainConfig
@@ -39,6 +42,16 @@ class Trainer:
         settings = config.device
         device.configure(settings.target, settings.id, settings.mode, settings.jit_level, settings.max_memory)
         self.ranks = start_ranks()
+        self.lock = claim_folder(self.folder, self.ranks)
+        try:
+            self._open(open_job)
+        except BaseException:
+            self._release()
+            raise
+
+    def _open(self, open_job: Callable[[TrainConfig, Ranks], Job]) -> None:
+        """Load the model and open the data."""
+        config = self.config
         ms.set_seed(config.train.seed)  # draws fresh weights; the same on every device
         np.random.seed(config.train.seed)
         self.job = open_job(config, self.ranks)
@@ -63,9 +76,23 @@ class Trainer:
         return min(epochs * self.steps_per_epoch, limit or epochs * self.steps_per_epoch)
 
     def run(self) -> Position:
-        """Train to the end; returns where the run stands then. A run that is there already writes nothing."""
+        """Train to the end; returns where the run stands then. A run that is there already writes nothing.
+
+        Raises Stopped after a step if a signal asked for that, with a checkpoint to go on from.
+        """
+        try:
+            with stop_on_signals() as request:
+                return self._run(request)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self.lock is not None:
+            self.lock.release()
+
+    def _run(self, request: StopRequest) -> Position:
         output = self.config.output
-        self._resume()
+        checkpoint = self._resume()
         if self._is_finished():
             if self.ranks.is_main:
                 say(
@@ -73,7 +100,7 @@ class Trainer:
                     "train.max_steps or train.epochs to go on"
                 )
             return self.position
-        self._start_output()
+        self._start_output(checkpoint)
         val_every = output.val_every or self.steps_per_epoch
         with closing(self._updates()) as updates:
             for micro_batches in updates:
@@ -90,23 +117,24 @@ class Trainer:
                 if self.job.val is not None and (step % val_every == 0 or last):
                     with self._untimed(), self._averaged():
                         self._validate()
-                if self.ranks.is_main and (step % output.save_every == 0 or last):
+                signal = None if last else self._stop_signal(request)
+                if self.ranks.is_main and (step % output.save_every == 0 or last or signal):
                     with self._untimed():
                         self.checkpoints.save(self.position)
+                if signal:
+                    self._stop(signal)
         self._finish()
         return self.position
 
-    def _start_output(self) -> None:
-        """Open what the main process writes to, and start the clock."""
+    def _start_output(self, checkpoint: Path | None) -> None:
+        """Open what the main process writes to, say what begins, and start the clock."""
         self.metrics = self.progress = None
         if self.ranks.is_main:
-            try:
-                self.metrics = Metrics(self.folder, self.position.step)
-                write_record(self.folder, self.config)
-            except OSError as error:
-                raise InputError(
-                    f"{self.folder}: cannot be written ({error.strerror or error}); choose another output.dir"
-                ) from None
+            self.metrics = Metrics(self.folder, self.position.step)
+            write_record(self.folder, self.config)
+            for line in overview(self.config, self.job, self.ranks):
+                say(line)
+            say(beginning(self.folder, checkpoint, self.position.step, self.total_steps))
             self.progress = Progress(self.position.step, self.total_steps)
             self.left_out = LeftOut(self.position.step, float(self.optimiser.loss_scale.asnumpy()))
         self.timed_from, self.timed_step = time.monotonic(), self.position.step
@@ -136,6 +164,18 @@ class Trainer:
                 if line:
                     self.progress.say(line)
         self.timed_from, self.timed_step = time.monotonic(), step
+
+    def _stop_signal(self, request: StopRequest) -> int | None:
+        """The signal to stop by, if there is one: on all ranks after the same step, whichever of them got it."""
+        return self.ranks.highest(request.requested or 0) or None
+
+    def _stop(self, signal: int) -> None:
+        """End after a step whose checkpoint is written. Raises Stopped."""
+        if self.ranks.is_main:
+            self.metrics.close()
+            self.progress.close()
+        self.ranks.gather(0)  # msrun kills all when one ends: that must not be before the checkpoint is written
+        raise Stopped(f"stopped at step {self.position.step} of {self.total_steps}; the same command goes on", signal)
 
     def _finish(self) -> None:
         """Export the weights, draw the curves, say what happened."""
@@ -187,7 +227,8 @@ class Trainer:
         exported = [self.folder / "final.safetensors", self.folder / "final.yaml"]
         return all(path.exists() and path.stat().st_mtime_ns >= newest for path in exported)
 
-    def _resume(self) -> None:
+    def _resume(self) -> Path | None:
+        """Take the state from the newest checkpoint; returns which, None where there is none."""
         paths = self.checkpoints.paths()
         if self.ranks.is_main:
             self.checkpoints.remove_partial()
@@ -197,13 +238,13 @@ class Trainer:
                 raise InputError(
                     f"{paths[-1]}: was trained with train.seed {self.position.seed}; set it or change output.dir"
                 )
-        if self.ranks.size > 1:
-            steps = self.ranks.gather(self.position.step)
-            if len(set(steps)) > 1:
-                raise InputError(
-                    f"{self.checkpoints.folder}: the processes see different checkpoints (steps {steps}); put "
-                    "output.dir on a file system that all machines share"
-                )
+        steps = self.ranks.gather(self.position.step)
+        if len(set(steps)) > 1:
+            raise InputError(
+                f"{self.checkpoints.folder}: the processes see different checkpoints (steps {steps}); put "
+                "output.dir on a file system that all machines share"
+            )
+        return paths[-1] if paths else None
 
     def _exported(self) -> dict:
         """The weights to use: the moving averages where they are kept."""

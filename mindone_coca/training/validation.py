@@ -1,8 +1,5 @@
 """Validation: the losses on held-out data, and a page of images with their current captions."""
 
-import base64
-import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,28 +9,13 @@ from PIL import Image
 
 from mindone_coca.config import PreprocessCfg
 from mindone_coca.data.loader import Batch, TrainingData
-from mindone_coca.files import atomic_path
+from mindone_coca.evaluation.reports import Example
+from mindone_coca.evaluation.reports import write_page as write_examples
 from mindone_coca.losses import caption_labels
 from mindone_coca.preprocess.transforms import to_pixels
 from mindone_coca.training.optim import as_scalar
 from mindone_coca.training.settings import LossConfig
 from mindone_coca.training.step import Loss
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Step {step}</title><style>
-body {{ font: 16px/1.4 system-ui, sans-serif; margin: 2rem; background: #fafafa; color: #222 }}
-main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem }}
-figure {{ margin: 0; padding: .75rem; background: #fff; border: 1px solid #ddd; border-radius: .5rem }}
-img {{ width: 100%; image-rendering: auto; border-radius: .25rem }} small {{ color: #666 }}
-</style></head><body><h1>Validation at step {step}</h1><p>{losses}</p><main>
-{figures}
-</main></body></html>
-"""
-FIGURE = (
-    '<figure><img alt="" src="data:image/png;base64,{image}"><figcaption><b>{caption}</b><br>'
-    "<small>reference: {reference}<br>{name}</small></figcaption></figure>"
-)
 
 
 class Evaluate(nn.Cell):
@@ -71,23 +53,13 @@ def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig) -> di
 def write_page(
     target: Path, step: int, losses: dict[str, float], batch: Batch, captions: Sequence[str], preprocess: PreprocessCfg
 ) -> None:
-    """Write an HTML page without outside references: images as the model sees them, captions, references.
+    """Write a page of examples: images as the model sees them, captions, references.
 
     Of a video, of which a batch holds (F, 3, H, W), the middle frame is shown.
     """
-    figures = []
+    examples = []
     for images, name, reference, caption in zip(batch.images, batch.names, batch.captions, captions):
         image = images if images.ndim == 3 else images[len(images) // 2]
-        encoded = io.BytesIO()
-        Image.fromarray(to_pixels(image, preprocess)).save(encoded, "PNG")
-        figures.append(
-            FIGURE.format(
-                image=base64.b64encode(encoded.getvalue()).decode(),
-                caption=html.escape(caption),
-                reference=html.escape(reference),
-                name=html.escape(name),
-            )
-        )
-    shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in losses.items())
-    with atomic_path(target) as partial:
-        partial.write_text(PAGE.format(step=step, losses=shown, figures="\n".join(figures)), encoding="utf-8")
+        picture = Image.fromarray(to_pixels(image, preprocess))
+        examples.append(Example(name, [picture], None, reference, caption, None))
+    write_examples(target, f"Validation at step {step}", examples, losses)

@@ -21,7 +21,7 @@ def save_weights(path: str | Path, entries: Mapping[str, Entry], metadata: Mappi
         metadata: text kept in a .safetensors header; the other formats have no place for it.
 
     Raises:
-        InputError: the suffix is none of these. OSError: the disk is full or not writable.
+        InputError: the suffix is none of these. OutputError: the disk is full or not writable.
     """
     path = Path(path)
     if path.suffix not in (".safetensors", ".ckpt", *TORCH_SUFFIXES):

@@ -1,6 +1,7 @@
 """Opening weights of any supported kind: a file, a sharded Hugging Face folder, a folder with one set of weights."""
 
 import json
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -35,7 +36,8 @@ _PREFERRED = (
 
 
 def weights_in_folder(folder: Path) -> Path:
-    """The weights file (or shard index) of a folder.
+    """The weights file (or shard index) of a folder; of a training run's the final weights, while there are none the
+    best so far, with a warning.
 
     Raises:
         InputError: there is none; there are several and none has a usual name; or one checkpoint in pieces.
@@ -49,10 +51,22 @@ def weights_in_folder(folder: Path) -> Path:
     for name in _PREFERRED:
         if name in names:
             return folder / name
+    for stem in ("final", "best"):
+        if {f"{stem}.safetensors", f"{stem}.yaml"} <= {*names}:
+            if stem == "best":
+                warnings.warn(
+                    f"{folder}: the training has no final.safetensors yet; taking best.safetensors", stacklevel=2
+                )
+            return folder / f"{stem}.safetensors"
     indexes = [path for path in files if path.name.endswith(INDEX_SUFFIX)]
     candidates = indexes or [path for path in files if path.suffix in SUFFIXES]
     if len(candidates) == 1:
         return candidates[0]
+    if not candidates and any(folder.glob("checkpoints/step_*.safetensors")):
+        raise InputError(
+            f"{folder}: a training that has not ended, without weights to use yet; the same train.py command goes on "
+            "with it and writes final.safetensors"
+        )
     if not candidates:
         raise InputError(f"{folder}: no weights in this folder (looked for {', '.join(SUFFIXES)}, *{INDEX_SUFFIX})")
     shown = ", ".join(path.name for path in candidates[:4])

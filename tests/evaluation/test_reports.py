@@ -38,8 +38,9 @@ def test_files_of_a_task_with_classes(tmp_path):
         Example(NASTY, [picture("red"), picture("blue")], NASTY, NASTY, "<i>", False),
     ]
     counts = np.array([[3, 1, 0], [0, 2, 0], [0, 0, 0]])
+    confusion = ["cat", "$x$", NASTY.strip("\n")], counts
     metrics = {"top1": np.float32(0.5), "samples": np.int64(6), "model": "coca"}
-    write_report(tmp_path / "out", "classification", metrics, examples, (["cat", "$x$", NASTY.strip("\n")], counts))
+    write_report(tmp_path / "out", "classification", metrics, examples, confusion, unreadable=3)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "confusion.png",
         "examples.html",
@@ -47,7 +48,7 @@ def test_files_of_a_task_with_classes(tmp_path):
     ]
     content = json.loads((tmp_path / "out/metrics.json").read_bytes())
     assert content["task"] == "classification"
-    assert content["metrics"] == {"top1": 0.5, "samples": 6, "model": "coca"}
+    assert content["metrics"] == {"top1": 0.5, "samples": 6, "model": "coca"} and content["unreadable"] == 3
     assert content["samples"] == 6
     assert [(c["name"], c["samples"], c["right"], c["accuracy"]) for c in content["per_class"][:2]] == [
         ("cat", 4, 3, 0.75),
@@ -77,11 +78,13 @@ def test_confusion_matrix_of_any_size(tmp_path, classes):
 
 
 def test_captions_have_neither_verdict_nor_matrix(tmp_path):
-    write_report(tmp_path, "captioning", {"cider": 1.25}, [Example("a", [], None, "one", "two", None, 0.1)])
+    write_report(
+        tmp_path, "captioning", {"cider": 1.25}, [Example("a", [], None, "one", "two", None, 0.1)], score="CIDEr"
+    )
     assert not (tmp_path / "confusion.png").exists()
     page = Page((tmp_path / "examples.html").read_text())
     assert ("article", {"class": ""}) in page.tags
-    assert "cider 1.2500" in page.texts and "score 0.100" in page.texts
+    assert "cider 1.2500" in page.texts and "CIDEr 0.100" in page.texts
 
 
 @pytest.mark.parametrize("value", [float("nan"), np.float32("inf")])

@@ -6,7 +6,9 @@ import os
 import sys
 
 import pytest
+from matplotlib.figure import Figure
 
+from mindone_coca.errors import InputError
 from mindone_coca.training.curves import draw_curves
 from mindone_coca.training.progress import LeftOut, Metrics, Progress, read_metrics
 
@@ -87,3 +89,24 @@ def test_a_bar_keeps_its_width_in_120_columns(monkeypatch):
     line = max(stream.getvalue().split("\r"), key=len)
     assert "samples/s 100.0" in line and line.count("|") == 2 and len(line.split("|")[1]) == 12
     assert len(line) <= 120
+def test_small_values_can_be_read_beside_the_first_ones(tmp_path, monkeypatch):
+    """A curve that falls from 20 to 2 in the first tenth, then to 1.9: that is not flat in the picture."""
+    figures = []
+    save = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **k: figures.append(figure) or save(figure, *a, **k))
+    losses = [20.0, 8.0, *(1.9 + 0.5 * 0.5**n for n in range(18))]
+    lines = [
+        {"step": n, "kind": "train", "loss": loss, "caption_loss": loss / 1000, "contrastive_loss": 0.0, "lr": loss}
+        for n, loss in enumerate(losses)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    draw_curves(tmp_path)
+    scales = {axes.get_title(): axes.get_yscale() for axes in figures[0].axes}
+    assert scales == {"loss": "log", "caption loss": "log", "contrastive loss": "linear", "lr": "linear"}
+    loss = figures[0].axes[0]
+    heights = [loss.transData.transform((0, value))[1] for value in (20.0, 2.4, 1.9)]
+    assert (heights[1] - heights[2]) / (heights[0] - heights[2]) > 0.08  # 0.03 on a linear scale
+    labels = [text.get_text() for text in figures[0].axes[1].get_yticklabels() if text.get_text()]
+    assert "0.01" in labels
+    with pytest.raises(InputError, match=r"c.txt: a picture's name ends in"):
+        draw_curves(tmp_path, tmp_path / "c.txt")

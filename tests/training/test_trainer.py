@@ -9,6 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import mindone_coca
 import train as program
 from mindone_coca.factory import create_model, find_config_and_weights
 from mindone_coca.preprocess.tokenizer import Tokenizer
@@ -16,6 +17,8 @@ from mindone_coca.training.curves import draw_curves
 from mindone_coca.training.progress import read_metrics
 from tests.models import relative_difference
 from tests.training.runs import read_weights, start_training, train, train_here, write_config
+
+PAGES = Path(mindone_coca.__file__).parent / "outputs"
 
 
 @pytest.mark.graphs
@@ -35,6 +38,11 @@ def test_a_run_and_what_it_leaves(tmp_path):
     )
     run = tmp_path / "run"
     assert "step 10/10" in printed and "validation at step 5" in printed
+    total = sum(value.size for value in read_weights(tmp_path / "run" / "final.safetensors").values())
+    assert f"model: {tmp_path / 'tiny.yaml'}, fresh weights; {total:,} parameters, " in printed
+    assert "of them trained; fp32 on CPU\n" in printed
+    assert "data: 96 samples for training, 24 for validation\n" in printed
+    assert f"{tmp_path / 'run'}: begins at step 0 of 10\n" in printed
     records = read_metrics(run / "metrics.jsonl")
     assert [r["step"] for r in records if r["kind"] == "train"] == list(range(1, 11))
     assert [r["step"] for r in records if r["kind"] == "val"] == [5, 10]
@@ -47,7 +55,8 @@ def test_a_run_and_what_it_leaves(tmp_path):
     events = b"".join(p.read_bytes() for p in (run / "tensorboard").iterdir())
     assert b"train/caption_loss" in events and b"val/contrastive_loss" in events
     page = (run / "validation" / "step_00000010.html").read_text()
-    assert page.count("<figure>") == 8 and "a handwritten" in page
+    assert page.count("<article") == 8 and "a handwritten" in page
+    assert "<h1>Validation at step 10</h1>" in page and (PAGES / "page.css").read_text() in page
     assert not re.search(r'(src|href)="http', page)
 
     # the exported weights are the moving averages, and inference finds them
@@ -111,7 +120,9 @@ def test_longer_epochs_continue_a_finished_run(tmp_path, capfd):
     assert "optim.lr was 0.001, now 0.01" in errors[0] and "train.batch_size was 8, now 4" in errors[0]
     assert snapshot(tmp_path / "run") == before
     train_here(config, "train.max_steps=null", "train.epochs=2")
-    assert "the cosine of the learning rate now ends" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "the cosine of the learning rate now ends" in said
+    assert f"{tmp_path / 'run'}: goes on from step_00000012.safetensors at step 12 of 24\n" in said
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["train"]["epochs"] == 2
     steps = [r["step"] for r in read_metrics(tmp_path / "run" / "metrics.jsonl")]
     assert steps == list(range(1, 25))  # 96 digits in batches of 8, twice
