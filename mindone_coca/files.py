@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO
 
 from mindone_coca.errors import InputError, OutputError
-
 from mindone_coca.interrupts import TEMPORARY
 
 LONGEST_NAME = 255  # bytes, where the system does not say

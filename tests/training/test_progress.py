@@ -89,6 +89,8 @@ def test_a_bar_keeps_its_width_in_120_columns(monkeypatch):
     line = max(stream.getvalue().split("\r"), key=len)
     assert "samples/s 100.0" in line and line.count("|") == 2 and len(line.split("|")[1]) == 12
     assert len(line) <= 120
+
+
 def test_small_values_can_be_read_beside_the_first_ones(tmp_path, monkeypatch):
     """A curve that falls from 20 to 2 in the first tenth, then to 1.9: that is not flat in the picture."""
     figures = []
