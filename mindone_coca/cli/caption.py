@@ -97,7 +97,8 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
     common.configure_device(arguments)
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
     if arguments.query is not None:
-        return search(arguments, config, weights)
+        search(arguments, config, weights)
+        return None
     return caption(arguments, options, config, weights)
 
 

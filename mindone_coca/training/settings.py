@@ -89,7 +89,7 @@ class TrainConfig:
 
     model: ModelSection
     data: DataConfig
-    task: Literal["coca"] = "coca"
+    task: str = "coca"  # the only one that has these settings alone
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: RunConfig = field(default_factory=RunConfig)
