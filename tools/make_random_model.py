@@ -21,7 +21,6 @@ import mindspore as ms
 from mindone_coca import create_model
 from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.factory import save_model
-from mindone_coca.model.families import load_model_config
 from mindone_coca.weights.load import parameter_entries
 
 
@@ -34,10 +33,9 @@ def main() -> int:
 
     def run() -> None:
         ms.set_seed(arguments.seed)
-        config = load_model_config(arguments.config)
-        model = create_model(config)
+        model = create_model(arguments.config)
         note = {"note": f"random weights, seed {arguments.seed}"}
-        save_model(arguments.target, config, parameter_entries(model), metadata=note)
+        save_model(arguments.target, model.config, parameter_entries(model), metadata=note)
 
     return run_cli(run)
 

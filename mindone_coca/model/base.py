@@ -70,7 +70,7 @@ class ImageTextModel(nn.Cell):
     """A model of any family. Its class names the family and its parts, and fills in what is not written out here."""
 
     family: str  # the key of its family
-    config: FamilyConfig | None  # None: of parts that the caller made
+    config: FamilyConfig  # of all but models of parts that the caller made
     visual: ImageTower
     text: TextTower
     text_decoder: TextDecoder

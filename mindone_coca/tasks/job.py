@@ -9,6 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
+from mindone_coca.data.loader import Batch
 from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.errors import InputError
 from mindone_coca.preprocess.transforms import make_transform
@@ -22,7 +23,7 @@ from mindone_coca.training.checkpoints import export
 from mindone_coca.training.job import CocaJob, Job, held_out, open_model, set_precision, training_transform
 from mindone_coca.training.optim import AdamW, freeze, freeze_matching
 from mindone_coca.training.settings import TrainConfig
-from mindone_coca.training.validation import Shown, write_page
+from mindone_coca.training.validation import write_page
 from mindone_coca.weights.formats.entry import Entry
 
 
@@ -131,8 +132,8 @@ class TaskJob:
         answers = [self.cfg.labels[number] for number in probabilities[:shown].argmax(1)]
         references = [" ".join([sentence, names[0]]).strip() for sentence, names in zip(batch.sentences, batch.answers)]
         images = np.concatenate(batch.images[:shown].swapaxes(0, 1), -1)  # (B, 3, S, n S)
-        samples = Shown(images, batch.names, references)
-        write_page(target, step, losses, samples, answers, self.model_config.preprocess)
+        page = Batch(images, no_text(len(images)), batch.names, references)
+        write_page(target, step, losses, page, answers, self.model_config.preprocess)
 
     def export(self, folder: Path, name: str, weights: dict[str, Entry]) -> Path:
         return export(folder, name, self.model_config, weights, dataclasses.asdict(self.cfg))

@@ -28,7 +28,7 @@ from mindone_coca.training.checkpoints import export
 from mindone_coca.training.optim import AdamW, freeze, freeze_matching
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.step import TrainStep
-from mindone_coca.training.validation import Evaluate, Shown, evaluate, write_page
+from mindone_coca.training.validation import Evaluate, evaluate, write_page
 from mindone_coca.weights.formats.entry import Entry
 
 Data = TypeVar("Data")
@@ -130,7 +130,7 @@ def check_pairs(config: TrainConfig, ranks: Ranks) -> None:
 
 
 @dataclass(frozen=True)
-class _Item:
+class _Shown:
     """A sample of the validation page, its frames each (3, S, S)."""
 
     pixels: list[np.ndarray]
@@ -220,11 +220,10 @@ class CocaJob:
             fusion=data.fusion if data.frame_type == "multi_frames" else "mean",
             generation={**GREEDY, "seq_len": min(30, self.model.context_length)},
         )
-        items = [_Item(list(images) if images.ndim == 4 else [images]) for images in batch.images]
-        found = BatchCaptioner(self.model, self.tokenizer, options)(items[: self.config.output.val_images])
+        shown = [_Shown(list(images) if images.ndim == 4 else [images]) for images in batch.images]
+        found = BatchCaptioner(self.model, self.tokenizer, options)(shown[: self.config.output.val_images])
         captions = [caption.text for _, caption in found]
-        shown = Shown(batch.images, batch.names, batch.captions)
-        write_page(target, step, losses, shown, captions, self.model_config.preprocess)
+        write_page(target, step, losses, batch, captions, self.model_config.preprocess)
 
     def export(self, folder: Path, name: str, weights: dict[str, Entry]) -> Path:
         return export(folder, name, self.model_config, weights)

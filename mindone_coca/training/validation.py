@@ -4,7 +4,6 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from mindspore import Tensor, nn
 from PIL import Image
 
 from mindone_coca.config import PreprocessCfg
-from mindone_coca.data.loader import TrainingData
+from mindone_coca.data.loader import Batch, TrainingData
 from mindone_coca.files import atomic_path
 from mindone_coca.losses import caption_labels
 from mindone_coca.preprocess.transforms import to_pixels
@@ -69,24 +68,15 @@ def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig) -> di
     return losses
 
 
-@dataclass(frozen=True)
-class Shown:
-    """The samples of a page."""
-
-    images: np.ndarray  # (B, 3, H, W), or of videos (B, F, 3, H, W), as the model takes them
-    names: Sequence[str]
-    references: Sequence[str]
-
-
 def write_page(
-    target: Path, step: int, losses: dict[str, float], shown: Shown, captions: Sequence[str], preprocess: PreprocessCfg
+    target: Path, step: int, losses: dict[str, float], batch: Batch, captions: Sequence[str], preprocess: PreprocessCfg
 ) -> None:
     """Write an HTML page without outside references: images as the model sees them, captions, references.
 
-    Of a video the middle frame is shown. Samples beyond the last caption are left out.
+    Of a video, of which a batch holds (F, 3, H, W), the middle frame is shown.
     """
     figures = []
-    for images, name, reference, caption in zip(shown.images, shown.names, shown.references, captions):
+    for images, name, reference, caption in zip(batch.images, batch.names, batch.captions, captions):
         image = images if images.ndim == 3 else images[len(images) // 2]
         encoded = io.BytesIO()
         Image.fromarray(to_pixels(image, preprocess)).save(encoded, "PNG")
@@ -98,6 +88,6 @@ def write_page(
                 name=html.escape(name),
             )
         )
-    values = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in losses.items())
+    shown = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in losses.items())
     with atomic_path(target) as partial:
-        partial.write_text(PAGE.format(step=step, losses=values, figures="\n".join(figures)), encoding="utf-8")
+        partial.write_text(PAGE.format(step=step, losses=shown, figures="\n".join(figures)), encoding="utf-8")

@@ -23,7 +23,6 @@ def get_model(family: str) -> ImageTextModel:
 def run(family: str, method: str, text) -> None:
     """Hand the ids to one of the public methods. None of them may come to run the model."""
     model = get_model(family)
-    assert model.config is not None
     images = np.zeros((1, 3, *model.config.image_hw), np.float32)
     if method == "encode_text":
         model.encode_text(text)

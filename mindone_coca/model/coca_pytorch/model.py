@@ -49,7 +49,7 @@ class ParallelCoCa(ImageTextModel):
     text_reads_all = False
     pads_text = True
     pools_frames = True
-    config: ParallelConfig | None
+    config: ParallelConfig
     visual: ImageTower
     text: TextTower
     text_decoder: ParallelDecoder
@@ -99,7 +99,10 @@ class ParallelCoCa(ImageTextModel):
         self.caption_sums = CaptionLossSums(pad_id)
         self.temperature = new_parameter(One(), (1,), ms.float32, "temperature")
         self.logit_bias = None
-        self.config = config
+        if config is not None:
+            self.config = config
+        # what a foreign encoder computes cannot be known from outside: its graphs are not kept for other models
+        self._graph_origin = uuid4().hex if config is None else config
         self.set_train(False)
         self._tag()
 
@@ -109,9 +112,7 @@ class ParallelCoCa(ImageTextModel):
         return self.temperature
 
     def _tag(self) -> None:
-        # what a foreign encoder computes cannot be known from outside: its graphs are not kept for other models
-        origin = uuid4().hex if self.config is None else self.config
-        self.tag(origin)
+        self.tag(self._graph_origin)
 
     def __call__(
         self,
