@@ -89,7 +89,7 @@ class TrainConfig:
 
     model: ModelSection
     data: DataConfig
-    task: str = "coca"  # the only one that has these settings alone
+    task: str = "coca"  # those of `tasks.settings` train a head
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: RunConfig = field(default_factory=RunConfig)

@@ -123,10 +123,9 @@ def check_parallel_config(config: ParallelConfig, where: str) -> None:
         refuse("img_encoder", _ONE_ENCODER)
     encoder = config.encoder
     if isinstance(encoder, CLIPVisionCfg):
-        vision = encoder
-        check_tower(vision, f"{where}: vision_cfg")
-        unsupported = vision.timm_model_name or vision.patch_dropout or vision.pos_embed_type != "learnable"
-        if vision.attentional_pool or unsupported or vision.width % vision.head_width or min(vision.grid_hw) < 1:
+        check_tower(encoder, f"{where}: vision_cfg")
+        unsupported = encoder.timm_model_name or encoder.patch_dropout or encoder.pos_embed_type != "learnable"
+        if encoder.attentional_pool or unsupported or encoder.width % encoder.head_width or min(encoder.grid_hw) < 1:
             refuse("vision_cfg", "must be a plain ViT without attentional_pool, as this model has a pooler of its own")
         return
     for name in ("dim", "depth", "heads", "mlp_dim", "dim_head"):
