@@ -50,8 +50,8 @@ class Benchmark:
 
         self.folder, self.config = folder, find_config(config)
         self.weights = folder / "coca.safetensors"
-        make = [sys.executable, ROOT / "tools/make_random_model.py", "-c", self.config, "--target", self.weights]
-        subprocess.run(make, check=True)
+        make = [ROOT / "tools/make_random_model.py", "-c", self.config, "--target", self.weights]
+        subprocess.run([sys.executable, *map(str, make)], check=True)
         self.model_arguments = ["-c", str(self.config), "--model_path", str(self.weights)]
         self.rows: list[dict] = []
 
@@ -102,7 +102,10 @@ class Benchmark:
             captioner(path)
         each = self.add("one warm VideoCaptioner, clip by clip", 16 / (time.perf_counter() - begin), "clips/s")
         _, errors = self.run_here("--video_path", *paths)
-        rate, idle = re.search(r"([\d.]+) files/s; device idle (\d+) %", errors).groups()
+        found = re.search(r"([\d.]+) files/s; device idle (\d+) %", errors)
+        if found is None:
+            raise SystemExit(errors)
+        rate, idle = found.groups()
         warm = self.add("one run in a process with graphs loaded, compiling included", float(rate), "clips/s")
         self.add("ratio", warm / each, "x")
         self.add("device idle", float(idle), "%")
@@ -158,7 +161,7 @@ class Benchmark:
         from tests.video.clips import REAL_CLIPS, run_ffmpeg
 
         minute, hour = self.folder / "minute.mp4", self.folder / "hour.mp4"
-        loop = ["-stream_loop", "-1", "-i", REAL_CLIPS[0], "-t", "60"]
+        loop = ["-stream_loop", "-1", "-i", str(REAL_CLIPS[0]), "-t", "60"]
         run_ffmpeg(*loop, "-an", "-s", "192x108", "-c:v", "libx264", "-preset", "ultrafast", "-g", "50", minute)
         run_ffmpeg("-stream_loop", "59", "-i", minute, "-c", "copy", hour)
         for what, options in {

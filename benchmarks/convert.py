@@ -92,8 +92,8 @@ def measure(config: str, folder: Path) -> list[dict]:
     run_converter("--source", folder / "source.bin", "--reverse", "--target", folder / "c" / "out.safetensors")
     largest = 4 * max(np.prod(shape, dtype=int) for shape in OPEN_CLIP.shapes(load_model_config(config)).values())
     rows = []
-    for name, source, target, options in DIRECTIONS:
-        source, target = folder / source, folder / target
+    for name, source_name, target_name, options in DIRECTIONS:
+        source, target = folder / source_name, folder / target_name
         copied = copy_seconds(source, folder / "copy")
         seconds, peak = run_converter("--source", source, "--target", target, *options)
         sizes = source.stat().st_size, target.stat().st_size

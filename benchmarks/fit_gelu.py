@@ -40,7 +40,7 @@ def main() -> None:
     x = np.linspace(-12, 12, 400_001)
     exact = x * 0.5 * np.array([math.erfc(-v / math.sqrt(2)) for v in x])
     for dtype in (np.float64, np.float32):
-        v = x.astype(dtype)
+        v: np.ndarray = x.astype(dtype)
         square = np.minimum(v * v, dtype(limit**2))
         poly = np.full_like(v, dtype(coefficients[0]))
         for c in coefficients[1:]:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")
@@ -85,15 +86,12 @@ class Benchmark:
         self.images = np.random.default_rng(0).standard_normal((8, 3, *size)).astype(np.float32)
         np.save(folder / "images.npy", self.images)
         self.rows: list[dict] = []
-        self._model = None
 
-    @property
+    @cached_property
     def model(self):
-        if self._model is None:
-            from mindone_coca import create_model
+        from mindone_coca import create_model
 
-            self._model = create_model(self.config, self.weights)
-        return self._model
+        return create_model(self.config, self.weights)
 
     def add(self, name: str, ours: float, theirs: float, unit: str = "s") -> None:
         row = {
@@ -163,7 +161,7 @@ class Benchmark:
         runs = [(self._cold(OURS_COLD), self._cold(THEIRS_COLD)) for _ in range(self.rounds)]
         seconds = [float(np.median([pair[side][0] for pair in runs])) for side in (0, 1)]
         peaks = [float(np.median([pair[side][1] for pair in runs])) for side in (0, 1)]
-        self.add("cold process to first caption", *seconds)
+        self.add("cold process to first caption", seconds[0], seconds[1])
         self.add("its peak memory", peaks[0] / 2**30, peaks[1] / 2**30, "GiB")
         weights = self.weights.stat().st_size
         limit = 1.2 * weights + 1.5e9

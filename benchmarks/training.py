@@ -53,7 +53,7 @@ def compare(config: dict, batch: int, turns: int) -> None:
 
     def theirs() -> float:
         optimiser.zero_grad()
-        total = sum(reference_losses(reference, images, text, loss_config).values())
+        total = torch.stack(list(reference_losses(reference, images, text, loss_config).values())).sum()
         total.backward()
         optimiser.step()
         with torch.no_grad():

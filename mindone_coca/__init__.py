@@ -4,6 +4,7 @@ The names below are imported when first used, so that `import mindone_coca` cost
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -19,6 +20,17 @@ _HOMES = {
     "VideoCaptioner": "mindone_coca.captioning.captioner",
 }
 __all__ = list(_HOMES)
+
+if TYPE_CHECKING:  # the same for type checkers
+    from mindone_coca.captioning.captioner import VideoCaptioner as VideoCaptioner
+    from mindone_coca.factory import create_model as create_model
+    from mindone_coca.model.coca_pytorch.model import ParallelCoCa as ParallelCoCa
+    from mindone_coca.model.open_clip.config import CLIPTextCfg as CLIPTextCfg
+    from mindone_coca.model.open_clip.config import CLIPVisionCfg as CLIPVisionCfg
+    from mindone_coca.model.open_clip.config import MultimodalCfg as MultimodalCfg
+    from mindone_coca.model.open_clip.model import CoCa as CoCa
+    from mindone_coca.preprocess.tokenizer import Tokenizer as Tokenizer
+    from mindone_coca.preprocess.transforms import create_transforms as create_transforms
 
 
 def __getattr__(name: str) -> object:

@@ -105,8 +105,8 @@ def _session() -> "_Session | None":
     """This process's session, or None where nothing can be kept or the user takes care of it."""
     if "MS_COMPILER_CACHE_ENABLE" in os.environ or not hasattr(graph_api, "entry_script_path"):
         return None
-    home = os.environ.get("MINDONE_COCA_CACHE")
-    home = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindone_coca"
+    chosen = os.environ.get("MINDONE_COCA_CACHE")
+    home = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindone_coca"
     try:
         home.mkdir(parents=True, exist_ok=True)
         return _Session(home)

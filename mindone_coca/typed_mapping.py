@@ -9,13 +9,16 @@ import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
 from mindone_coca.errors import InputError
 
-ConfigType = TypeVar("ConfigType")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+ConfigType = TypeVar("ConfigType", bound="DataclassInstance")
 
 
 def option(default: Any, help_text: str, **more: Any) -> Any:
@@ -93,7 +96,7 @@ def read_mapping(path: str | os.PathLike) -> dict:
     return data
 
 
-def from_dict(cls: type[ConfigType], data: Mapping[str, Any], where: str) -> ConfigType:
+def from_dict(cls: type[ConfigType], data: object, where: str) -> ConfigType:
     """Build the dataclass `cls` from a mapping, refusing unknown keys, missing keys and wrong types by name.
 
     Args:
@@ -132,7 +135,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
                 errors.append((dataclasses.is_dataclass(option) and isinstance(value, Mapping), error))
         nested = [error for is_nested, error in errors if is_nested]
         raise nested[0] if nested else InputError(f"{where}: must be {_hint_name(hint)}, got {show(value)}")
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_dict(hint, value, where)
     if origin is typing.Literal:
         options = typing.get_args(hint)

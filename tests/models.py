@@ -1,6 +1,7 @@
 """Small configs that between them use every supported key, and our models carrying a reference's weights."""
 
 import copy
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -9,7 +10,7 @@ from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.model.open_clip.model import CoCa
 from tests.reference import numpy_state
 
-_BASE = {
+_BASE: dict[str, Any] = {
     "embed_dim": 32,
     "vision_cfg": {
         "image_size": 32,

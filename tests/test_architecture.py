@@ -62,11 +62,11 @@ def imports(path: Path) -> list[str]:
         if isinstance(node, ast.Import):
             found.extend(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import in line {node.lineno}"
+            assert node.level == 0 and node.module, f"{path}: relative import in line {node.lineno}"
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
             found.extend(name if name in NAMES else node.module for name in inner)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
+        for inner_node in ast.iter_child_nodes(node):
+            visit(inner_node)
 
     visit(ast.parse(path.read_text(encoding="utf-8")))
     return [name for name in found if name.split(".")[0] == "mindone_coca"]

@@ -14,6 +14,7 @@ from mindone_coca.cli import export
 from mindone_coca.config import PreprocessCfg
 from mindone_coca.conversion.export import export_model
 from mindone_coca.factory import create_model
+from mindone_coca.model.open_clip.model import CoCa
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
 from tests.models import make_config, relative_difference
@@ -106,8 +107,10 @@ def draw_weights(model) -> None:
 def drawn_model(name: str):
     """A model that ends the caption of the first of two random images early, and that of the second not."""
     model = create_model(CONFIGS[name])
+    assert isinstance(model, CoCa)
     draw_weights(model)
-    first, second = model.generate(random_images(model, 2), generation_type="top_k", seq_len=SEQ_LEN).asnumpy()
+    captions: Tensor = model.generate(random_images(model, 2), generation_type="top_k", seq_len=SEQ_LEN)
+    first, second = captions.asnumpy()
     token = next(token for token in first[5:] if token not in second)
     projection = model.text_decoder.text_projection.asnumpy().copy()
     projection[:, 49407] = 1.01 * projection[:, token]  # the end token takes its place

@@ -99,9 +99,11 @@ def resolve(name: str) -> object:
 def takes(signature: str, call: ast.Call) -> bool:
     """Whether a call fits a documented signature such as `sum(dim=None, keepdim=False, *, dtype=None) -> Tensor`."""
     try:
-        spec = ast.parse(f"def {signature.split('->')[0].strip()}: pass").body[0].args
+        definition = ast.parse(f"def {signature.split('->')[0].strip()}: pass").body[0]
     except SyntaxError:
         return True
+    assert isinstance(definition, ast.FunctionDef)
+    spec = definition.args
     if any(isinstance(argument, ast.Starred) for argument in call.args):
         return spec.vararg is not None
     keywords = {keyword.arg for keyword in call.keywords}
@@ -116,15 +118,15 @@ def documented_targets(documented: object, call: ast.Call | None = None, depth: 
     overloads = re.split(r"^\.\. method:: Tensor\.", inspect.cleandoc(documented.__doc__ or ""), flags=re.MULTILINE)
     if call is not None and len(overloads) > 1:
         overloads = [text for text in overloads if takes(text.split("\n")[0], call)] or overloads
-    listed = []
+    found: list[set[str] | None] = []
     for text in overloads:
         section = re.search(r"^\s*Supported Platforms:?\s*\n((?:.*``\w+``.*\n?)+)", text, re.MULTILINE)
         reference = re.search(r"(?:[Rr]efer to|[Aa]lias (?:for|of))\s+:\w+:`~?(mindspore\.[\w.]+)", text)
         if section:
-            listed.append(set(re.findall(r"``(\w+)``", section[1])))
+            found.append(set(re.findall(r"``(\w+)``", section[1])))
         elif reference and depth < 3:
-            listed.append(documented_targets(resolve(reference[1]), None, depth + 1))
-    listed = [targets for targets in listed if targets is not None]
+            found.append(documented_targets(resolve(reference[1]), None, depth + 1))
+    listed = [targets for targets in found if targets is not None]
     return max(listed, key=lambda targets: len(targets & TARGETS)) if listed else None
 
 

@@ -1,5 +1,6 @@
 """The installed package works from any directory."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import mindone_coca
 from mindone_coca.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
@@ -42,6 +44,13 @@ def run(installed: Path, folder: Path, *command: str | Path) -> subprocess.Compl
 
 
 @pytest.mark.graphs
+def test_type_checkers_see_the_names_of_the_package():
+    """They are imported when first used, which type checkers do not understand."""
+    [block] = [node for node in ast.parse(Path(mindone_coca.__file__).read_text()).body if isinstance(node, ast.If)]
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert {alias.asname: node.module for node in imports for alias in node.names} == mindone_coca._HOMES
+
+
 def test_installed_package_finds_its_data(installed, tmp_path):
     done = run(installed, tmp_path, sys.executable, "-c", PROGRAM, str(installed))
     assert done.returncode == 0, done.stderr

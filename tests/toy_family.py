@@ -7,7 +7,7 @@ import torch
 from mindspore import nn, ops
 from mindspore.common.initializer import Normal
 
-from mindone_coca.config import PatchGrid, PreprocessCfg
+from mindone_coca.config import Dtype, PatchGrid, PreprocessCfg
 from mindone_coca.generation.cache import make_cache
 from mindone_coca.generation.engine import DecodeCells
 from mindone_coca.model.base import ImageTextModel
@@ -24,7 +24,7 @@ class ToyConfig(PatchGrid, FamilyConfig):
     context_length: int = 12
     pad_id: int = 0
     family: str = "toy"
-    cast_dtype: str | None = None
+    cast_dtype: Dtype | None = None
     checkpoint: str | None = None
     preprocess: PreprocessCfg = field(default_factory=lambda: PreprocessCfg(size=16))
     training_length = property(lambda self: self.context_length + 1)

@@ -31,6 +31,8 @@ from PIL import Image
 
 os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only
 
+from mindspore import Tensor
+
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.factory import find_config_and_weights
@@ -66,8 +68,8 @@ def measure(captioner: VideoCaptioner, images: Sequence[Image.Image], references
     for start in range(0, len(images), BATCH):
         pixels = np.stack([captioner.transform(image) for image in images[start : start + BATCH]])
         latent, tokens = model.encode_image_tokens(pixels)
-        ids = model.generate(None, image_embs=tokens).asnumpy()
-        captions += [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
+        ids: Tensor = model.generate(None, image_embs=tokens)
+        captions += [tokenizer.decode(row, skip_special_tokens=True) for row in ids.asnumpy()]
         features.append(latent.asnumpy())
     exact = np.mean([caption == reference for caption, reference in zip(captions, references)])
     right, total = np.sum([words_right(*pair) for pair in zip(captions, references)], axis=0)

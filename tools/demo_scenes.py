@@ -118,7 +118,7 @@ def phrase(shapes: Sequence[Shape], with_size: bool = True) -> str:
 
 def kinds_of(shapes: Sequence[Shape]) -> list[list[Shape]]:
     """The shapes in groups of one colour and form, in the order in which a caption names them."""
-    groups = {}
+    groups: dict[tuple[str, str], list[Shape]] = {}
     for shape in shapes:
         groups.setdefault((shape.colour, shape.name), []).append(shape)
     kinds = list(groups.values())

@@ -36,7 +36,7 @@ from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.files import atomic_folder, check_output
 
 Row = tuple[list, list[str]]  # the pictures, or the frames of a clip; and the columns after their files'
-ANSWERS: dict[str, Callable[[int | None, int | None], str]] = {  # for the digits left and right, of which one may lack
+ANSWERS: dict[str, Callable[..., str]] = {  # for the digits left and right, of which one may lack
     "how many digits?": lambda left, right: NAMES[(left is not None) + (right is not None)],
     "which digit is it?": lambda left, right: NAMES[right if left is None else left],
     "which is larger?": lambda left, right: NAMES[max(left, right)],

@@ -26,7 +26,9 @@ SCORE_DECIMALS = 4
 class Framed(Protocol):
     """Something that gets one caption."""
 
-    pixels: Sequence[np.ndarray]  # each frame as the model takes it, (3, S, S) float32
+    @property
+    def pixels(self) -> Sequence[np.ndarray]:
+        """Each frame as the model takes it, (3, S, S) float32."""
 
 
 Item = TypeVar("Item", bound=Framed)
@@ -41,7 +43,7 @@ class ScoredText:
     """
 
     text: str
-    score: float
+    score: float | None  # None: not a number
     rank_score: float | None = None
 
 
@@ -86,6 +88,8 @@ class _Fusion(Generic[Item]):
 
     def result(self) -> Encoded[Item]:
         count = len(self.features)
+        if self.tokens is None:
+            raise ValueError("an item without frames has nothing to caption")
         if count == 1:
             return Encoded(self.item, self.features[0], self.tokens)
         feature = np.mean(self.features, 0)

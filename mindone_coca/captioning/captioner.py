@@ -1,5 +1,6 @@
 """Videos and images in, captions out."""
 
+import dataclasses
 import inspect
 import os
 from collections.abc import Mapping
@@ -48,8 +49,8 @@ class VideoCaptioner:
         fusion: Fusion = "mean",
     ) -> None:
         self.config = load_model_config(config)
-        self._options = {"num_frames": num_frames, "fusion": fusion}
-        CaptionOptions(**self._options)  # refuses wrong values before the model is loaded
+        # refuses wrong values before the model is loaded
+        self._options = CaptionOptions(num_frames=num_frames, fusion=fusion)
         self.tokenizer = Tokenizer()
         if self.config.vocab_size != self.tokenizer.vocab_size:
             raise InputError(
@@ -77,7 +78,7 @@ class VideoCaptioner:
             InputError: an unreadable file, naming it, or arguments that do not exist or do not go together.
         """
         check_argument_names("VideoCaptioner", generation, _ARGUMENTS)
-        options = CaptionOptions(frame_type=frame_type, prompt=prompt, generation=generation, **self._options)
+        options = dataclasses.replace(self._options, frame_type=frame_type, prompt=prompt, generation=generation)
         if options.in_segments:
             raise InputError("frame_type: segments gives a caption for each; give middle or multi_frames")
         [(_, caption)] = self.batches(options)(PassageReader(options, self.transform, thumbnails=False)(video_path))

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -81,7 +81,7 @@ class PassageReader:
         )
 
 
-class ReadAhead:
+class ReadAhead(Generic[Key, Item]):
     """Reads files in background threads and gives them in order. A context manager: leaving it ends the threads.
 
     Args:
@@ -95,7 +95,7 @@ class ReadAhead:
         self._stopped = threading.Event()
         self.seconds_waited = 0.0
 
-    def __enter__(self) -> "ReadAhead":
+    def __enter__(self) -> "ReadAhead[Key, Item]":
         self._pool = ThreadPoolExecutor(self._workers, "reader")
         return self
 

@@ -114,10 +114,12 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
     if arguments.query is not None and arguments.config is None and arguments.model_path is None:
         from mindone_coca.collection.search import model_of_features
 
-        return search(arguments, *model_of_features(arguments.output_dir))
+        search(arguments, *model_of_features(arguments.output_dir))
+        return None
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
     if arguments.query is not None:
-        return search(arguments, config, weights)
+        search(arguments, config, weights)
+        return None
     return caption(arguments, options, config, weights)
 
 

@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(description=description, allow_abbrev=False, **options)
 
-    def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse, but an option that does not exist is an error, with the nearest one that does; and values may
         stand between options wherever any number of them may stand."""
         args = list(sys.argv[1:] if args is None else args)

@@ -147,7 +147,7 @@ def source_config(arguments: argparse.Namespace) -> "SourceConfig":
     """The settings of --data. Labels without a name for their column have the usual one."""
     from mindone_coca.data import sources
 
-    keys = ("format", "image_root", "image_key", "caption_key", "label_key", "separator")
+    keys: tuple[str, ...] = ("format", "image_root", "image_key", "caption_key", "label_key", "separator")
     keys += ("caption_extension", "caption_lines")
     given = {key: getattr(arguments, key, None) for key in keys}
     settings = {"path": arguments.data, **{key: value for key, value in given.items() if value is not None}}

@@ -21,7 +21,7 @@ def segment(passage: Passage, caption: Caption) -> dict[str, Any]:
         kept["alternatives"] = [_scored(other) for other in caption.alternatives]
     if passage.thumbnails:
         kept["thumbnails"] = passage.thumbnails
-    if caption.image_feature is not None:
+    if caption.image_feature is not None and caption.text_feature is not None:
         kept |= {"image_feature": pack(caption.image_feature), "text_feature": pack(caption.text_feature)}
     return kept
 

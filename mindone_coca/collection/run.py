@@ -99,7 +99,7 @@ class CollectionRun:
             could not be written, else 0.
         """
         if self._output.folder is not None:
-            failed, outcome = self._run_into_folder()
+            failed, outcome = self._run_into_folder(self._output.folder)
         elif go_beside_inputs(self._output.formats):
             failed, outcome = self._run_beside_inputs()
         else:
@@ -143,9 +143,9 @@ class CollectionRun:
     def _groups_with(self, todo: set[str]) -> list[list[str]]:
         return [group for group in self._groups if not todo.isdisjoint(group)]
 
-    def _run_into_folder(self) -> tuple[int, Outcome]:
+    def _run_into_folder(self, target: Path) -> tuple[int, Outcome]:
         """The same by the journal in the output folder."""
-        folder = self._output.folder / "journal"
+        folder = target / "journal"
         journal = Journal(folder, self._shard)
         try:
             results = Results(folder, self._settings, self._given)
@@ -165,7 +165,7 @@ class CollectionRun:
                 )
         finally:
             journal.close()
-        outcome = self._write(folder)
+        outcome = self._write(target, folder)
         if self._output.single:
             self._printer().add(list(Results(folder, self._settings).records(self._paths)))
         return failed, outcome
@@ -195,7 +195,7 @@ class CollectionRun:
         begin = time.perf_counter()
         goes_on = todo is not None and not self._output.single
         with (
-            ReadAhead(read, self._workers, self._options.frames_each) as reader,
+            ReadAhead[str, Passage](read, self._workers, self._options.frames_each) as reader,
             Progress(total, "captioning", "files") as shown,
             stop_on_signals() if goes_on else nullcontext(StopRequest()) as stop,
         ):
@@ -248,8 +248,8 @@ class CollectionRun:
                 record["duration"] = round(record["segments"][-1]["end"] - record["segments"][0]["start"], 6)
         return list(records.values())
 
-    def _write(self, folder: Path) -> Outcome:
-        """Write the output files, if no shard has work left. Whoever is last does it."""
+    def _write(self, target: Path, folder: Path) -> Outcome:
+        """From the journal in `folder` write the output files, if no shard has work left. Whoever is last does it."""
         with exclusive(folder):
             results = Results(folder, self._settings)
             missing = sum(path not in results for path in self._paths)
@@ -265,7 +265,7 @@ class CollectionRun:
             options = {name: value for name, value in self._settings.items() if name not in kept}
             provenance = Provenance(self._settings["model"], options, __version__, self._source)
             return write_outputs(
-                self._output.folder,
+                target,
                 self._output.formats,
                 self._output.features,
                 lambda: results.records(paths),

@@ -15,7 +15,7 @@ from mindone_coca.conversion.resize import resize_positions
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path, check_output
 from mindone_coca.model.families import family_of, load_model_config
-from mindone_coca.model.family import Family, FamilyConfig
+from mindone_coca.model.family import Family, FamilyConfig, ResizableConfig
 from mindone_coca.weights.entry_names import refuse_parts
 from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.formats.entry import Entry, Weights
@@ -104,15 +104,16 @@ def _source_config(
     return infer_config({name: entry.shape for name, entry in entries.items()}, family, weights.path)
 
 
-def _new_image_size(options: Options, config: FamilyConfig) -> tuple[int, int] | None:
+def _new_image_size(options: Options, config: ResizableConfig) -> tuple[int, int] | None:
     if options.patch_grid is not None:
-        return tuple(n * p for n, p in zip(options.patch_grid, config.patch_hw, strict=True))
+        (rows, columns), (height, width) = options.patch_grid, config.patch_hw
+        return rows * height, columns * width
     return options.image_size
 
 
 def _resized(
-    entries: dict[str, Entry], config: FamilyConfig, size: tuple[int, int], positions: str, path: Path
-) -> tuple[dict[str, Entry], FamilyConfig, str]:
+    entries: dict[str, Entry], config: ResizableConfig, size: tuple[int, int], positions: str, path: Path
+) -> tuple[dict[str, Entry], ResizableConfig, str]:
     """Entries and config for another image size, and a note that says what was resampled."""
     if positions not in entries or len(entries[positions].shape) != 2:
         raise InputError(f"{path}: has no {positions} to resize")
@@ -202,13 +203,14 @@ def plan_conversion(options: Options) -> Plan:
     target = target_file(options.target, options.reverse, family)
     notes = [f"converted from {path.name}", *source.notes, origin]
     metadata = {"format": "pt" if options.reverse else "ms", "source": path.name}
-    if family.positions is None and (options.patch_grid or options.image_size):
+    if family.positions is not None and isinstance(config, ResizableConfig):
+        size = _new_image_size(options, config)
+        if size is not None:
+            entries, config, note = _resized(entries, config, size, family.positions, path)
+            notes.append(note)
+            metadata["positions"] = note
+    elif options.patch_grid or options.image_size:
         raise InputError(f"{path}: a {family.original} model; only open_clip's position embeddings can be resized")
-    size = None if family.positions is None else _new_image_size(options, config)
-    if size is not None:
-        entries, config, note = _resized(entries, config, size, family.positions, path)
-        notes.append(note)
-        metadata["positions"] = note
     parameters = family.parameter_shapes(config)
     check_shapes(parameters, {name: entry.shape for name, entry in entries.items()}, path)
 
@@ -222,7 +224,7 @@ def plan_conversion(options: Options) -> Plan:
     for name, shape in (family.shapes(config) if options.reverse else parameters).items():
         entry = entries[name] if name in parameters else derived_entry(name, shape, entries, family)
         dtype = _result_dtype(entry, name, options.dtype, path)
-        written = name if options.reverse else family.to_mindspore(name)
+        written = name if options.reverse else family.to_mindspore(name) or name
         plan.entries[written] = _converted(plan, name, entry, shape, dtype, options.allow_nan)
     _check_disk(plan)
     return plan

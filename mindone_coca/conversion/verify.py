@@ -16,7 +16,7 @@ from mindone_coca.weights.load import parameter_entries
 
 
 def _digest(array: np.ndarray) -> bytes:
-    return hashlib.sha256(memoryview(np.ascontiguousarray(array).reshape(-1)).cast("B")).digest()
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).data.cast("B")).digest()
 
 
 def _loaded(plan: Plan) -> ImageTextModel:
@@ -41,9 +41,9 @@ def verify_tensors(plan: Plan) -> str:
     different = []
     written = {name: entry for name, entry in plan.entries.items() if not family.is_derived(name, entry.shape)}
     for name, entry in written.items():
-        ours = loaded[name if name in loaded else family.to_mindspore(name)]
-        source = cast(entry.read(), entry.dtype, ours.dtype)
-        if source.shape != ours.shape or _digest(source) != _digest(ours.read()):
+        ours = loaded[name if name in loaded else family.to_mindspore(name) or name]
+        array = cast(entry.read(), entry.dtype, ours.dtype)
+        if array.shape != ours.shape or _digest(array) != _digest(ours.read()):
             different.append(name)
     if different or len(loaded) != len(written):
         raise InputError(f"{plan.target}: {len(different)} tensors differ from {plan.source.path}: {different[:3]}")

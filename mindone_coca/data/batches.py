@@ -5,7 +5,7 @@ import logging
 import math
 import multiprocessing
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -114,7 +114,7 @@ class Batches:
 
     def _read_epoch(
         self, epoch: int, start_batch: int = 0
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]]:
+    ) -> Generator[tuple[np.ndarray, np.ndarray, list[dict[str, Any]]], None, None]:
         """Images, text and notes of each batch from number `start_batch` on."""
         epoch = epoch if self._training else 0
         slots = self._slots[start_batch * self._batch_size :]
@@ -180,11 +180,12 @@ class _Chunks:
         part = slice(start, min(start + self._size, end))
         bad: list[tuple[str, str]] = []
         places = zip(*(array[part].tolist() for array in (self._sources, self._indices, self._slots)), strict=True)
-        readings = [self._read(source, index, slot, bad) for source, index, slot in places]
-        stuck = not all(readings)
+        tried = [self._read(source, index, slot, bad) for source, index, slot in places]
+        readings = [reading for reading in tried if reading is not None]
+        stuck = len(readings) < len(tried)
         if stuck:
             blank = Reading(np.zeros(self._reader.image_shape(), np.float32), np.zeros(self._reader.text_length), {})
-            readings = [blank] * len(readings)
+            readings = [blank] * len(tried)
         about = {"notes": [reading.note for reading in readings], "bad": bad, "stuck": stuck}
         images = np.stack([reading.images for reading in readings])
         text = np.stack([reading.text for reading in readings]).astype(np.int32)
@@ -202,7 +203,7 @@ class _Chunks:
         return None
 
 
-def _rows(chunks: _Chunks, num_workers: int, world_size: int) -> Iterator[Row]:
+def _rows(chunks: _Chunks, num_workers: int, world_size: int) -> Generator[Row, None, None]:
     """The chunks in order, read ahead by workers.
 
     These are processes, because threads are slower than a single one for small images, unless the shared memory is

@@ -1,6 +1,6 @@
 """Batches of images and captions for training."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -68,7 +68,7 @@ class TrainingData(Batches):
         )
         super().__init__(reader, seed=seed, training=training, **options)
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start_batch: int = 0) -> Generator[Batch, None, None]:
         """The batches of an epoch from number `start_batch` on, bit for bit those of an uninterrupted epoch.
 
         Close the iterator when an epoch is left early: that ends the workers.

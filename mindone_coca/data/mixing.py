@@ -17,16 +17,17 @@ class Mixture:
 
     def __init__(self, lengths: Sequence[int], weights: Sequence[float | None], seed: int, shuffle: bool = True):
         self._lengths, self._seed, self._shuffle = list(lengths), seed, shuffle
-        if all(weight is None for weight in weights):
+        given = [weight for weight in weights if weight is not None]
+        if not given:
             self.shares = list(lengths)
         elif not shuffle:
             raise InputError("weight: a source that is read in order has none, take it out")
-        elif any(weight is None for weight in weights):
+        elif len(given) < len(weights):
             raise InputError("weight: give one to each source or to none of them")
-        elif min(weights) < 0 or not 0 < sum(weights) < float("inf"):
-            raise InputError(f"weight: {list(weights)} must not be negative, nor all zero")
+        elif min(given) < 0 or not 0 < sum(given) < float("inf"):
+            raise InputError(f"weight: {given} must not be negative, nor all zero")
         else:
-            self.shares = _largest_remainder(weights, sum(lengths))
+            self.shares = _largest_remainder(given, sum(lengths))
 
     def __len__(self) -> int:
         return sum(self.shares)

@@ -51,7 +51,8 @@ class FrameReader:
 
     def image_shape(self) -> tuple[int, int, int]:
         """(3, S, S)."""
-        return self._pixels([Image.new("RGB", (8, 8))], (0,))[0].shape
+        channels, height, width = self._pixels([Image.new("RGB", (8, 8))], (0,))[0].shape
+        return channels, height, width
 
     def _frames(self, sample: Sample, draws: np.random.Generator) -> list[Image.Image]:
         try:

@@ -40,7 +40,7 @@ def read_index(shard: Path, index_dir: Path | None) -> ShardIndex:
     path, status = shard.resolve(), shard.stat()
     state = [_FORMAT, str(path), status.st_size, status.st_mtime_ns]
     saved = (
-        index_dir / f"{shard.name}-{hashlib.sha256(state[1].encode(errors='surrogateescape')).hexdigest()[:16]}.json"
+        index_dir / f"{shard.name}-{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:16]}.json"
     )
     if saved.is_file():
         try:
@@ -108,7 +108,8 @@ def _members(shard: Path, index: ShardIndex) -> Iterator[tarfile.TarInfo]:
             try:
                 archive = tarfile.TarFile(fileobj=_at(file, position))
                 while (member := archive.next()) is not None:
-                    archive.members = []  # tarfile would keep a record of each
+                    # tarfile would keep a record of each; typeshed does not know the attribute
+                    archive.members = []  # type: ignore[attr-defined]
                     if member.size < 0 or member.offset_data <= position:
                         raise tarfile.ReadError("a member with a wrong size")
                     if member.offset_data + (member.size if member.isreg() else 0) > size:

@@ -15,10 +15,11 @@ from mindone_coca.files import atomic_path
 from mindone_coca.progress import progress
 
 
-def image_ids(items: Sequence[Item]) -> list[int | str]:
+def image_ids(items: Sequence[Item]) -> Sequence[int | str]:
     """COCO's image ids; without them the files' names, or their whole paths if two names are the same."""
-    if all(item.image_id is not None for item in items):
-        return [item.image_id for item in items]
+    ids = [item.image_id for item in items if item.image_id is not None]
+    if len(ids) == len(items):
+        return ids
     names = [Path(item.name).name for item in items]
     return names if len(set(names)) == len(names) else [item.name for item in items]
 

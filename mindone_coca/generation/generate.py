@@ -140,9 +140,11 @@ def generate(
     )
     if image is None and image_embs is None:
         raise InputError("image: give images or image_embs")
-    image = None if image_embs is not None else model.check_images(as_tensor(image))
-    image_embs = None if image_embs is None else _image_tokens(image_embs, engine)
-    batch = (image if image_embs is None else image_embs).shape[0]
+    if image_embs is None:
+        given = image = model.check_images(as_tensor(image))
+    else:
+        given = image_embs = _image_tokens(image_embs, engine)
+    batch = given.shape[0]
     if batch == 0:
         raise InputError("image: give at least one")
     start_id = _token_ids(sot_token_id, SOT_TOKEN_ID)[0]

@@ -80,5 +80,5 @@ def in_order(
     order = np.argsort(np.concatenate([(rows[:, None] * each + np.arange(each)).ravel() for rows in images]))
     ids, *values = zip(*captions)
     width = max(part.shape[1] for part in ids)
-    ids = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=pad_id) for part in ids]
-    return tuple(np.concatenate(value)[order] for value in (ids, *values))
+    padded = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=pad_id) for part in ids]
+    return tuple(np.concatenate(value)[order] for value in (padded, *values))

@@ -93,7 +93,7 @@ class DecodeSession:
         origin = np.zeros(len(table), np.int32)
         places = {}
         for slot, image in enumerate(self.slots):
-            if image in ids:
+            if image is not None and image in ids:
                 rows = np.arange(slot * rows_now, (slot + 1) * rows_now)
                 table[rows] = ids[image][:rows_now]
                 origin[rows] = slot * rows_now + (0 if whole else parents[image])

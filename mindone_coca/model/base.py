@@ -10,6 +10,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from mindone_coca import device, graph_cache
+from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
 from mindone_coca.generation.engine import DecodeCells, DecodeEngine
 from mindone_coca.generation.generate import generate
@@ -27,6 +28,8 @@ class ImageTower(Protocol):
 
     dtype: ms.Type  # of activations
     image_hw: tuple[int, int] | None  # pixels; None where the encoder judges for itself
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> the encoder's tokens before any pooling (B, N, C)."""
@@ -46,11 +49,15 @@ class TextTower(Protocol):
     context_length: int  # the longest text
     causal: bool  # no token sees a later one
 
+    def __call__(self, text: Tensor) -> tuple[Tensor, Tensor]: ...
+
 
 class TextDecoder(Protocol):
     """`model.text_decoder`, a cell: decoder tokens (B, K, D), token embeddings (B, T, D) -> logits (B, T, V)."""
 
     width: int  # D
+
+    def __call__(self, image_embs: Tensor, text_embs: Tensor) -> Tensor: ...
 
     def hidden(self, image_embs: Tensor, text_embs: Tensor) -> Tensor:
         """Decoder tokens (B, K, D), token embeddings (B, T, D) -> what becomes logits (B, T, D), float32."""
@@ -63,7 +70,7 @@ class ImageTextModel(nn.Cell):
     """A model of any family. Its class names the family and its parts, and fills in what is not written out here."""
 
     family: str  # the key of its family
-    config: FamilyConfig
+    config: FamilyConfig  # of all but models of parts that the caller made
     visual: ImageTower
     text: TextTower
     text_decoder: TextDecoder
@@ -73,7 +80,7 @@ class ImageTextModel(nn.Cell):
     pads_text: bool = False  # pad_id is also what the text tower takes for padding
     context_length: int  # the longest text that the decoder takes
     text_reads_all: bool  # in training the text tower reads the last token too, which else is a label alone
-    pools_frames: bool  # a pooler can read several frames' tokens at once
+
     # what numbers a block in a parameter's name (`resblocks.3.`), and the names of what comes before a tower's first
     block_names: tuple[str, ...]
     input_names: frozenset[str]
@@ -122,6 +129,11 @@ class ImageTextModel(nn.Cell):
         logits = self.text_decoder(tokens, embs)
         return {"image_features": normalize(latent), "text_features": normalize(feature), "logits": logits}
 
+    @property
+    def pools_frames(self) -> bool:
+        """Whether a pooler can read several frames' tokens at once."""
+        raise NotImplementedError
+
     def decode_cells(self) -> DecodeCells:
         """The decoder in the three pieces of a cached decoding."""
         raise NotImplementedError
@@ -148,7 +160,7 @@ class ImageTextModel(nn.Cell):
 
     # --- training
 
-    def set_compute_dtype(self, name: str) -> None:
+    def set_compute_dtype(self, name: Dtype) -> None:
         """Compute in `float32`, `float16` or `bfloat16` from now on, whatever the parameters' type: training keeps
         float32 parameters. Call it before the model is first run."""
         self.visual.dtype = self.text.dtype = device.compute_dtype(name)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -25,25 +25,41 @@ Shape = tuple[int, ...]
 Shapes = dict[str, Shape]  # of a state dict's entries, by name
 Names = Sequence[tuple[str, str]]  # the original's name of a parameter and ours; {i} stands for the number of a layer
 
+ConfigType = TypeVar("ConfigType", bound="FamilyConfig")
+
 _LAYER = re.compile(r"\.(0|[1-9][0-9]{0,3})\.")
 
 
 class FamilyConfig:
     """What every family's model config, a dataclass, has besides its own fields."""
 
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
     family: str  # its key
     cast_dtype: Dtype | None  # of weights and activations; None: float32
     checkpoint: str | None  # weights that belong to it
     preprocess: PreprocessCfg
     pad_id: int
-    context_length: int  # the longest text that the decoder takes
-    vocab_size: int
-    image_hw: tuple[int, int]  # pixels
-    training_length: int  # tokens of a caption in training, the one that is only predicted among them
     temporal_frames: int = 0  # frames of a video that have a learned embedding each; 0: none have
 
+    if TYPE_CHECKING:  # fields or properties of a family's own: defined here, they would be those fields' defaults
+
+        @property
+        def context_length(self) -> int:
+            """The longest text that the decoder takes."""
+
+        @property
+        def vocab_size(self) -> int: ...
+
+        @property
+        def image_hw(self) -> tuple[int, int]:
+            """Pixels."""
+
+        @property
+        def training_length(self) -> int:
+            """Tokens of a caption in training, the one that is only predicted among them."""
+
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], where: str = "model config") -> "FamilyConfig":
+    def from_dict(cls: type[ConfigType], data: Mapping[str, Any], where: str = "model config") -> ConfigType:
         """Build it from plain data and check it. Raises InputError that begins with `where`."""
         config = from_dict(cls, data, where)
         config.check(where)
@@ -62,6 +78,24 @@ class FamilyConfig:
 
     def check(self, where: str = "model config") -> None:
         """Refuse by name what cannot be built. Raises InputError."""
+
+
+class ResizableConfig(FamilyConfig):
+    """That of a family whose position embeddings can be resized for images of another size."""
+
+    @property
+    def patch_hw(self) -> tuple[int, int]:
+        """Pixels of a patch: height, width."""
+        raise NotImplementedError
+
+    @property
+    def grid_hw(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        raise NotImplementedError
+
+    def resized(self: ConfigType, image_size: int | tuple[int, int]) -> ConfigType:
+        """The same model for images of another size, in pixels."""
+        raise NotImplementedError
 
 
 def no_config_files(config: FamilyConfig, weights: Path) -> dict[Path, str]:
@@ -89,13 +123,13 @@ class Family:
         torch_file: what a folder calls the weights in the original's format.
         tied: entries of the original's state dict that are copies of others, and of which.
         positions: the original's name of position embeddings that can be resized for another image size, if there
-            are such; its config then has `patch_hw`, `grid_hw` and `resized`.
+            are such; its config is a `ResizableConfig` then.
         config_files: the files from which the original reads a config, beside its weights: path -> text.
     """
 
     key: str
     original: str
-    config: type
+    config: type[FamilyConfig]
     build: Callable[[Any], "ImageTextModel"]
     names: Names
     marker: str

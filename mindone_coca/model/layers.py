@@ -129,7 +129,8 @@ class MultiheadAttention(nn.Cell):
         super().__init__()
         self.width = width
         self.heads = heads
-        self.packed = context_width in (None, width)
+        context_width = width if context_width is None else context_width
+        self.packed = context_width == width
         init = XavierUniform() if std is None else Normal(std)
         if self.packed:
             self.in_proj_weight = new_parameter(init, (3 * width, width), dtype, "in_proj_weight")

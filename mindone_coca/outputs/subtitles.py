@@ -27,7 +27,7 @@ def write_subtitles(
 
 
 def _srt(record: Record) -> str:
-    cues = []
+    cues: list[str] = []
     for segment in record["segments"]:
         text = segment["caption"].replace("-->", "->")
         if text:

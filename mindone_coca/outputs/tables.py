@@ -4,13 +4,23 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from mindone_coca.files import atomic_path
 from mindone_coca.outputs.schema import COLUMNS, Provenance, Record, Records, plain, rows, stretch
 
-_UTF8 = {"encoding": "utf-8", "errors": "backslashreplace"}  # the latter for paths that are no UTF-8
+
+class _TextOptions(TypedDict, total=False):
+    """Arguments of `open`."""
+
+    encoding: str
+    errors: str
+    newline: str
+
+
+_UTF8: _TextOptions = {"encoding": "utf-8", "errors": "backslashreplace"}  # the latter for paths that are no UTF-8
 # of CSV files: without the mark at their start Excel takes them for another encoding
-CSV_TEXT = {"encoding": "utf-8-sig", "errors": "backslashreplace", "newline": ""}
+CSV_TEXT: _TextOptions = {"encoding": "utf-8-sig", "errors": "backslashreplace", "newline": ""}
 
 
 def lines(

@@ -153,7 +153,8 @@ def create_train_transforms(
     for name, (low, high) in (("scale", scale), ("ratio", ratio)):
         if not 0 < low <= high:
             raise InputError(f"{name} is ({low}, {high}); it must be a range of positive numbers, the smaller first")
-    return TrainTransform(_height_width(image_size), tuple(scale), tuple(ratio), _byte_table(mean, std))
+    area, shape = (scale[0], scale[1]), (ratio[0], ratio[1])
+    return TrainTransform(_height_width(image_size), area, shape, _byte_table(mean, std))
 
 
 def random_crop_box(
@@ -202,8 +203,9 @@ def _center_crop_or_pad(image: Image.Image, size: tuple[int, int], fill: int) ->
         border = (missing_x // 2, missing_y // 2, (missing_x + 1) // 2, (missing_y + 1) // 2)
         bands = len(image.getbands())
         padded = ImageOps.expand(image, border, fill=fill if bands == 1 else (fill,) * bands)
-        if image.mode == "P":  # fill is an index then; expand would draw it as a new colour of the palette
-            padded.putpalette(image.getpalette())
+        # fill is an index where there is a palette; expand would draw it as a new colour of that
+        if image.mode == "P" and (palette := image.getpalette()) is not None:
+            padded.putpalette(palette)
         image = padded
     top, left = round((image.height - height) / 2), round((image.width - width) / 2)
     return image.crop((left, top, left + width, top + height))
@@ -216,12 +218,12 @@ def _normalise(image: Image.Image, table: np.ndarray) -> np.ndarray:
 
 def _byte_table(mean: Channels, std: Channels) -> np.ndarray:
     """(3, 256): (byte / 255 - mean) / std in float32, step by step as torchvision computes it."""
-    mean = _three("mean", PreprocessCfg.mean if mean is None else mean)
-    std = _three("std", PreprocessCfg.std if std is None else std)
-    if not (std > 0).all():
-        raise InputError(f"std is {std.tolist()}; every value must be above 0")
+    means = _three("mean", PreprocessCfg.mean if mean is None else mean)
+    stds = _three("std", PreprocessCfg.std if std is None else std)
+    if not (stds > 0).all():
+        raise InputError(f"std is {stds.tolist()}; every value must be above 0")
     values = np.arange(256, dtype=np.float32) / np.float32(255)
-    return (values - mean[:, None]) / std[:, None]
+    return (values - means[:, None]) / stds[:, None]
 
 
 def _three(name: str, values: float | Sequence[float]) -> np.ndarray:

@@ -21,7 +21,7 @@ def weights_key(parameters: Iterable[Parameter], settings: str) -> str:
     for parameter in parameters:
         array = np.ascontiguousarray(parameter.asnumpy())
         digest.update(f"{parameter.name} {array.shape} {array.dtype}\n".encode())
-        digest.update(array.reshape(-1).view(np.uint8))
+        digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -67,6 +67,6 @@ class FeatureCache:
 
 def sample_key(images: np.ndarray, text: np.ndarray) -> bytes:
     digest = hashlib.blake2b(repr((images.shape, text.shape)).encode(), digest_size=KEY_BYTES)
-    digest.update(np.ascontiguousarray(images).view(np.uint8).reshape(-1))
-    digest.update(np.ascontiguousarray(text).view(np.uint8).reshape(-1))
+    digest.update(np.ascontiguousarray(images).view(np.uint8).reshape(-1).data)
+    digest.update(np.ascontiguousarray(text).view(np.uint8).reshape(-1).data)
     return digest.digest()

@@ -1,7 +1,7 @@
 """Batches for the downstream tasks: pictures or frames, questions or statements, and labels."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -81,7 +81,7 @@ class TaskData(Batches):
         )
         super().__init__(reader, seed=seed, training=training, keep_rest=not training, **options)
 
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[TaskBatch]:
+    def epoch(self, epoch: int, start_batch: int = 0) -> Generator[TaskBatch, None, None]:
         """The batches of an epoch from number `start_batch` on, bit for bit those of an uninterrupted epoch.
 
         Close the iterator when an epoch is left early. Samples that cannot be read are treated as TrainingData does.

@@ -66,9 +66,11 @@ def evaluate_task(
     if batch_size < 1:
         raise InputError(f"batch_size: must be above 0, got {batch_size}")
     model_config, classifier = load_task_model(config, model_path, dtype)
-    frames = {"frame_type": "multi_frames", "num_frames": cfg.num_frames} if cfg.num_frames > 1 else {}
+    data_config = DataConfig(train=None, val=data, num_workers=num_workers)
+    if cfg.num_frames > 1:
+        data_config.frame_type, data_config.num_frames = "multi_frames", cfg.num_frames
     rows = open_task_data(
-        DataConfig(train=None, val=data, num_workers=num_workers, **frames),
+        data_config,
         task,
         Tokenizer(),
         make_transform(model_config.image_hw, model_config.preprocess),

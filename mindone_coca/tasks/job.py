@@ -1,15 +1,15 @@
 """A task as a run of train.py: CoCa with a head, trained on a task's rows."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
+from mindone_coca.data.loader import Batch
 from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.errors import InputError
 from mindone_coca.preprocess.transforms import make_transform
@@ -20,7 +20,7 @@ from mindone_coca.tasks.predict import Predictor, predict_all
 from mindone_coca.tasks.settings import TaskCfg, TaskTrainConfig
 from mindone_coca.tasks.step import MicroBatch, TaskStep
 from mindone_coca.training.checkpoints import export
-from mindone_coca.training.job import CocaJob, Job, open_model, set_precision, training_transform
+from mindone_coca.training.job import CocaJob, Job, held_out, open_model, set_precision, training_transform
 from mindone_coca.training.optim import AdamW, freeze, freeze_matching
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.validation import write_page
@@ -74,12 +74,12 @@ class TaskJob:
             ranks,
             config.train.accumulate_steps,
         )
-        self.predictor = Predictor(self.classifier, head.views, self._open_cache() if head.cache else None)
+        self.predictor = Predictor(self.classifier, head.views, self._open_cache(head.cache) if head.cache else None)
         self.sum = Sum(ranks)
 
     def _open_data(self, labels: Sequence[str] | None) -> TaskData:
         """The training data, or with their labels the validation data."""
-        transform = make_transform(self.model_config.image_hw, self.model_config.preprocess)
+        transform: Callable[..., np.ndarray] = make_transform(self.model_config.image_hw, self.model_config.preprocess)
         if labels is None:
             transform = training_transform(self.config.random_crop, self.model_config)
         return open_task_data(
@@ -98,10 +98,10 @@ class TaskJob:
             views=1 if labels is None else self.config.head.views,
         )
 
-    def _open_cache(self) -> FeatureCache:
+    def _open_cache(self, folder: str) -> FeatureCache:
         target = ms.get_context("device_target")
         settings = f"{self.model_config.to_dict()} {self.config.train.precision} {self.cfg.spec.reads_text} {target}"
-        return FeatureCache(Path(self.config.head.cache), weights_key(self.classifier.model.get_parameters(), settings))
+        return FeatureCache(Path(folder), weights_key(self.classifier.model.get_parameters(), settings))
 
     def _inputs(self, batch: TaskBatch) -> MicroBatch:
         text = no_text(len(batch.labels)) if batch.text is None else batch.text
@@ -118,7 +118,7 @@ class TaskJob:
         classes counts as wrong, and not in the loss."""
         smoothing = self.config.head.label_smoothing
         totals = np.zeros(4)
-        with closing(predict_all(self.predictor, self.val, self.config.train.batch_size)) as predictions:
+        with closing(predict_all(self.predictor, held_out(self.val), self.config.train.batch_size)) as predictions:
             for batch, probabilities in predictions:
                 totals += batch_totals(probabilities, batch.labels, smoothing)
         loss, known, right, count = self.sum(Tensor(totals.astype(np.float32))).asnumpy().tolist()
@@ -127,12 +127,12 @@ class TaskJob:
     def write_page(self, target: Path, step: int, losses: dict[str, float]) -> None:
         """The first validation samples with their most probable classes; a sample's images are shown side by side."""
         shown = self.config.output.val_images
-        with closing(predict_all(self.predictor, self.val, self.config.train.batch_size)) as predictions:
+        with closing(predict_all(self.predictor, held_out(self.val), self.config.train.batch_size)) as predictions:
             batch, probabilities = next(predictions)
         answers = [self.cfg.labels[number] for number in probabilities[:shown].argmax(1)]
         references = [" ".join([sentence, names[0]]).strip() for sentence, names in zip(batch.sentences, batch.answers)]
         images = np.concatenate(batch.images[:shown].swapaxes(0, 1), -1)  # (B, 3, S, n S)
-        page = SimpleNamespace(images=images, names=batch.names, captions=references)
+        page = Batch(images, no_text(len(images)), batch.names, references)
         write_page(target, step, losses, page, answers, self.model_config.preprocess)
 
     def export(self, folder: Path, name: str, weights: dict[str, Entry]) -> Path:
@@ -141,7 +141,7 @@ class TaskJob:
 
 def open_job(config: TrainConfig, ranks: Ranks) -> Job:
     """What a config trains: CoCa itself, or a head for a task."""
-    return CocaJob(config, ranks) if config.task == "coca" else TaskJob(config, ranks)
+    return TaskJob(config, ranks) if isinstance(config, TaskTrainConfig) else CocaJob(config, ranks)
 
 
 def batch_totals(probabilities: np.ndarray, labels: np.ndarray, smoothing: float) -> np.ndarray:

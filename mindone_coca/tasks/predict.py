@@ -1,6 +1,6 @@
 """Class probabilities of a classifier over a task's data."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 
 import numpy as np
@@ -48,15 +48,17 @@ class Predictor:
         return total / self.views
 
 
-def predict_all(predictor: Predictor, data: TaskData, batch_size: int) -> Iterator[tuple[TaskBatch, np.ndarray]]:
+def predict_all(
+    predictor: Predictor, data: TaskData, batch_size: int
+) -> Generator[tuple[TaskBatch, np.ndarray], None, None]:
     """The batches of the data in order, each with its probabilities (B, C). Close it when it is left early."""
     with closing(data.epoch(0)) as batches:
         for batch in batches:
             missing = batch_size - len(batch.labels)  # of the last: filled up, to compile no graph for another size
-            images, text = (fill(array, missing) for array in (batch.images, batch.text))
-            yield batch, predictor(images, text)[: len(batch.labels)]
+            text = None if batch.text is None else fill(batch.text, missing)
+            yield batch, predictor(fill(batch.images, missing), text)[: len(batch.labels)]
 
 
-def fill(array: np.ndarray | None, missing: int) -> np.ndarray | None:
+def fill(array: np.ndarray, missing: int) -> np.ndarray:
     """`missing` more rows, copies of the last."""
-    return array if array is None or not missing else np.concatenate([array, np.repeat(array[-1:], missing, 0)])
+    return np.concatenate([array, np.repeat(array[-1:], missing, 0)]) if missing else array

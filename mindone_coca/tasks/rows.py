@@ -84,9 +84,9 @@ def open_task_rows(config: SourceConfig, data: DataConfig, task: str, where: str
 
 def _open_rows(config: SourceConfig, data: DataConfig, task: str, where: str) -> TaskRows:
     kind = source_format(config)
-    folders = TASKS[task].class_folders
-    if kind not in ("csv", "tsv", "jsonl", "json") and not (kind == "folder" and folders):
-        known = "csv, tsv, jsonl, json" + (" or a folder of classes" if folders else "")
+    takes_folders = TASKS[task].class_folders
+    if kind not in ("csv", "tsv", "jsonl", "json") and not (kind == "folder" and takes_folders):
+        known = "csv, tsv, jsonl, json" + (" or a folder of classes" if takes_folders else "")
         raise InputError(f"{where}: {config.path}: a {kind} source has no rows for task {task}; give {known}")
     refuse_settings(config, _known_settings(kind, task), where, f"this {kind} source of task {task}")
     names = read_label_names(config.label_names) if config.label_names else {}

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from mindspore import Parameter, Tensor
@@ -13,6 +13,7 @@ from PIL import Image
 
 from mindone_coca.captioning.batches import BatchCaptioner
 from mindone_coca.captioning.options import CaptionOptions
+from mindone_coca.config import Dtype
 from mindone_coca.data.loader import Batch, TrainingData, open_data
 from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
@@ -30,9 +31,11 @@ from mindone_coca.training.step import TrainStep
 from mindone_coca.training.validation import Evaluate, evaluate, write_page
 from mindone_coca.weights.formats.entry import Entry
 
+Data = TypeVar("Data")
+
 # captions on the validation page may be as short as the training captions
 GREEDY = {"generation_type": "top_k", "top_k": 1, "min_seq_len": 1}
-DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+DTYPES: dict[str, Dtype] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 class Job(Protocol):
@@ -82,6 +85,13 @@ def set_precision(model: ImageTextModel, config: TrainConfig) -> None:
         model.set_grad_checkpointing()
 
 
+def held_out(val: Data | None) -> Data:
+    """The validation data of a run. Raises InputError where it has none."""
+    if val is None:
+        raise InputError("data.val: there is none to validate on")
+    return val
+
+
 @dataclass(frozen=True)
 class WithoutCrops:
     """A transform for training that draws nothing: `transform(image, seed)` is the evaluation's."""
@@ -121,9 +131,9 @@ def check_pairs(config: TrainConfig, ranks: Ranks) -> None:
 
 @dataclass(frozen=True)
 class _Shown:
-    """A sample of the validation page, its frames (F, 3, S, S)."""
+    """A sample of the validation page, its frames each (3, S, S)."""
 
-    pixels: np.ndarray
+    pixels: list[np.ndarray]
 
 
 class CocaJob:
@@ -174,7 +184,7 @@ class CocaJob:
             self.model_config.temporal_frames = data.num_frames
 
     def _open_data(self, training: bool) -> TrainingData:
-        transform = make_transform(self.model_config.image_hw, self.model_config.preprocess)
+        transform: Callable[..., np.ndarray] = make_transform(self.model_config.image_hw, self.model_config.preprocess)
         if training:
             transform = training_transform(self.config.random_crop, self.model_config)
         return open_data(
@@ -196,13 +206,13 @@ class CocaJob:
         return self.step.report(result)
 
     def validate(self) -> dict[str, float]:
-        return evaluate(self.evaluation, self.val, self.config.loss)
+        return evaluate(self.evaluation, held_out(self.val), self.config.loss)
 
     def write_page(self, target: Path, step: int, losses: dict[str, float]) -> None:
         """Images with their captions, where the decoder is trained."""
         if not self.config.loss.caption_weight:
             return
-        with closing(self.val.epoch(0)) as batches:
+        with closing(held_out(self.val).epoch(0)) as batches:
             batch = next(batches)
         data = self.config.data
         options = CaptionOptions(
@@ -210,7 +220,7 @@ class CocaJob:
             fusion=data.fusion if data.frame_type == "multi_frames" else "mean",
             generation={**GREEDY, "seq_len": min(30, self.model.context_length)},
         )
-        shown = [_Shown(images if images.ndim == 4 else images[None]) for images in batch.images]
+        shown = [_Shown(list(images) if images.ndim == 4 else [images]) for images in batch.images]
         found = BatchCaptioner(self.model, self.tokenizer, options)(shown[: self.config.output.val_images])
         captions = [caption.text for _, caption in found]
         write_page(target, step, losses, batch, captions, self.model_config.preprocess)

@@ -90,7 +90,7 @@ class TrainConfig:
 
     model: ModelSection
     data: DataConfig
-    task: Literal["coca"] = "coca"
+    task: str = "coca"  # those of `tasks.settings` train a head
     optim: OptimConfig = field(default_factory=OptimConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     train: RunConfig = field(default_factory=RunConfig)

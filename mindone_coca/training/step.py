@@ -11,6 +11,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindone_coca.config import Fusion
 from mindone_coca.distributed import Gather, Ranks, Sum
 from mindone_coca.losses import PAD_ID, CaptionLossSums, ContrastiveLoss, caption_labels, count_labels
 from mindone_coca.model.base import ImageTextModel
@@ -23,7 +24,7 @@ from mindone_coca.training.settings import LossConfig
 class Features(nn.Cell):
     """Images and text (b, T) -> image features, text features (b, D) of unit length, and number of labels."""
 
-    def __init__(self, model: ImageTextModel, fusion: str) -> None:
+    def __init__(self, model: ImageTextModel, fusion: Fusion) -> None:
         super().__init__(auto_prefix=False)
         self.visual, self.text = VideoEncoder(model, fusion), model.text
         self.text_reads_all = model.text_reads_all
@@ -61,7 +62,7 @@ class Loss(nn.Cell):
         of this device; the number of labels over all devices.
     """
 
-    def __init__(self, model: ImageTextModel, config: LossConfig, ranks: Ranks, fusion: str = "mean") -> None:
+    def __init__(self, model: ImageTextModel, config: LossConfig, ranks: Ranks, fusion: Fusion = "mean") -> None:
         super().__init__(auto_prefix=False)
         self.visual, self.text, self.text_decoder = VideoEncoder(model, fusion), model.text, model.text_decoder
         self.text_reads_all = model.text_reads_all
@@ -191,7 +192,7 @@ class TrainStep:
         optimiser: AdamW,
         ranks: Ranks,
         accumulate_steps: int = 1,
-        fusion: str = "mean",
+        fusion: Fusion = "mean",
     ) -> None:
         self.config, self.ranks, self.accumulate_steps = config, ranks, accumulate_steps
         self.loss = Loss(model, config, ranks, fusion)
@@ -232,6 +233,7 @@ class TrainStep:
     def _accumulated(self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], lr: float) -> tuple[Tensor, ...]:
         parts = len(batches)
         contrastive = caption = as_scalar(0)
+        shares: list[tuple[Tensor, ...]] = [()] * parts
         if self.config.contrastive_weight:
             # cached features: pass one of two
             image, text, counts = zip(*(self.features(images, text) for images, text, _ in batches))
@@ -247,7 +249,7 @@ class TrainStep:
             count = self.label_sum(
                 as_scalar(sum(np.count_nonzero(labels.asnumpy() != PAD_ID) for _, _, labels in batches))
             )
-            shares = [()] * parts
+
         for batch, share in zip(batches, shares):
             caption = caption + self.accumulate(*batch, count, *share)[1]
         caption, norm, good = self.apply(as_scalar(lr), caption)

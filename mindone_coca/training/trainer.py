@@ -1,7 +1,7 @@
 """The training run, read from top to bottom: open, resume, loop, validate, save, export."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -110,7 +110,7 @@ class Trainer:
                 self.position.step += 1
                 self.position.samples += self.batch_samples
                 step, last = self.position.step, self.position.step == self.total_steps
-                if self.progress:
+                if self.ranks.is_main:
                     self.progress.update()
                 if step % output.log_every == 0 or last:
                     self._log(rate, self.job.report(result))
@@ -128,7 +128,6 @@ class Trainer:
 
     def _start_output(self, checkpoint: Path | None) -> None:
         """Open what the main process writes to, say what begins, and start the clock."""
-        self.metrics = self.progress = None
         if self.ranks.is_main:
             self.metrics = Metrics(self.folder, self.position.step)
             write_record(self.folder, self.config)
@@ -154,7 +153,7 @@ class Trainer:
                 f"the loss is {report['loss']} at step {step}: lower optim.lr, set train.grad_clip_norm or look for "
                 "bad data"
             )
-        if self.metrics:
+        if self.ranks.is_main:
             speed = (step - self.timed_step) * self.batch_samples / (time.monotonic() - self.timed_from)
             report |= {"lr": rate, "samples_per_s": speed, "epoch": self.position.epoch}
             self.metrics.write(step, "train", report)
@@ -193,7 +192,7 @@ class Trainer:
         """Pairs in one update, over all devices."""
         return self.config.train.batch_size * self.config.train.accumulate_steps * self.ranks.size
 
-    def _updates(self) -> Iterator[list[Any]]:
+    def _updates(self) -> Generator[list[Any], None, None]:
         """The micro-batches of each update, from where the run stands to its end."""
         parts = self.config.train.accumulate_steps
         while self.position.step < self.total_steps:
@@ -285,6 +284,6 @@ class Trainer:
             folder = self.folder / "profile" / f"rank_{self.ranks.rank}"
             self.profiler = profile(on_trace_ready=tensorboard_trace_handler(str(folder)))
         yield
-        if self.profiler and step == min(bounds[1], self.total_steps):
+        if bounds and self.profiler and step == min(bounds[1], self.total_steps):
             self.profiler.stop()
             self.profiler = None

@@ -120,7 +120,7 @@ class Middle(Generic[Frame]):
 
     @property
     def start(self) -> float:
-        return self._held[0][0] if self._held else self._newest[0]
+        return self._held[0][0] if self._held else self._last()[0]
 
     def add(self, time: float, frame: Frame) -> None:
         if self._newest is not None:
@@ -133,15 +133,22 @@ class Middle(Generic[Frame]):
         # Held stretches of time are in order. Of those that do not hold the middle the nearest counts.
         return min(self._held, key=lambda held: (max(held[0] - middle - _TOLERANCE, middle - held[1], 0), -held[0]))[2]
 
+    def _last(self) -> tuple[float, Frame]:
+        if self._newest is None:
+            raise ValueError("a stretch of time without a frame has no middle one")
+        return self._newest
+
     def _hold_newest(self, until: float) -> None:
-        time, frame = self._newest
-        if not self._held or self._step is None or self._is_shown_at_a_moment(self.start, time, until):
+        time, frame = self._last()
+        if not self._held or self._step is None or _is_shown_at_a_moment(self._step, self.start, time, until):
             self._held.append((time, until, frame))
         while len(self._held) > _CANDIDATES:
             start = self.start
-            self._step = 2 * self._step if self._step else max((until - start) / (_CANDIDATES / 2), _TOLERANCE)
+            step = 2 * self._step if self._step else max((until - start) / (_CANDIDATES / 2), _TOLERANCE)
             first, *rest = self._held
-            self._held = [first, *(held for held in rest if self._is_shown_at_a_moment(start, held[0], held[1]))]
+            self._held = [first, *(held for held in rest if _is_shown_at_a_moment(step, start, held[0], held[1]))]
+            self._step = step
 
-    def _is_shown_at_a_moment(self, start: float, time: float, until: float) -> bool:
-        return math.ceil((time - start) / self._step) * self._step < until - start
+
+def _is_shown_at_a_moment(step: float, start: float, time: float, until: float) -> bool:
+    return math.ceil((time - start) / step) * step < until - start

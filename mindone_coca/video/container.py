@@ -1,5 +1,7 @@
 """Opening a video with FFmpeg by what it holds, not by what it is called."""
 
+from io import BytesIO, RawIOBase
+
 import av
 
 from mindone_coca.video.media import Encoded
@@ -11,16 +13,16 @@ _OPTIONS = {"correct_ts_overflow": "0"}
 
 def open_container(source: Encoded) -> av.container.InputContainer:
     """Open a file. Raises av.FFmpegError for what FFmpeg does not know."""
-    settings = {
-        "format": "mjpeg" if is_motion_jpeg(source.head) else None,
-        "metadata_errors": "replace",
-        "options": _OPTIONS,
-    }
-    container = av.open(source.for_ffmpeg(), **settings)
+
+    def opened(file: str | RawIOBase | BytesIO) -> av.container.InputContainer:
+        return av.open(file, "r", format=known_format, metadata_errors="replace", options=_OPTIONS)
+
+    known_format = "mjpeg" if is_motion_jpeg(source.head) else None
+    container = opened(source.for_ffmpeg())
     if not (is_picture(container) or container.format.name == "tty"):
         return container
     try:  # that guess may be due to the name
-        unnamed = av.open(source.nameless(), **settings)
+        unnamed = opened(source.nameless())
     except av.FFmpegError:  # nothing but the name tells what it is
         return container
     container.close()

@@ -9,7 +9,9 @@ when one does not, or when the list cannot be exact, everything is decoded from 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
+from typing import cast
 
 import av
 import numpy as np
@@ -58,7 +60,7 @@ class VideoFile:
                 end = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
                 if size < end:
                     raise InputError(f"{self._name}: the video is cut short; it has {size} of at least {end} bytes")
-            self._time_base = stream.time_base
+            self._time_base = cast(Fraction, stream.time_base)  # FFmpeg gives every stream of a file one
             self._start = max(container.start_time or 0, 0) / _MICROSECONDS
             self._rate = stream.average_rate or stream.guessed_rate or 25  # 25 is what FFmpeg assumes, too
             # AVI and raw streams store no presentation times: their frames come at a constant rate.
@@ -76,7 +78,7 @@ class VideoFile:
         remaining = list(indices)
         if self._packet_index is not None:
             try:
-                for frame in self._seek_and_decode(list(indices)):
+                for frame in self._seek_and_decode(self._packet_index, list(indices)):
                     yield frame
                     remaining = remaining[1:]
             except _IndexMismatch:
@@ -95,7 +97,8 @@ class VideoFile:
         """Return some frames in order: `choose` gets the number of frames and returns the wanted indices."""
         if self._packet_index is not None:
             try:
-                return list(self._seek_and_decode(sorted(set(choose(len(self._packet_index.pts))))))
+                wanted = sorted(set(choose(len(self._packet_index.pts))))
+                return list(self._seek_and_decode(self._packet_index, wanted))
             except _IndexMismatch:
                 self._distrust_index()
         return list(self.at(sorted(set(choose(len(self.timeline().times))))))
@@ -107,8 +110,10 @@ class VideoFile:
             times = (pts - pts[0]) * float(self._time_base) + self._offset(int(pts[0]))
             self._known = Timeline(times, end_of(times, duration and duration * float(self._time_base)))
         if self._known is None:
-            for _ in self.frames():
+            clock = Clock()
+            for _ in self._decode(clock):
                 pass
+            self._known = clock.timeline()
         return self._known
 
     def readable_timeline(self) -> tuple[Timeline, InputError | None]:
@@ -170,19 +175,18 @@ class VideoFile:
                 f"{self._name}: cannot be read as video or image ({error.strerror}); is the file complete?"
             ) from error
         stream = container.streams.best("video")
-        problem = None
         if container.format.name == "tty":
             problem = "is a text file"
-        elif stream is None or stream.disposition & Disposition.attached_pic:
+        elif not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:
             problem = "has no video stream"
         elif stream.codec_context is None:
             problem = "has a video stream of a type that this build of FFmpeg cannot decode"
-        if problem:
-            container.close()
-            raise InputError(f"{self._name}: {problem}; give a video or an image")
-        # Frame threads are faster, but after a damaged packet they lose good frames at the end of the file.
-        stream.thread_type = "AUTO" if verified else "SLICE"
-        return container, stream
+        else:
+            # Frame threads are faster, but after a damaged packet they lose good frames at the end of the file.
+            stream.thread_type = "AUTO" if verified else "SLICE"
+            return container, stream
+        container.close()
+        raise InputError(f"{self._name}: {problem}; give a video or an image")
 
     @cached_property
     def _packet_index(self) -> _PacketIndex | None:
@@ -200,7 +204,7 @@ class VideoFile:
                     dts = packet.dts
                     if packet.pts is None or packet.is_corrupt:
                         return None
-                    if None not in (dts, last_dts) and dts <= last_dts:  # time starts anew within the file
+                    if dts is not None and last_dts is not None and dts <= last_dts:  # time starts anew within the file
                         return None
                     last_dts = dts if dts is not None else last_dts
                     if packet.is_keyframe:
@@ -222,8 +226,7 @@ class VideoFile:
     def _distrust_index(self) -> None:
         self._packet_index = self._known = None
 
-    def _seek_and_decode(self, wanted: list[int]) -> Iterator[DecodedFrame]:
-        packet_index = self._packet_index
+    def _seek_and_decode(self, packet_index: _PacketIndex, wanted: list[int]) -> Iterator[DecodedFrame]:
         pts = packet_index.pts
         container, stream = self._open(verified=True)
         with container:
@@ -243,7 +246,7 @@ class VideoFile:
                     if picture is None or picture.pts != pts[upcoming]:
                         raise _IndexMismatch
                     upcoming += 1
-                yield DecodedFrame(target, self._time(target, picture.pts, int(pts[0])), picture)
+                yield DecodedFrame(target, self._stored_time(int(pts[target]), int(pts[0])), picture)
 
     def _time(self, index: int, pts: int | None, first_pts: int | None) -> float | None:
         """The stored time of a frame in seconds; None where it has none beside others that do."""
@@ -251,6 +254,9 @@ class VideoFile:
             return float(index / self._rate)
         if pts is None or first_pts is None:
             return None
+        return self._stored_time(pts, first_pts)
+
+    def _stored_time(self, pts: int, first_pts: int) -> float:
         return (pts - first_pts) * float(self._time_base) + self._offset(first_pts)
 
     def _duration(self, picture: av.VideoFrame) -> float | None:

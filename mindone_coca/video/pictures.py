@@ -63,8 +63,11 @@ class PictureFile:
         if not self.is_animation:
             return Timeline(np.zeros(1), 0.0)
         if self._timeline is None:
-            for _ in self.frames():
-                pass
+            clock = Clock()
+            with _naming(self._source):
+                for _ in self._animation(clock):
+                    pass
+            self._timeline = clock.timeline()
         return self._timeline
 
     def readable_timeline(self) -> tuple[Timeline, InputError | None]:
@@ -73,7 +76,7 @@ class PictureFile:
     def frames(self) -> Iterator[DecodedFrame]:
         with _naming(self._source):
             if self.is_animation:
-                yield from self._animation()
+                yield from self._animation(Clock())
             else:
                 self._image.load()
                 yield DecodedFrame(0, 0.0, self._image)
@@ -96,8 +99,8 @@ class PictureFile:
             image = _scaled(frame.picture) if self._rules.scale_deep else frame.picture
             return _turned(image, _orientation(self._image)) if self._rules.exif_orientation else image
 
-    def _animation(self) -> Iterator[DecodedFrame]:
-        clock, time = Clock(), 0.0
+    def _animation(self, clock: Clock) -> Iterator[DecodedFrame]:
+        time = 0.0
         # what a PNG shows where animations are not understood may be no part of the animation
         skipped = 1 if self._image.info.get("default_image") else 0
         for number, shown in enumerate(ImageSequence.Iterator(self._image)):

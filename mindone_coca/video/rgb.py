@@ -2,9 +2,12 @@
 
 from fractions import Fraction
 from itertools import pairwise
+from typing import cast
 
 import av
 import numpy as np
+from av.buffer import Buffer
+from av.video.format import VideoFormat
 
 from mindone_coca.errors import InputError
 
@@ -42,7 +45,7 @@ def pixel_shape(stream: av.VideoStream) -> Fraction:
 def _scale_graph(width: int, height: int, pixel_format: str, shape: Fraction) -> av.filter.Graph:
     """The `ffmpeg` program's own conversion; a frame's own `reformat` sites the chroma of some formats differently."""
     graph = av.filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format=pixel_format, time_base=_MICROSECONDS)
+    source = graph.add_buffer(width=width, height=height, format=VideoFormat(pixel_format), time_base=_MICROSECONDS)
     # only ever enlarged: no detail is lost
     shown = (round(width * shape), height) if shape > 1 else (width, round(height / shape))
     steps = [
@@ -65,7 +68,9 @@ def _upright(array: np.ndarray, picture: av.VideoFrame) -> np.ndarray:
         return np.ascontiguousarray(np.rot90(array, round(picture.rotation / 90)))
     if side_data is None:
         return array
-    a, b, _, c, d = np.frombuffer(side_data, dtype=np.int32)[:5].tolist()  # x' = a x + c y, y' = b x + d y
+    # PyAV's stubs know of motion vectors alone
+    matrix = np.frombuffer(memoryview(cast(Buffer, side_data)), dtype=np.int32)
+    a, b, _, c, d = matrix[:5].tolist()  # x' = a x + c y, y' = b x + d y
     if abs(a) + abs(d) < abs(b) + abs(c):
         array, a, d = array.swapaxes(0, 1), c, b
     return np.ascontiguousarray(array[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])

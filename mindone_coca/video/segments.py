@@ -13,7 +13,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from mindone_coca.video.clock import Middle, stretches
-from mindone_coca.video.frames import Shot, VideoFrame, open_video, read_shot, video_frame
+from mindone_coca.video.frames import Shot, open_video, read_shot, video_frame
 from mindone_coca.video.media import DecodedFrame, FrameSource, Readable
 from mindone_coca.video.pictures import DEFAULT_RULES, PictureFile, PictureRules
 
@@ -56,9 +56,9 @@ def _equal(video: FrameSource, seconds: float) -> Iterator[Shot]:
     parts = stretches(timeline, seconds)
     indices = list(dict.fromkeys(part.index for part in parts))
     frames = video.at(indices)
-    shown: VideoFrame | None = None
+    shown = video_frame(video, next(frames))
     for part in parts:
-        if shown is None or shown.index < part.index:
+        if shown.index < part.index:
             frame = next(frames, None)  # None: damage has left fewer frames than the file promised
             shown = shown if frame is None else video_frame(video, frame)
         yield Shot(part.start, part.end, [shown])
@@ -108,7 +108,8 @@ def _on_screen(video: FrameSource) -> Iterator[tuple[float, DecodedFrame, bool]]
             yield from _again(last, frame.time)
         yield frame.time, frame, True
         last = frame
-    yield from _again(last, video.timeline().end)
+    if last is not None:
+        yield from _again(last, video.timeline().end)
 
 
 def _again(frame: DecodedFrame, end: float) -> Iterator[tuple[float, DecodedFrame, bool]]:

@@ -37,7 +37,7 @@ def make_good(folder: Path, count: int) -> list[Path]:
         target = folder / FOLDERS[number % len(FOLDERS)] / f"clip {number:03}é"
         target.parent.mkdir(parents=True, exist_ok=True)
         start, size = f"{0.31 * number % 2.5:.2f}", SIZES[number % len(SIZES)]
-        cut = ["-ss", start, "-t", "1.6", "-i", source, "-an", "-s", size]
+        cut = ["-ss", start, "-t", "1.6", "-i", str(source), "-an", "-s", size]
         if number % 9 == 8:
             target = target.with_name(f"{target.name}.{('png', 'jpg')[number % 2]}")
             run_ffmpeg(*cut, "-frames:v", "1", target)

@@ -28,7 +28,8 @@ class Naming:
     """Stands for a `BatchCaptioner`: the caption of a file is its name."""
 
     def __init__(self, keep_features: bool) -> None:
-        self.seconds_busy, self.keep_features, self.seen = 0.0, keep_features, []
+        self.seconds_busy, self.keep_features = 0.0, keep_features
+        self.seen: list[str] = []
 
     def __call__(self, items: Iterable[Passage]) -> Iterator[tuple[Passage, Caption]]:
         for item in items:

@@ -1,7 +1,7 @@
 """Damaged pictures in a whole list: those that cannot be decoded are bad samples, named; the others are read."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ FORMATS = {"PNG": ".png", "JPEG": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "PPM": 
 class PictureMutant(Mutant):
     """Pictures each of one value of grey, or None for those that no decoder reads."""
 
-    greys: dict[str, int | None] | None = None
+    greys: dict[str, int | None] = field(default_factory=dict)
 
 
 def encoded(rng, grey: int) -> tuple[bytes, str]:
@@ -44,7 +44,7 @@ def damaged(rng, content: bytes) -> bytes:
 def _list(rng, pictures: Pictures, harm: bool) -> PictureMutant:
     greys: dict[str, int | None] = {}
     places = some_places(rng, 6)
-    samples, bad = [], set()
+    samples = []
     for number in range(6):
         content, suffix = encoded(rng, 20 + 40 * number)
         name = f"img/p{number}{suffix if rng.random() < 0.7 else rng.choice(['.jpg', '.png'])}"
@@ -55,7 +55,7 @@ def _list(rng, pictures: Pictures, harm: bool) -> PictureMutant:
         samples.append((name, [f"grey {number}"], content))
     path = pictures.folder / "list.csv"
     path.write_text("filepath,title\n" + "".join(f"{name},{said[0]}\n" for name, said, _ in samples))
-    return PictureMutant({"path": str(Path(path))}, samples, bad=bad, greys=greys)
+    return PictureMutant({"path": str(Path(path))}, samples, greys=greys)
 
 
 def kind_damaged(rng, pictures):

@@ -20,7 +20,7 @@ class Mutant:
         settings: of the source.
         samples: (end of the sample's name, its captions, its bytes) in order; None: refused with an InputError.
         refused: rows that cannot be used.
-        without_caption: rows among the samples that have none.
+
         bad: samples of which reading raises BadSample, by place.
         words: what the error, or the account's summary, must say.
         passed_over: files, by suffix or kind.
@@ -32,10 +32,6 @@ class Mutant:
     bad: set[int] = field(default_factory=set)
     words: list[str] = field(default_factory=list)
     passed_over: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def without_caption(self) -> int:
-        return sum(not captions for number, (_, captions, _) in enumerate(self.samples) if number not in self.bad)
 
 
 class Pictures:

@@ -35,7 +35,7 @@ def check(mutant: Mutant) -> None:
         assert all(word in message for word in mutant.words), message
         return
     source = open_unlabelled(SourceConfig(**mutant.settings), DataConfig(train=None, max_bad_share=1.0))
-    check_samples(source, mutant)
+    check_samples(source, mutant.samples, mutant.bad)
     account = source.account
     assert (account.read, account.refused) == (len(mutant.samples), mutant.refused), account.summary()
     assert dict(account.passed_over) == mutant.passed_over, account.summary()
@@ -48,10 +48,10 @@ def check(mutant: Mutant) -> None:
         assert f"{mutant.refused} of {total} " in message, message
 
 
-def check_samples(source: Source, mutant: Mutant) -> None:
-    assert len(source) == len(mutant.samples)
-    for index, (name, captions, content) in enumerate(mutant.samples):
-        if index in mutant.bad:
+def check_samples(source: Source, samples: list[tuple[str, list[str], bytes]], bad: set[int]) -> None:
+    assert len(source) == len(samples)
+    for index, (name, captions, content) in enumerate(samples):
+        if index in bad:
             with pytest.raises(BadSample) as caught:
                 source[index]
             assert "\n" not in str(caught.value)
@@ -70,7 +70,7 @@ def check_pictures(mutant: PictureMutant) -> None:
         lambda image: np.full((3, 1, 1), np.asarray(image.convert("RGB")).mean(), np.float32),
         context_length=8,
         training=False,
-        batch_size=len(mutant.samples),
+        batch_size=len(mutant.greys),
         num_workers=0,
         max_bad_share=1.0,
     )

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -124,7 +125,7 @@ def test_command(model, reference, pictures, tmp_path, capfd):
 
 
 def test_image_ids():
-    def ids(*found: tuple[str, int | None]) -> list[int | str]:
+    def ids(*found: tuple[str, int | None]) -> Sequence[int | str]:
         return image_ids([Item(0, name, ["a"], number) for name, number in found])
 
     assert ids(("a/x.png", 4), ("b/x.png", 0)) == [4, 0]

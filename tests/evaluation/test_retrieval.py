@@ -48,9 +48,9 @@ def loop(images: np.ndarray, texts: np.ndarray, owners: list[int]) -> dict[str, 
     found = {}
     for count in RECALLS:
         hits = [any(owners[t] == i for t in np.argsort(-(texts @ image))[:count]) for i, image in enumerate(images)]
-        found[f"image_to_text_R@{count}"] = np.mean(hits)
+        found[f"image_to_text_R@{count}"] = float(np.mean(hits))
         hits = [owners[t] in np.argsort(-(images @ text))[:count] for t, text in enumerate(texts)]
-        found[f"text_to_image_R@{count}"] = np.mean(hits)
+        found[f"text_to_image_R@{count}"] = float(np.mean(hits))
     return found
 
 

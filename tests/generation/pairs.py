@@ -40,7 +40,7 @@ CONFIGS = {
 # how much the end token, and tokens that are padding to the text mask or to `generate`, are favoured: each shall come
 # in some captions and not in others
 _END = -1
-_FAVOUR = {
+_FAVOUR: dict[str, dict[int, float]] = {
     "base": {_END: 5, 0: 5},
     "odd_sizes": {_END: 3, 0: 2, 3: 3.5, 5: 3.5},
     "packed": {_END: 3, 0: 5},
@@ -97,9 +97,9 @@ class Pair:
 
     def theirs(self, images: np.ndarray, text: np.ndarray | None = None, **options) -> np.ndarray:
         """Captions by open_clip's generate."""
-        text = None if text is None else torch.from_numpy(np.asarray(text))
+        prompt = None if text is None else torch.from_numpy(np.asarray(text))
         with torch.no_grad():
-            return self.reference.generate(torch.from_numpy(images), text, **{**self.ids, **options}).numpy()
+            return self.reference.generate(torch.from_numpy(images), prompt, **{**self.ids, **options}).numpy()
 
     def ours(self, images: np.ndarray | None, text: np.ndarray | None = None, **options):
         """Captions by ours, as arrays."""

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.generation.reference_search import reference_search
 
 pytestmark = pytest.mark.graphs
 
-EXTRAS = (  # taken in turn by the sampling cases
+EXTRAS: tuple[dict[str, Any], ...] = (  # taken in turn by the sampling cases
     {},
     {"repetition_penalty": 1.3},
     {"prompt": 4},
@@ -28,7 +29,7 @@ SAMPLING = [
     for i, (kind, value) in enumerate(FILTERS)
     for j, temperature in enumerate((0.7, 1.0, 1.5))
 ]
-BEAMS = [
+BEAMS: list[dict[str, Any]] = [
     {},
     {"num_beams": 2, "num_beam_groups": 1, "repetition_penalty": 1.2, "prompt": 4},
     {"num_beams": 4, "num_beam_groups": 2, "min_seq_len": 12, "fixed_output_length": True},

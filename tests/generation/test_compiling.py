@@ -1,7 +1,5 @@
 """Graphs compile once for each bucket of rows and lengths; work is done for unfinished captions only, once an image."""
 
-from collections.abc import Iterator
-
 import mindspore.common.api
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ TOP_P = {"generation_type": "top_p", "top_p": 0.9}
 
 
 @pytest.fixture
-def compiled(monkeypatch) -> Iterator[list[str]]:
+def compiled(monkeypatch) -> list[str]:
     """The names of the cells whose graphs are compiled during the test."""
     names: list[str] = []
     executor = type(mindspore.common.api._cell_graph_executor)

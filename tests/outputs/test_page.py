@@ -20,6 +20,7 @@ CARD_WIDTHS = {390: 358, 1280: 300}  # pixels: one column on a phone, four on a 
 
 
 def browse(page: Path, *options: str) -> str:
+    assert CHROMIUM is not None
     command = [
         CHROMIUM,
         "--headless=new",

@@ -185,7 +185,7 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def reference() -> SimpleTokenizer:
+def reference() -> open_clip.tokenizer.SimpleTokenizer:
     """open_clip's, which tokenizes a text once for all tests."""
     tokenizer = SimpleTokenizer()
     tokenizer.encode = functools.cache(tokenizer.encode)

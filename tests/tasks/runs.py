@@ -2,6 +2,7 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -40,7 +41,7 @@ def write_list(path: Path, columns: tuple[str, ...], rows: list[tuple]) -> None:
 def write_config(folder: Path, name: str, task: str = "classification", **sections: dict) -> Path:
     """A training config with changes to its sections; the run's folder is `folder / name`."""
     lists = "" if task == "classification" else "_said"
-    config = {
+    config: dict[str, Any] = {
         "task": task,
         "model": {"config": str(folder / "tiny.yaml")},
         "data": {"train": str(folder / f"train{lists}.csv"), "val": str(folder / f"val{lists}.csv"), "num_workers": 0},

@@ -62,9 +62,9 @@ class TorchHead(torch.nn.Module):
 
 def our_name(name: str) -> str:
     if name.startswith("pooler."):
-        return OPEN_CLIP.to_mindspore(name.replace("pooler.", "visual.attn_pool.", 1)).replace(
-            "visual.attn_pool", "head.pooler"
-        )
+        ours = OPEN_CLIP.to_mindspore(name.replace("pooler.", "visual.attn_pool.", 1))
+        assert ours is not None
+        return ours.replace("visual.attn_pool", "head.pooler")
     return "head." + name.replace("ln_post.weight", "ln_post.gamma").replace("ln_post.bias", "ln_post.beta")
 
 

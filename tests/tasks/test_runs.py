@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from unittest.mock import NonCallableMock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model, find_config_and_weights
 from mindone_coca.tasks.evaluate import evaluate_task
+from mindone_coca.tasks.job import TaskJob
 from mindone_coca.tasks.load import load_task_model
 from mindone_coca.training.overview import overview
 from mindone_coca.training.progress import read_metrics
@@ -38,6 +40,7 @@ def folder(tmp_path_factory) -> Path:
 def frozen(folder) -> dict[str, np.ndarray]:
     """CoCa's weights before a run with a frozen model, whose results are in `folder / "frozen"`."""
     trainer = open_run(folder, "frozen", data=UNCROPPED, head=FROZEN)
+    assert isinstance(trainer.job, TaskJob)
     before = values_of(trainer.job.classifier.get_parameters())
     trainer.run()
     return before
@@ -99,7 +102,8 @@ def run_cached(folder: Path, name: str, max_steps: int = 12, encodes: bool = Tru
         folder, name, data=UNCROPPED, head=head, train={"max_steps": max_steps}, output={"save_every": 5}
     )
     if not encodes:
-        trainer.job.predictor.features = None  # calling it fails
+        assert isinstance(trainer.job, TaskJob)
+        trainer.job.predictor.features = NonCallableMock()  # calling it fails
     trainer.run()
 
 

@@ -37,7 +37,7 @@ def write_config(folder: Path, **sections: dict) -> Path:
     if not (folder / "digits").exists():
         write_digits(folder / "digits", limit=120)
         (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    config = {
+    config: dict[str, dict] = {
         "model": {"config": str(folder / "tiny.yaml")},
         "data": {"train": str(folder / "digits" / "train.csv"), "num_workers": 0},
         "optim": {"lr": 1e-3, "warmup_steps": 3},

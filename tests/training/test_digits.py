@@ -83,7 +83,7 @@ def write_moving_digits(folder: Path, clips: int) -> None:
     folder.mkdir()
     rng = np.random.default_rng(0)
     digits = load_digits().images
-    rows = {"train.csv": [], "val.csv": []}
+    rows: dict[str, list[tuple]] = {"train.csv": [], "val.csv": []}
     for number in range(clips):
         scan = Image.fromarray((digits[rng.integers(len(digits))] * 15.9).astype(np.uint8)).resize((12, 12))
         top, left = rng.integers(0, 20), rng.integers(0, 3)

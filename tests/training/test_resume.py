@@ -32,6 +32,7 @@ def wait_for_step(process: subprocess.Popen, folder: Path, step: int, delay: flo
 def wait_for_line(process: subprocess.Popen, words: str) -> None:
     """Wait until a process has said a line with these words in it."""
     said = []
+    assert process.stdout is not None
     for line in process.stdout:
         said.append(line)
         if words in line:

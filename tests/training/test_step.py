@@ -16,7 +16,7 @@ from mindone_coca.training.optim import AdamW
 from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import Loss, TrainStep
 from tests.models import CONFIGS, from_reference, one_layer
-from tests.reference import random_reference
+from tests.reference import random_reference, torch
 from tests.training.reference_training import make_batch, reference_losses
 
 
@@ -24,7 +24,7 @@ def reference_gradients(reference, images, text, config: LossConfig):
     reference = reference.double()
     losses = reference_losses(reference, images.astype(np.float64), text, config)
     reference.zero_grad()
-    sum(losses.values()).backward()
+    torch.stack(list(losses.values())).sum().backward()
     grads = {OPEN_CLIP.to_mindspore(name): p.grad for name, p in reference.named_parameters()}
     return {name: value.item() for name, value in losses.items()}, grads
 
@@ -40,7 +40,7 @@ def assert_gradients_match(ours: dict[str, np.ndarray], theirs: dict, tolerance:
             continue
         difference = np.abs(grad - want).max() / max(np.abs(want).max(), 1e-6 * norm)
         worst[name] = difference
-    name = max(worst, key=worst.get)
+    name = max(worst, key=lambda one: worst[one])
     assert worst[name] < tolerance, (name, worst[name])
 
 

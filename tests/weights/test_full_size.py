@@ -28,8 +28,8 @@ def source(tmp_path_factory):
     shutil.rmtree(folder)
 
 
-def same_state(ours: Path, theirs: Path) -> bool:
-    ours, theirs = (torch.load(path, weights_only=True, mmap=True) for path in (ours, theirs))
+def same_state(our_file: Path, their_file: Path) -> bool:
+    ours, theirs = (torch.load(path, weights_only=True, mmap=True) for path in (our_file, their_file))
     return (
         len(ours) == 773
         and ours.keys() == theirs.keys()

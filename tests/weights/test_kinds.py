@@ -5,6 +5,7 @@ import io
 import pickle
 import tarfile
 import zipfile
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -20,7 +21,7 @@ from tests.weights.common import STATE, Net, message_of
 from tests.weights.raw_formats import ckpt_value, message, zip_archive, zip_members
 
 
-def torch_bytes(value: object, **options: object) -> bytes:
+def torch_bytes(value: object, **options: Any) -> bytes:
     buffer = io.BytesIO()
     torch.save(value, buffer, **options)
     return buffer.getvalue()

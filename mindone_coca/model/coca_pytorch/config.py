@@ -10,7 +10,9 @@ from mindone_coca.errors import InputError
 from mindone_coca.model.family import FamilyConfig
 from mindone_coca.model.open_clip.config import CLIPVisionCfg, check_tower
 
-FAMILY = "parallel_coca"
+FAMILY: typing.Final = "parallel_coca"
+
+_ONE_ENCODER = "give either img_encoder (vit-pytorch's) or vision_cfg (open_clip's)"
 
 
 @dataclass
@@ -77,11 +79,15 @@ class ParallelConfig(FamilyConfig):
 
     @property
     def encoder(self) -> ViTCfg | CLIPVisionCfg:
-        return self.img_encoder or self.vision_cfg
+        encoder = self.img_encoder or self.vision_cfg
+        if encoder is None:
+            raise InputError(f"img_encoder: {_ONE_ENCODER}")
+        return encoder
 
     @property
     def image_dim(self) -> int:
-        return self.img_encoder.dim if self.img_encoder else self.vision_cfg.width
+        encoder = self.encoder
+        return encoder.dim if isinstance(encoder, ViTCfg) else encoder.width
 
     @property
     def image_hw(self) -> tuple[int, int]:
@@ -100,7 +106,7 @@ class ParallelConfig(FamilyConfig):
 def check_parallel_config(config: ParallelConfig, where: str) -> None:
     """Refuse by name what cannot be built."""
 
-    def refuse(key: str, reason: str) -> None:
+    def refuse(key: str, reason: str) -> typing.NoReturn:
         raise InputError(f"{where}: {key}: {reason}")
 
     sizes = ("dim", "num_tokens", "unimodal_depth", "multimodal_depth", "num_img_queries", "dim_head", "heads")
@@ -114,15 +120,14 @@ def check_parallel_config(config: ParallelConfig, where: str) -> None:
     if not 0 <= config.pad_id < config.num_tokens:
         refuse("pad_id", f"must lie in [0, {config.num_tokens}), got {config.pad_id}")
     if (config.img_encoder is None) == (config.vision_cfg is None):
-        refuse("img_encoder", "give either img_encoder (vit-pytorch's) or vision_cfg (open_clip's)")
-    if config.vision_cfg is not None:
-        vision = config.vision_cfg
-        check_tower(vision, f"{where}: vision_cfg")
-        unsupported = vision.timm_model_name or vision.patch_dropout or vision.pos_embed_type != "learnable"
-        if vision.attentional_pool or unsupported or vision.width % vision.head_width or min(vision.grid_hw) < 1:
+        refuse("img_encoder", _ONE_ENCODER)
+    encoder = config.encoder
+    if isinstance(encoder, CLIPVisionCfg):
+        check_tower(encoder, f"{where}: vision_cfg")
+        unsupported = encoder.timm_model_name or encoder.patch_dropout or encoder.pos_embed_type != "learnable"
+        if encoder.attentional_pool or unsupported or encoder.width % encoder.head_width or min(encoder.grid_hw) < 1:
             refuse("vision_cfg", "must be a plain ViT without attentional_pool, as this model has a pooler of its own")
         return
-    encoder = config.img_encoder
     for name in ("dim", "depth", "heads", "mlp_dim", "dim_head"):
         if getattr(encoder, name) < 1:
             refuse(f"img_encoder: {name}", f"must be positive, got {getattr(encoder, name)}")

@@ -25,7 +25,7 @@ class ParallelCrossProjection(nn.Cell):
         self.layers = model.text_decoder.multimodal_layers
 
     def construct(self, image_tokens: Tensor) -> tuple[Tensor, ...]:
-        output = ()
+        output: tuple[Tensor, ...] = ()
         for layer in self.layers:
             output += layer.cross_attn.key_value(image_tokens)
         return output
@@ -45,7 +45,8 @@ class ParallelPromptPass(nn.Cell):
     def construct(self, ids: Tensor, length: Tensor, cache_length: int, *cross: Tensor) -> tuple[Tensor, ...]:
         count = ids.shape[1]
         positions, mask = ops.arange(0, count, 1), future_mask(count)
-        unimodal, multimodal = (), ()
+        unimodal: tuple[Tensor, ...] = ()
+        multimodal: tuple[Tensor, ...] = ()
         x = self.text.token_emb(ids).astype(self.text.dtype)
         for layer in self.text.unimodal_layers:
             query, key, value, gated = layer.project(x, positions)
@@ -89,7 +90,8 @@ class ParallelTokenStep(nn.Cell):
         unused = (slots >= position).astype(ms.float32) * MASKED  # (L,)
         mask = ops.concat((unused, ops.zeros((1,), ms.float32)), 0)  # the new token comes last
         x = self.text.token_emb(ops.gather(ids, position, 1))[:, None].astype(self.text.dtype)  # (R, 1, D)
-        new_unimodal, new_multimodal = (), ()
+        new_unimodal: tuple[Tensor, ...] = ()
+        new_multimodal: tuple[Tensor, ...] = ()
         cached = ops.unstack(unimodal, 0)
         for i in range(len(self.text.unimodal_layers)):
             block = self.text.unimodal_layers[i]

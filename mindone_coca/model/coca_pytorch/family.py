@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mindone_coca.model.coca_pytorch.config import FAMILY, ParallelConfig
+from mindone_coca.model.coca_pytorch.config import FAMILY, ParallelConfig, ViTCfg
 from mindone_coca.model.coca_pytorch.infer import UNKNOWABLE, model_data
 from mindone_coca.model.coca_pytorch.names import NAMES, TIED, TOKENS
 from mindone_coca.model.coca_pytorch.reference import run_original
@@ -21,11 +21,12 @@ def build(config: ParallelConfig) -> "ParallelCoCa":
     from mindone_coca.model.open_clip.vision import VisionTransformer
 
     dtype = device.compute_dtype(config.cast_dtype)
-    if config.img_encoder is not None:
-        encoder = build_vit(config.img_encoder, dtype)
+    cfg = config.encoder
+    if isinstance(cfg, ViTCfg):
+        encoder = build_vit(cfg, dtype)
     else:
-        encoder = VisionTransformer(config.vision_cfg, config.image_dim, dtype=dtype)
-    names = ("dim", "num_tokens", "unimodal_depth", "multimodal_depth", "image_dim", "dim_latents")
+        encoder = VisionTransformer(cfg, config.image_dim, dtype=dtype)
+    names: tuple[str, ...] = ("dim", "num_tokens", "unimodal_depth", "multimodal_depth", "image_dim", "dim_latents")
     names += ("num_img_queries", "dim_head", "heads", "ff_mult", "caption_loss_weight", "contrastive_loss_weight")
     names += ("pad_id", "context_length", "cast_dtype")
     return ParallelCoCa(img_encoder=encoder, config=config, **{name: getattr(config, name) for name in names})

@@ -141,7 +141,7 @@ class CrossAttention(nn.Cell):
         self.to_kv = Projection(context_dim, 2 * dim_head, dtype)
         self.to_out = Projection(heads * dim_head, dim, dtype)
         self.has_ff = ff_mult is not None
-        if self.has_ff:
+        if ff_mult is not None:
             self.ff_in = Projection(dim, 2 * ff_mult * dim, dtype)
             self.ff_out = Projection(ff_mult * dim, dim, dtype)
 

@@ -9,6 +9,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import One
 
 from mindone_coca import device
+from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
 from mindone_coca.generation.engine import DecodeCells
 from mindone_coca.losses import CaptionLossSums, contrastive_loss, count_labels
@@ -48,6 +49,10 @@ class ParallelCoCa(ImageTextModel):
     text_reads_all = False
     pads_text = True
     pools_frames = True
+    config: ParallelConfig
+    visual: ImageTower
+    text: TextTower
+    text_decoder: ParallelDecoder
     block_names = ("resblocks", "layers", "unimodal_layers", "multimodal_layers")
     # not the tied token_emb: it comes last too
     input_names = frozenset(
@@ -75,7 +80,7 @@ class ParallelCoCa(ImageTextModel):
         pad_id: int = 0,
         *,
         context_length: int = 76,
-        cast_dtype: str | None = None,
+        cast_dtype: Dtype | None = None,
         config: ParallelConfig | None = None,
     ) -> None:
         super().__init__()
@@ -83,7 +88,7 @@ class ParallelCoCa(ImageTextModel):
             raise InputError(f"dim_head: rotary positions need an even number, got {dim_head}")
         dtype = device.compute_dtype(cast_dtype)
         image_dim, dim_latents = image_dim or dim, dim_latents or dim
-        self.pad_id, self.context_length = pad_id, context_length
+        self.pad_id, self.context_length, self.image_dim = pad_id, context_length, image_dim
         self.caption_loss_weight, self.contrastive_loss_weight = caption_loss_weight, contrastive_loss_weight
         self.visual = ImageTower(img_encoder, dim, image_dim, dim_latents, num_img_queries, dim_head, heads, dtype)
         self.text = TextTower(
@@ -94,7 +99,10 @@ class ParallelCoCa(ImageTextModel):
         self.caption_sums = CaptionLossSums(pad_id)
         self.temperature = new_parameter(One(), (1,), ms.float32, "temperature")
         self.logit_bias = None
-        self.config = config
+        if config is not None:
+            self.config = config
+        # what a foreign encoder computes cannot be known from outside: its graphs are not kept for other models
+        self._graph_origin = uuid4().hex if config is None else config
         self.set_train(False)
         self._tag()
 
@@ -104,9 +112,7 @@ class ParallelCoCa(ImageTextModel):
         return self.temperature
 
     def _tag(self) -> None:
-        # what a foreign encoder computes cannot be known from outside: its graphs are not kept for other models
-        origin = uuid4().hex if self.config is None else self.config
-        self.tag(origin)
+        self.tag(self._graph_origin)
 
     def __call__(
         self,
@@ -174,7 +180,7 @@ class ParallelCoCa(ImageTextModel):
     def decode_cells(self) -> DecodeCells:
         return DecodeCells(ParallelCrossProjection(self), ParallelPromptPass(self), ParallelTokenStep(self))
 
-    def set_compute_dtype(self, name: str) -> None:
+    def set_compute_dtype(self, name: Dtype) -> None:
         self.text.dtype = device.compute_dtype(name)
         self.visual.compute_in(self.text.dtype)
         self._tag()
@@ -191,11 +197,12 @@ class ParallelCoCa(ImageTextModel):
         return patterns + ["text_decoder.*"] * (not caption_weight)
 
     def head_widths(self, reads_text: bool) -> tuple[int, int]:
-        return self.config.dim, self.config.dim if reads_text else self.config.image_dim
+        dim = self.text_decoder.width
+        return dim, dim if reads_text else self.image_dim
 
     @property
     def pooler_heads(self) -> int:
-        return self.config.heads
+        return self.visual.img_attn_pool.heads
 
     def unread_by_head(self, reads_text: bool) -> list[str]:
         if reads_text:

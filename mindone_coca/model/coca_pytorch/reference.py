@@ -33,7 +33,15 @@ def run_original(
     settings = {f.name: getattr(config.img_encoder, f.name) for f in dataclasses.fields(ViTCfg)}
     kind, pool, wrapped = settings.pop("type"), settings.pop("pool"), settings.pop("extractor")
     vit = SimpleViT(**settings) if kind == "simple_vit" else ViT(**settings, pool=pool)
-    names = ("dim", "num_tokens", "unimodal_depth", "multimodal_depth", "image_dim", "dim_latents", "num_img_queries")
+    names: tuple[str, ...] = (
+        "dim",
+        "num_tokens",
+        "unimodal_depth",
+        "multimodal_depth",
+        "image_dim",
+        "dim_latents",
+        "num_img_queries",
+    )
     names += ("dim_head", "heads", "ff_mult", "pad_id")
     model = ReferenceCoCa(
         img_encoder=Extractor(vit, return_embeddings_only=True) if wrapped else vit,

@@ -59,12 +59,13 @@ def state_shapes(config: ParallelConfig) -> Shapes:
     """Every entry of the state dict, buffers, copies and tensors without elements included."""
     dim, latents = config.dim, config.dim_latents or config.dim
     shapes: Shapes = {"temperature": (1,), "img_queries": (config.num_img_queries + 1, dim)}
-    if config.img_encoder is not None:
-        shapes.update(_vit("img_encoder.vit" if config.img_encoder.extractor else "img_encoder", config.img_encoder))
+    encoder = config.encoder
+    if isinstance(encoder, ViTCfg):
+        shapes.update(_vit("img_encoder.vit" if encoder.extractor else "img_encoder", encoder))
     else:
         shapes.update(
             (name.replace("visual.", "img_encoder.", 1), shape)
-            for name, shape in vision_shapes(config.vision_cfg, config.image_dim)
+            for name, shape in vision_shapes(encoder, config.image_dim)
         )
     shapes.update(_cross_attention("img_attn_pool", config, config.image_dim))
     shapes.update(_gain("img_attn_pool.context_norm", config.image_dim))

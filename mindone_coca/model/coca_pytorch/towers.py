@@ -14,6 +14,8 @@ class ImageTower(nn.Cell):
     `construct` maps images to a feature (B, dim_latents), not normalised, and decoder tokens (B, n, dim).
     """
 
+    img_encoder: nn.Cell  # None in a model that is given tokens alone, and then not called
+
     def __init__(
         self,
         img_encoder: nn.Cell | None,

@@ -14,7 +14,7 @@ from typing import Any
 
 from mindone_coca.config import Dtype, PatchGrid, PreprocessCfg, plain_part, with_image_size
 from mindone_coca.errors import InputError
-from mindone_coca.model.family import FamilyConfig
+from mindone_coca.model.family import ResizableConfig
 from mindone_coca.typed_mapping import show, value_differs
 
 
@@ -107,7 +107,7 @@ class MultimodalCfg(CLIPTextCfg):
 
 
 @dataclass
-class ModelConfig(FamilyConfig):
+class ModelConfig(ResizableConfig):
     """A whole CoCa: the constructor's arguments, and optionally its checkpoint and preprocessing."""
 
     embed_dim: int
@@ -179,7 +179,7 @@ class ModelConfig(FamilyConfig):
 
     def to_dict(self) -> dict:
         """The config as plain data, without fields at their defaults (tower sizes are always written)."""
-        written = {"embed_dim": self.embed_dim}
+        written: dict[str, Any] = {"embed_dim": self.embed_dim}
         keep = {"layers", "width", "heads", "patch_size", "image_size", "context_length", "vocab_size"}
         for name in ("vision_cfg", "text_cfg", "multimodal_cfg", "preprocess"):
             written[name] = plain_part(getattr(self, name), keep)

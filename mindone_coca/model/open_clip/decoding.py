@@ -23,7 +23,7 @@ class CrossProjection(nn.Cell):
         self.blocks = model.text_decoder.cross_attn
 
     def construct(self, image_embs: Tensor) -> tuple[Tensor, ...]:
-        output = ()
+        output: tuple[Tensor, ...] = ()
         for block in self.blocks:
             key, value = block.attn.project_key_value(block.ln_1_kv(image_embs))
             query_weight = block.attn.in_proj_weight[: block.attn.width].astype(image_embs.dtype)
@@ -66,7 +66,8 @@ class PromptPass(nn.Cell):
 
     def construct(self, ids: Tensor, length: Tensor, cache_length: int, *cross: Tensor) -> tuple[Tensor, ...]:
         count = ids.shape[1]
-        unimodal, multimodal = (), ()
+        unimodal: tuple[Tensor, ...] = ()
+        multimodal: tuple[Tensor, ...] = ()
         x, mask = self.embed(ids, length)
         for block in self.text.transformer.resblocks:
             query, key, value = block.attn.query_key_value(block.ln_1(x))
@@ -156,7 +157,8 @@ class TokenStep(nn.Cell):
         text = self.text
         token = ops.gather(ids, position, 1)  # (R,)
         x = text.embed(token) + ops.gather(text.positional_embedding, position, 0).astype(text.dtype)  # (R, D)
-        new_unimodal, new_multimodal = (), ()
+        new_unimodal: tuple[Tensor, ...] = ()
+        new_multimodal: tuple[Tensor, ...] = ()
         cached = ops.unstack(unimodal, 0)
         for i in range(len(text.transformer.resblocks)):
             x, key, value = self.self_attend(

@@ -24,7 +24,7 @@ class ImageEncoder(nn.Cell):
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features, tokens = self.visual(images)
-        keys_values = ()
+        keys_values: tuple[Tensor, ...] = ()
         for block in self.blocks:
             keys_values += block.attn.project_key_value(block.ln_1_kv(tokens))
         return normalize(features), tokens, ops.stack(keys_values, 0)
@@ -53,7 +53,7 @@ class DecodeStep(nn.Cell):
         self, ids: Tensor, position: Tensor, parents: Tensor, unimodal: Tensor, multimodal: Tensor, cross: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         keys_values = ops.unstack(cross, 0)
-        parts = ()
+        parts: tuple[Tensor, ...] = ()
         index = 0
         for block in self.blocks:
             query_weight = block.attn.in_proj_weight[: block.attn.width].astype(cross.dtype)

@@ -17,7 +17,7 @@ def build(config: ModelConfig) -> "CoCa":
     """The model of a checked config."""
     from mindone_coca.model.open_clip.model import CoCa  # needs MindSpore
 
-    names = ("embed_dim", "multimodal_cfg", "text_cfg", "vision_cfg", "quick_gelu", "init_logit_scale")
+    names: tuple[str, ...] = ("embed_dim", "multimodal_cfg", "text_cfg", "vision_cfg", "quick_gelu", "init_logit_scale")
     names += ("init_logit_bias", "nonscalar_logit_scale", "cast_dtype", "pad_id", "temporal_frames")
     model = CoCa(**{name: getattr(config, name) for name in names})
     model.config = config  # with its preprocessing, which the towers do not need

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from math import inf, isqrt, nextafter
+from typing import Any
 
 from mindone_coca.errors import InputError
 from mindone_coca.model.family import Shape, count_layers
@@ -54,7 +55,7 @@ def _text(shapes: Mapping[str, Shape]) -> dict:
     vocab_size, width = shapes["text.token_embedding.weight"]
     embed_cls = "text.cls_emb" in shapes
     blocks = "text.transformer.resblocks"
-    config = {
+    config: dict[str, Any] = {
         "vocab_size": vocab_size,
         "width": width,
         "layers": count_layers(shapes, blocks),

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
+from typing import TypeVar, cast
 
 import mindspore as ms
 import numpy as np
@@ -10,6 +11,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Constant
 
 from mindone_coca import device
+from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
 from mindone_coca.generation.engine import DecodeCells
 from mindone_coca.model.base import Graphs, ImageTextModel
@@ -22,6 +24,13 @@ from mindone_coca.model.open_clip.text import TextTransformer
 from mindone_coca.model.open_clip.vision import VisionTransformer
 from mindone_coca.tensors import as_tensor, normalize
 from mindone_coca.typed_mapping import from_dict
+
+Part = TypeVar("Part", MultimodalCfg, CLIPTextCfg, CLIPVisionCfg)
+
+
+def _own(cls: type[Part], part: Part | Mapping, name: str) -> Part:
+    """A tower's config as a dataclass, and as a copy: the caller's stays as it was."""
+    return dataclasses.replace(part) if isinstance(part, cls) else from_dict(cls, part, name)
 
 
 class CoCa(ImageTextModel):
@@ -43,6 +52,10 @@ class CoCa(ImageTextModel):
 
     family = "coca"
     text_reads_all = True
+    config: ModelConfig
+    visual: VisionTransformer
+    text: TextTransformer
+    text_decoder: MultimodalTransformer
     block_names = ("resblocks", "cross_attn")
     input_names = frozenset(
         ("conv1", "class_embedding", "positional_embedding", "ln_pre", "token_embedding", "cls_emb")
@@ -58,19 +71,20 @@ class CoCa(ImageTextModel):
         init_logit_scale: float = math.log(1 / 0.07),
         init_logit_bias: float | None = None,
         nonscalar_logit_scale: bool = False,
-        cast_dtype: str | ms.Type | None = None,
+        cast_dtype: Dtype | ms.Type | None = None,
         pad_id: int = 0,
         temporal_frames: int = 0,
     ) -> None:
         super().__init__()
-        parts = {"multimodal_cfg": multimodal_cfg, "text_cfg": text_cfg, "vision_cfg": vision_cfg}
-        for (name, part), cls in zip(parts.items(), (MultimodalCfg, CLIPTextCfg, CLIPVisionCfg)):
-            # a copy: the caller's dataclass stays as it was
-            parts[name] = dataclasses.replace(part) if isinstance(part, cls) else from_dict(cls, part, name)
+        multimodal = _own(MultimodalCfg, multimodal_cfg, "multimodal_cfg")
+        text, vision = _own(CLIPTextCfg, text_cfg, "text_cfg"), _own(CLIPVisionCfg, vision_cfg, "vision_cfg")
         if isinstance(cast_dtype, ms.Type):
-            cast_dtype = str(cast_dtype).lower()
+            cast_dtype = cast(Dtype, str(cast_dtype).lower())  # others are refused below
         self.config = ModelConfig(
             embed_dim=embed_dim,
+            multimodal_cfg=multimodal,
+            text_cfg=text,
+            vision_cfg=vision,
             quick_gelu=quick_gelu,
             init_logit_scale=float(init_logit_scale),
             init_logit_bias=init_logit_bias,
@@ -78,13 +92,11 @@ class CoCa(ImageTextModel):
             cast_dtype=cast_dtype,
             pad_id=pad_id,
             temporal_frames=temporal_frames,
-            **parts,
         )
         self.config.check("CoCa")
         dtype = device.compute_dtype(cast_dtype)
-        text, multimodal = parts["text_cfg"], parts["multimodal_cfg"]
         self.text = TextTransformer(text, embed_dim, quick_gelu, dtype)
-        self.visual = VisionTransformer(parts["vision_cfg"], embed_dim, quick_gelu, dtype)
+        self.visual = VisionTransformer(vision, embed_dim, quick_gelu, dtype)
         self.text_decoder = MultimodalTransformer(multimodal, text.vocab_size, quick_gelu, dtype)
         shape = (1,) if nonscalar_logit_scale else ()
         self.logit_scale = new_parameter(Constant(init_logit_scale), shape, ms.float32, "logit_scale")

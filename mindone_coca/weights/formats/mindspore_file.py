@@ -218,7 +218,7 @@ def write_mindspore(out: BinaryIO, entries: Mapping[str, Entry]) -> None:
     for name, entry in entries.items():
         kind = DTYPES[entry.dtype].mindspore.encode()
         sizes = b"".join(b"\x08" + _varint(size) for size in entry.shape)
-        content = memoryview(entry.read().reshape(-1)).cast("B")
+        content = entry.read().reshape(-1).data.cast("B")
         for start in range(0, len(content), _SLICE):
             part = content[start : start + _SLICE]
             tensor_head = sizes + _field(2, len(kind)) + kind + _field(3, len(part))

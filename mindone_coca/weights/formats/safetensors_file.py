@@ -116,4 +116,4 @@ def write_safetensors(out: BinaryIO, entries: Mapping[str, Entry], metadata: Map
     out.write(len(text).to_bytes(8, "little"))
     out.write(text)
     for name in names:
-        out.write(memoryview(entries[name].read().reshape(-1)).cast("B"))
+        out.write(entries[name].read().reshape(-1).data.cast("B"))

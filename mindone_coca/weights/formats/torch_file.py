@@ -115,7 +115,8 @@ class TorchArchive:
         shape, strides = tensor.shape, tensor.strides
         last = tensor.offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
         # More elements than the storage has would be a repeated view (stride 0), a way to fill memory.
-        if prod(shape) > storage.size or (prod(shape) and last >= storage.size):
+        count = prod(shape)
+        if count > storage.size or (count and last >= storage.size):
             raise InputError(f"{self.path}: damaged: {name[:100]!r} reaches outside its data")
         start = record.start + tensor.offset * itemsize
         contiguous = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
@@ -194,6 +195,6 @@ def write_torch(out: BinaryIO, entries: Mapping[str, Entry]) -> None:
         _add(archive, out, f"{top}/data.pkl", pickled, len(pickled))
         _add(archive, out, f"{top}/byteorder", b"little", 6)
         for key, entry in enumerate(entries.values()):
-            content = memoryview(entry.read().reshape(-1)).cast("B")
+            content = entry.read().reshape(-1).data.cast("B")
             _add(archive, out, f"{top}/data/{key}", content, len(content))
         _add(archive, out, f"{top}/version", b"3\n", 2)
