@@ -10,7 +10,6 @@ weights.
 """
 
 import io
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,7 +22,6 @@ from make_demo_data import make_image, make_video
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only
 
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.cli.common import Parser, run_cli

@@ -27,7 +27,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindone_coca.cli.common import Parser
+from mindone_coca.cli.common import Parser, run_cli, say_written, with_progress
 
 Row = tuple[list, list[str]]  # the pictures, or the frames of a clip; and the columns after their files'
 ANSWERS: dict[str, Callable[[int | None, int | None], str]] = {  # for the digits left and right, of which one may lack
@@ -107,14 +107,15 @@ TASKS: dict[str, tuple[Callable[[Scans, int, np.random.Generator], Iterator[Row]
 
 
 def write_task(folder: Path, task: str, seed: int = 0, count: int | None = None) -> None:
-    """Write `count` rows to train on, and for validation a fifth as many."""
+    """Write `count` rows to train on, and for validation a fifth as many, and say so."""
     rows_of, columns, usual = TASKS[task]
     count = count or usual
     for part, size in (("train", count), ("val", count // 5)):
         (folder / part).mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng((seed, list(TASKS).index(task), part == "val"))
         rows = []
-        for number, (images, said) in enumerate(rows_of(Scans(part == "val"), size, rng)):
+        made = with_progress(rows_of(Scans(part == "val"), size, rng), f"writing {folder / part}", size)
+        for number, (images, said) in enumerate(made):
             stem = f"{part}/{number:05d}"
             if task == "motions":
                 names = [f"{stem}.mp4"]
@@ -125,18 +126,23 @@ def write_task(folder: Path, task: str, seed: int = 0, count: int | None = None)
                     image.save(folder / name)
             rows.append((*names, *said))
         write_rows(folder / f"{part}.csv", columns, rows)
+    say_written(f"train.csv of {count:,} rows and val.csv of {count // 5:,}", folder)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, help="rows to train on, for each task")
     arguments = parser.parse_args(argv)
-    for task in arguments.tasks:
-        write_task(arguments.folder / task, task, arguments.seed, arguments.count)
+
+    def run() -> None:
+        for task in arguments.tasks:
+            write_task(arguments.folder / task, task, arguments.seed, arguments.count)
+
+    return run_cli(run)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

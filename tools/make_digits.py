@@ -15,7 +15,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindone_coca.cli.common import Parser
+from mindone_coca.cli.common import Parser, run_cli, say_written, with_progress
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIDE = 32
@@ -46,25 +46,27 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> 
 
 
 def write_digits(folder: Path, limit: int | None = None) -> None:
-    """Write the first `limit` scans, or all."""
+    """Write the first `limit` scans, or all, and say so."""
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rows: dict[str, list] = {"train.csv": [], "val.csv": []}
-    for number, (scan, label) in enumerate(list(zip(*load_scans(), strict=True))[:limit]):
+    scans = list(zip(*load_scans(), strict=True))[:limit]
+    for number, (scan, label) in enumerate(with_progress(scans, f"writing {folder}")):
         path = Path("images") / f"{number:04d}.png"
         draw_digit(scan).save(folder / path)
         name = "val.csv" if is_held_out(number) else "train.csv"
         rows[name].append((path, f"a handwritten {NAMES[label]}", label))
     for name, lines in rows.items():
         write_rows(folder / name, ("filepath", "title", "label"), lines)
+    say_written(" and ".join(f"{name} of {len(lines):,} scans" for name, lines in rows.items()), folder)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--limit", type=int, help="only this many scans")
     arguments = parser.parse_args(argv)
-    write_digits(arguments.folder, arguments.limit)
+    return run_cli(lambda: write_digits(arguments.folder, arguments.limit))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -10,11 +10,12 @@ standard error says; 2: bad usage or nothing to write.
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mindone_coca.cli.common import Parser, run_cli
+from mindone_coca.cli.common import Parser, run_cli, say_written, with_progress
 from mindone_coca.data.mindrecord import write_mindrecord
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.data.sources import open_sources
@@ -42,10 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not 1 <= shards <= 1000:
             raise InputError(f"--shards {shards}: MindRecord takes 1 to 1000 files")
         [source], _ = open_sources(settings, DataConfig(train=path), "make_mindrecord")
-        written, bad = write_mindrecord(source, target, shards)
+        written, bad = write_mindrecord(source, target, shards, partial(with_progress, what=f"writing {target}"))
         for sample in bad:
             print(f"error: {sample.name} is left out: {sample.reason}", file=sys.stderr)
-        print(f"{target}: {written} samples written", file=sys.stderr)
+        numbers = [""] if shards == 1 else [f"{number:0{len(str(shards - 1))}}" for number in range(shards)]
+        files = [target.with_name(target.name + number + suffix) for number in numbers for suffix in ("", ".db")]
+        say_written(f"{written:,} samples", target, files)
         return 1 if bad or source.account.refused else 0
 
     return run_cli(run)

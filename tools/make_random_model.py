@@ -3,14 +3,15 @@
 
 Captions will mean nothing.
 
-python tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/random/coca_model.safetensors [--seed 0]
+python tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/random/ [--seed 0]
+python inference.py --model_path outputs/random/ --video_path assets/demo.mp4
 """
 
-import os
+import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("GLOG_v", "3")
 try:
     import mindone_coca  # noqa: F401
 except ModuleNotFoundError:  # run from a checkout that is not installed
@@ -19,23 +20,32 @@ except ModuleNotFoundError:  # run from a checkout that is not installed
 import mindspore as ms
 
 from mindone_coca import create_model
-from mindone_coca.cli.common import Parser, run_cli
+from mindone_coca.cli.common import Parser, run_cli, say_written
 from mindone_coca.factory import save_model
+from mindone_coca.model.families import load_model_config
 from mindone_coca.weights.load import parameter_entries
+from mindone_coca.weights.source import SUFFIXES
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("-c", "--config", required=True)
-    parser.add_argument("--target", required=True, type=Path)
+    parser.add_argument(
+        "--target", required=True, type=Path, help="weights file, or a folder for coca_model.safetensors"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
 
     def run() -> None:
         ms.set_seed(arguments.seed)
-        model = create_model(arguments.config)
+        target = arguments.target
+        if target.suffix not in SUFFIXES:
+            target = target / "coca_model.safetensors"
+        # whatever weights the config names
+        model = create_model(dataclasses.replace(load_model_config(arguments.config), checkpoint=None))
         note = {"note": f"random weights, seed {arguments.seed}"}
-        save_model(arguments.target, model.config, parameter_entries(model), metadata=note)
+        config = save_model(target, model.config, parameter_entries(model), metadata=note)
+        say_written("random weights and their config", target, [target, config])
 
     return run_cli(run)
 

@@ -91,10 +91,9 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
     options = CaptionOptions(
         **common.given_options(arguments, CaptionOptions), generation=common.generation_options(arguments)
     )
-    # heavy imports only once the usage is right
-    from mindone_coca.factory import find_config_and_weights
-
     common.configure_device(arguments)
+    from mindone_coca.factory import find_config_and_weights  # heavy
+
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
     if arguments.query is not None:
         return search(arguments, config, weights)

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from mindspore import Tensor, ops
 
+from mindone_coca.argument_names import names_arguments
 from mindone_coca.errors import InputError
-from mindone_coca.generation.argument_names import names_arguments
 from mindone_coca.generation.beam_search import beam_search
 from mindone_coca.generation.engine import DecodeEngine
 from mindone_coca.generation.prompts import by_length, in_order, read_prompts
@@ -30,8 +30,8 @@ class Captioning(Protocol):
     pad_id: int
     decode_engine: DecodeEngine
 
-    def check_images(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) as they are. Raises InputError for another shape."""
+    def check_images(self, images: Tensor | np.ndarray) -> Tensor:
+        """Images (B, 3, H, W) as a tensor. Raises InputError for what is none."""
 
 
 @names_arguments
@@ -132,7 +132,7 @@ def generate(
     )
     if image is None and image_embs is None:
         raise InputError("image: give images or image_embs")
-    image = None if image_embs is not None else model.check_images(as_tensor(image))
+    image = None if image_embs is not None else model.check_images(image)
     engine = model.decode_engine
     image_embs = None if image_embs is None else _image_tokens(image_embs, engine)
     batch = (image if image_embs is None else image_embs).shape[0]

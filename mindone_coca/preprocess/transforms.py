@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
+from mindone_coca.argument_names import names_arguments
 from mindone_coca.config import PreprocessCfg
 from mindone_coca.errors import InputError
 
@@ -82,6 +83,7 @@ class TrainTransform:
         return _normalise(_resize(image, self.size, Image.Resampling.BICUBIC), self.table)
 
 
+@names_arguments
 def create_transforms(
     image_size: int | Sequence[int] = 224,
     mean: Channels = None,
@@ -133,6 +135,7 @@ def to_pixels(image: np.ndarray, preprocess: PreprocessCfg) -> np.ndarray:
     return np.clip((image * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
+@names_arguments
 def create_train_transforms(
     image_size: int | Sequence[int] = 224,
     mean: Channels = None,

@@ -9,6 +9,7 @@ from mindspore import Tensor, nn, ops
 from mindone_coca.tasks.cache import FeatureCache
 from mindone_coca.tasks.data import TaskBatch, TaskData
 from mindone_coca.tasks.heads import Classifier, no_text
+from mindone_coca.waiting import FirstWait
 
 
 class Probabilities(nn.Cell):
@@ -50,11 +51,14 @@ class Predictor:
 
 def predict_all(predictor: Predictor, data: TaskData, batch_size: int) -> Iterator[tuple[TaskBatch, np.ndarray]]:
     """The batches of the data in order, each with its probabilities (B, C). Close it when it is left early."""
+    compiling = FirstWait("compiling graphs")
     with closing(data.epoch(0)) as batches:
         for batch in batches:
             missing = batch_size - len(batch.labels)  # of the last: filled up, to compile no graph for another size
             images, text = (fill(array, missing) for array in (batch.images, batch.text))
-            yield batch, predictor(images, text)[: len(batch.labels)]
+            with compiling:
+                probabilities = predictor(images, text)
+            yield batch, probabilities[: len(batch.labels)]
 
 
 def fill(array: np.ndarray | None, missing: int) -> np.ndarray | None:
