@@ -30,6 +30,8 @@ def image_tensor(images: Any, image_hw: tuple[int, int]) -> Tensor:
         raise InputError(f"images: must be floats of {expected}, got {dtype} {tuple(images.shape)}; {hint}")
     if images.ndim != 4 or tuple(images.shape[1:]) != (3, *image_hw):
         raise InputError(f"images: must have {expected}, got {tuple(images.shape)}; {hint}")
+    if images.shape[0] == 0:
+        raise InputError("images: give at least one")
     return as_tensor(images)
 
 

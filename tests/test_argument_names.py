@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mindone_coca import CoCa, ParallelCoCa, VideoCaptioner, create_model, create_transforms
+from mindone_coca import CoCa, ParallelCoCa, Tokenizer, VideoCaptioner, create_model, create_transforms
+from mindone_coca.argument_names import check_argument_types
 from mindone_coca.errors import InputError
 from mindone_coca.preprocess.transforms import create_train_transforms
 from tests.models import CONFIGS
@@ -30,6 +31,10 @@ WRONG = {
         "coca_tiny", num_beams=4
     ),
     "CoCa: unknown argument 'vision'; did you mean 'vision_cfg'?": lambda: CoCa(32, {}, {}, vision={}),
+    "Tokenizer: unknown argument 'length'; did you mean 'context_length'?": lambda: Tokenizer()(["a"], length=9),
+    "decode: unknown argument 'skip_special'; did you mean 'skip_special_tokens'?": lambda: Tokenizer().decode(
+        [1], skip_special=True
+    ),
     "ParallelCoCa: unknown argument 'depth'; remove it": lambda: ParallelCoCa(32, 90, 1, 1, depth=2),
 }
 
@@ -57,6 +62,42 @@ def test_methods_name_wrong_arguments(model):
         with pytest.raises(InputError) as caught:
             call()
         assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model, images: model.generate(images, num_beams="4"), "num_beams: must be int, got str '4'"),
+        (lambda model, images: model.generate(images, seq_len=9.5), "seq_len: must be int, got float 9.5"),
+        (lambda model, images: model.generate(images, None, "9"), "seq_len: must be int, got str '9'"),
+        (lambda model, images: model.generate(images, seed="a"), "seed: must be int or None, got str 'a'"),
+        (lambda model, images: model.generate(images, temperature=None), "temperature: must be float, got NoneType"),
+        (lambda model, images: model.generate(images, generation_type=1), "generation_type: must be str, got int 1"),
+        (lambda model, images: model.generate(images[:0]), "images: give at least one"),
+        (lambda model, images: model.encode_image(images[:0]), "images: give at least one"),
+        (
+            lambda model, images: model.encode_text(np.ones((0, 5), int)),
+            "text: must be ids of shape (B, T), got (0, 5)",
+        ),
+        (lambda *_: create_model(5), "config: must be a path, a packaged name, a dict or a built config, got int 5"),
+        (lambda *_: VideoCaptioner("coca_tiny", num_frames=2.5), "num_frames: must be int, got float 2.5"),
+        (lambda *_: create_transforms("48"), "image_size is '48'; give one positive integer or (height, width)"),
+        (lambda *_: create_transforms(48, mean="a"), "mean is 'a'; give one number or three"),
+        (lambda *_: Tokenizer()(5), "the tokenizer takes strings, not int: 5"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_named(model, call, message):
+    side = model.config.image_hw[0]
+    with pytest.raises(InputError) as caught:
+        call(model, np.zeros((1, 3, side, side), np.float32))
+    assert str(caught.value).startswith(message)
+
+
+def test_numbers_of_numpy_and_tensors_are_numbers():
+    hints = {"count": int, "share": float, "name": str | None}
+    check_argument_types({"count": np.int64(3), "share": np.float32(0.5), "name": None}, hints)
+    check_argument_types({"count": np.array(3), "share": ms.Tensor(0.5), "name": "a"}, hints)
+    check_argument_types({"count": True, "share": 1}, hints)
 
 
 def test_signatures_stay():

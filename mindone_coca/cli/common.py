@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from tqdm import tqdm
 
 from mindone_coca import waiting
+from mindone_coca.account import number_of
 from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Mode
 from mindone_coca.errors import InputError
 from mindone_coca.generation.settings import GenerationOptions
@@ -171,7 +172,8 @@ def say_written(what: str, place: Path, files: Iterable[Path] | None = None) -> 
     if files is None:
         files = [place] if place.is_file() else place.rglob("*")
     sizes = [file.stat().st_size for file in files if file.is_file()]
-    print(f"wrote {what} to {place}: {len(sizes):,} files, {sum(sizes) / 1e6:.1f} MB", file=sys.stderr)
+    size = tqdm.format_sizeof(sum(sizes), "B")
+    print(f"wrote {what} to {place}: {number_of(len(sizes), 'file')}, {size}", file=sys.stderr)
 
 
 def run_cli(program: Callable[[], int | None]) -> int:

@@ -228,14 +228,17 @@ def _byte_table(mean: Channels, std: Channels) -> np.ndarray:
 
 
 def _three(name: str, values: float | Sequence[float]) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float32)
-    if array.shape not in ((), (3,)):
-        raise InputError(f"{name} is {values}; give one number or three")
+    try:
+        array = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or array.shape not in ((), (3,)):
+        raise InputError(f"{name} is {values!r}; give one number or three")
     return np.broadcast_to(array, 3)
 
 
 def _height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     pair = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
     if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise InputError(f"image_size is {image_size}; give one positive integer or (height, width)")
+        raise InputError(f"image_size is {image_size!r}; give one positive integer or (height, width)")
     return pair
