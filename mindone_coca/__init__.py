@@ -4,9 +4,13 @@ The names below are imported when first used, so that `import mindone_coca` cost
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+# MindSpore reads this when it is imported: of its log only errors, unless the user says otherwise
+os.environ.setdefault("GLOG_v", "3")
 
 _HOMES = {
     "CoCa": "mindone_coca.model.open_clip.model",

@@ -40,11 +40,14 @@ def configure(
     if target == "auto" and device_id is not None:
         target = ms.get_context("device_target")
     if target != "auto":
+        # asked first, because set_device also writes lines of its own where there is none
+        if not getattr(ms.device_context, target.lower()).is_available():
+            raise InputError(f"device_target {target}: not available here; choose another")
         try:
             ms.set_device(target, device_id)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise InputError(f"device_target {target}: not available here; choose another ({reason})") from None
+            raise InputError(f"device_target {target}: cannot be chosen: {reason}") from None
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
     if jit_level:
         ms.set_context(jit_level=jit_level)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import yaml
 from mindspore.nn.utils import no_init_parameters
 
 from mindone_coca import device
+from mindone_coca.argument_names import names_arguments
 from mindone_coca.config import Dtype, find_config
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import family_of, load_model_config
 from mindone_coca.model.family import FamilyConfig
+from mindone_coca.waiting import Wait
 from mindone_coca.weights.formats.entry import Entry
 from mindone_coca.weights.infer import config_beside
 from mindone_coca.weights.load import load_weights
@@ -26,6 +29,7 @@ from mindone_coca.weights.source import weights_in_folder
 DEFAULT_WEIGHTS = (Path("models/coca_model.ckpt"), Path("models/coca_model.safetensors"))
 
 
+@names_arguments
 def create_model(
     config: str | os.PathLike | Mapping | FamilyConfig,
     checkpoint_path: str | os.PathLike | None = None,
@@ -36,21 +40,30 @@ def create_model(
     Args:
         config: a YAML or JSON path, the name of a packaged config (`coca_vit-l-14`), a dict, or a built config.
         checkpoint_path: weights in MindSpore's, open_clip's or coca-pytorch's names, or a folder with one such file,
-            loaded strictly; None draws fresh weights.
+            loaded strictly. None takes those that the config's `checkpoint` names, as the programs do. Where it names
+            none either the weights are drawn at random, with a warning unless the config is a dict or a built one.
         dtype: `float32`, `float16` or `bfloat16` for weights and activations; norms, softmax and logits stay float32.
             None leaves the choice to the config's `cast_dtype`, which is float32 by default.
     Raises:
-        InputError: a config that cannot be built, or weights that do not fit it.
+        InputError: a config that cannot be built, or weights that are not there or do not fit it.
     """
-    config = load_model_config(config)
+    loaded = load_model_config(config)
+    weights = named_weights(config, loaded) if checkpoint_path is None else find_weights(checkpoint_path)
+    if weights is None and isinstance(config, str | os.PathLike):
+        warnings.warn(
+            f"{config}: names no weights, so they are drawn at random and captions will mean nothing; give a "
+            "checkpoint_path",
+            stacklevel=3,
+        )
     if dtype is not None:
-        config = dataclasses.replace(config, cast_dtype=dtype)
-    device.ensure_configured()
-    # drawing weights takes seconds for a large model: not where a checkpoint follows
-    with no_init_parameters() if checkpoint_path is not None else contextlib.nullcontext():
-        model = family_of(config).build(config)
-    if checkpoint_path is not None:
-        load_weights(model, find_weights(checkpoint_path))
+        loaded = dataclasses.replace(loaded, cast_dtype=dtype)
+    with Wait(f"loading {weights}" if weights else "drawing weights at random"):
+        device.ensure_configured()
+        # drawing weights takes seconds for a large model: not where a checkpoint follows
+        with contextlib.nullcontext() if weights is None else no_init_parameters():
+            model = family_of(loaded).build(loaded)
+        if weights is not None:
+            load_weights(model, weights)
     return model
 
 
@@ -90,6 +103,33 @@ def find_weights(path: str | os.PathLike) -> Path:
     return path
 
 
+def named_weights(config: str | os.PathLike | Mapping | FamilyConfig, loaded: FamilyConfig) -> Path | None:
+    """The weights that a config's `checkpoint` names, looked for beside its file, then from the working directory.
+
+    Args:
+        config: as it was given. loaded: the same, built.
+
+    Returns:
+        None where it names none.
+    Raises:
+        InputError: they are in neither place.
+    """
+    if not loaded.checkpoint:
+        return None
+    places = [Path(loaded.checkpoint)]
+    where = "model config"
+    if isinstance(config, str | os.PathLike):
+        where = str(find_config(config))
+        places.insert(0, Path(where).parent / loaded.checkpoint)
+    for place in places:
+        if place.exists():
+            return find_weights(place)
+    raise InputError(
+        f"{where}: checkpoint: {loaded.checkpoint} is not there, neither beside the config nor from the working "
+        "directory; name other weights"
+    )
+
+
 def find_config_and_weights(
     config: str | os.PathLike | None, model_path: str | os.PathLike | None
 ) -> tuple[FamilyConfig, Path]:
@@ -107,9 +147,7 @@ def find_config_and_weights(
     if config is None:
         raise InputError("give a model config with -c, or weights with a config beside them with --model_path")
     loaded = load_model_config(config)
-    if weights is None and loaded.checkpoint:
-        beside = find_config(config).parent / loaded.checkpoint
-        weights = find_weights(beside if beside.exists() else loaded.checkpoint)
+    weights = weights or named_weights(config, loaded)
     if weights is None:
         weights = next((path for path in DEFAULT_WEIGHTS if path.is_file()), None)
     if weights is None:

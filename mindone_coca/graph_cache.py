@@ -29,6 +29,7 @@ from mindspore.graph import api as graph_api
 
 from mindone_coca.files import atomic_path
 from mindone_coca.interrupts import TEMPORARY
+from mindone_coca.waiting import Wait
 
 # MindSpore walks through the imports of the running program, which fails where there is no file (python -c, notebooks)
 # and says nothing about a graph; it is given a file that imports nothing instead.
@@ -36,6 +37,7 @@ _ENTRY_SCRIPT = str(Path(__file__).with_name("errors.py"))
 
 _seen: "weakref.WeakKeyDictionary[nn.Cell, set]" = weakref.WeakKeyDictionary()
 _lock = threading.RLock()
+_compiling = Wait("compiling graphs")  # where none are kept
 
 
 BATCHES = (8, 4, 2, 1)  # each size of a batch is a graph to compile
@@ -72,9 +74,10 @@ def call(cell: nn.Cell, *arguments: Any) -> Any:
         known.add(signature)
         session = _session()
         if session is None:
-            return cell(*arguments)
+            with _compiling:
+                return cell(*arguments)
         key = hashlib.sha256(f"{_environment()}\n{type(cell).__name__}\n{tag}\n{signature}".encode()).hexdigest()
-        with session.graph(key):
+        with session.graph(key) as wait, wait:
             return cell(*arguments)
 
 
@@ -124,6 +127,10 @@ class _Session:
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         TEMPORARY.add(self.folder)
         self.count = 0  # graphs compiled so far with the cache enabled: MindSpore's number for the next one
+        self.waits = {
+            False: Wait(f"compiling graphs, once; they are kept in {store}"),
+            True: Wait(f"loading compiled graphs from {store}"),
+        }
 
     def graph(self, key: str) -> "_Graph":
         graph = _Graph(self, self.store / f"{key}.mindir", self.count)
@@ -137,10 +144,11 @@ class _Graph:
     def __init__(self, session: _Session, kept: Path, number: int) -> None:
         rank = os.environ.get("RANK_ID", "0")
         self.kept = kept
-        self.folder = session.folder
+        self.folder, self.waits = session.folder, session.waits
         self.file = session.folder / f"rank_{rank}" / "graph_cache" / f"compile_cache_{number}.mindir"
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Wait:
+        """Returns what says why it takes long."""
         self.variables = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(self.folder)}
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
@@ -152,6 +160,7 @@ class _Graph:
             self.found = False
         os.environ.update(self.variables)
         self.entry_script, graph_api.entry_script_path = graph_api.entry_script_path, _ENTRY_SCRIPT
+        return self.waits[self.found]
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         graph_api.entry_script_path = self.entry_script

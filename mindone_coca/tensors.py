@@ -1,14 +1,38 @@
 """Small helpers for tensors."""
 
+from typing import Any
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, ops
+
+from mindone_coca.errors import InputError
 
 
 def as_tensor(x: Tensor | np.ndarray | list, dtype: ms.Type | None = None) -> Tensor:
     """An array or list as a tensor, and as one of `dtype` if that is given."""
     x = x if isinstance(x, Tensor) else Tensor(np.ascontiguousarray(x))
     return x if dtype is None or x.dtype == dtype else x.astype(dtype)
+
+
+def image_tensor(images: Any, image_hw: tuple[int, int]) -> Tensor:
+    """Images (B, 3, H, W) as a tensor. Raises InputError for what is none, such as pictures that nobody transformed."""
+    size = image_hw[0] if image_hw[0] == image_hw[1] else image_hw
+    expected = f"shape (B, 3, {', '.join(map(str, image_hw))})"
+    hint = f"create_transforms({size})(picture)[None] makes them of a picture"
+    if not isinstance(images, Tensor):
+        try:
+            images = np.asarray(images)
+        except (TypeError, ValueError):
+            raise InputError(f"images: must have {expected}, got rows of unequal shapes; {hint}") from None
+    dtype = str(images.dtype).lower()
+    if "float" not in dtype:
+        raise InputError(f"images: must be floats of {expected}, got {dtype} {tuple(images.shape)}; {hint}")
+    if images.ndim != 4 or tuple(images.shape[1:]) != (3, *image_hw):
+        raise InputError(f"images: must have {expected}, got {tuple(images.shape)}; {hint}")
+    if images.shape[0] == 0:
+        raise InputError("images: give at least one")
+    return as_tensor(images)
 
 
 def normalize(x: Tensor) -> Tensor:

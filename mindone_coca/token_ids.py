@@ -47,7 +47,7 @@ def id_tensor(name: str, ids: Any, vocab_size: int) -> Tensor:
     public methods do so, training's graphs read ids that the tokenizer made.
     """
     array = id_array(name, ids)
-    if array.ndim != 2 or array.shape[1] == 0:
+    if array.ndim != 2 or array.size == 0:
         raise InputError(f"{name}: must be ids of shape (B, T), got {array.shape}")
     check_vocabulary(name, array, vocab_size)
     return as_tensor(ids if isinstance(ids, Tensor) else array, ms.int32)

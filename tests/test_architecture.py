@@ -11,31 +11,10 @@ PACKAGE = ROOT / "mindone_coca"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first. A module may import what stands before it, and what is in its own folder.
 LAYERS = (
-    *(
-        "errors",
-        "interrupts",
-        "progress",
-        "typed_mapping",
-        "account",
-        "files",
-        "media_files",
-        "config",
-        "tensors",
-        "token_ids",
-    ),
-    *(
-        "distributed",
-        "device",
-        "graph_cache",
-        "kernels",
-        "losses",
-        "preprocess",
-        "video",
-        "outputs",
-        "generation",
-        "model",
-    ),
-    *("weights", "factory", "conversion", "captioning", "data", "collection", "evaluation", "training", "tasks", "cli"),
+    *("errors", "interrupts", "progress", "typed_mapping", "argument_names", "waiting", "account", "files"),
+    *("media_files", "config", "tensors", "token_ids", "distributed", "device", "graph_cache", "kernels", "losses"),
+    *("preprocess", "video", "outputs", "generation", "model", "weights", "factory", "conversion", "captioning"),
+    *("data", "collection", "evaluation", "training", "tasks", "cli"),
 )
 FAMILIES = ("mindone_coca.model.open_clip", "mindone_coca.model.coca_pytorch")
 MAY_NAME_FAMILIES = ("mindone_coca", "mindone_coca.model.families")

@@ -19,7 +19,6 @@ from mindone_coca.interrupts import watch_signals
 watch_signals(__name__)  # before the imports that take long
 
 import io
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,11 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 from demo_scenes import COLOURS, SHAPES
 from make_demo_data import make_image, make_video
-from PIL import Image
-
-os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only
-
 from mindspore import Tensor
+from PIL import Image
 
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.cli.common import Parser, run_cli

@@ -31,9 +31,8 @@ import numpy as np
 from demo_drawing import draw_scene, write_video
 from demo_scenes import COLOURS, Shape, describe, sample_scene
 from PIL import Image
-from tqdm import tqdm
 
-from mindone_coca.cli.common import Parser, run_cli
+from mindone_coca.cli.common import Parser, run_cli, say_written, with_progress
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_folder, atomic_path, check_output
 from mindone_coca.video.frames import read_frames
@@ -99,7 +98,7 @@ def write_data(target: Path, train: int, single: int, held_out: int, videos: int
             (folder / name).mkdir()
         for name, count in (("val", held_out), ("held_out", held_out)):
             rows = []
-            for index in range(count):
+            for index in with_progress(range(count), count, f"drawing {name}"):
                 image, caption = make_image(seed, name, index)
                 rows.append((f"{name}/{index:05d}.jpg", caption))
                 (folder / rows[-1][0]).write_bytes(image)
@@ -119,7 +118,7 @@ def write_data(target: Path, train: int, single: int, held_out: int, videos: int
                 for split, samples in (("single", single), ("train", train))
                 for start in range(0, samples, SHARD_SIZE)
             ]
-            for job in tqdm(shards, "training shards", disable=None):
+            for job in with_progress(shards, len(shards), "drawing training shards"):
                 job.result()
             write_list(folder, "videos", list(zip(paths, (job.result() for job in drawn))))
 
@@ -160,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def run() -> None:
         if options.demo_video:
             print(write_demo_video(options.demo_video, options.seed))
+            say_written("a video", options.demo_video)
         else:
             write_data(
                 options.target,
@@ -170,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.seed,
                 options.workers,
             )
+            samples = f"{options.train:,} and {options.single:,} training images, {options.held_out:,} held out"
+            say_written(f"{samples}, {options.videos:,} videos", options.target)
 
     return run_cli(run)
 

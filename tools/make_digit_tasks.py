@@ -24,7 +24,7 @@ from mindone_coca.interrupts import watch_signals
 
 watch_signals(__name__)  # before the imports that take long
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import permutations, product
 
 import numpy as np
@@ -32,7 +32,7 @@ from digit_pictures import MOTIONS, Scans, clip, side_by_side, write_clip
 from make_digits import NAMES, draw_digit, write_rows
 from PIL import Image
 
-from mindone_coca.cli.common import Parser, run_cli
+from mindone_coca.cli.common import Parser, run_cli, say_written, with_progress
 from mindone_coca.files import atomic_folder, check_output
 
 Row = tuple[list, list[str]]  # the pictures, or the frames of a clip; and the columns after their files'
@@ -113,20 +113,21 @@ TASKS: dict[str, tuple[Callable[[Scans, int, np.random.Generator], Iterator[Row]
 
 
 def write_task(folder: Path, task: str, seed: int = 0, count: int | None = None) -> None:
-    """Write `count` rows to train on, and for validation a fifth as many."""
+    """Write `count` rows to train on, and for validation a fifth as many, and say so."""
     count = count or TASKS[task][2]
     check_output(folder, "choose another folder")
     with atomic_folder(folder) as made:
         for part, size in (("train", count), ("val", count // 5)):
             (made / part).mkdir()
             rng = np.random.default_rng((seed, list(TASKS).index(task), part == "val"))
-            _write_part(made, part, task, size, rng)
+            rows = TASKS[task][0](Scans(part == "val"), size, rng)
+            _write_part(made, part, task, with_progress(rows, size, f"writing {folder / part}"))
+    say_written(f"train.csv of {count:,} rows and val.csv of {count // 5:,}", folder)
 
 
-def _write_part(folder: Path, part: str, task: str, count: int, rng: np.random.Generator) -> None:
-    rows_of, columns, _ = TASKS[task]
+def _write_part(folder: Path, part: str, task: str, made: Iterable[Row]) -> None:
     rows = []
-    for number, (images, said) in enumerate(rows_of(Scans(part == "val"), count, rng)):
+    for number, (images, said) in enumerate(made):
         stem = f"{part}/{number:05d}"
         if task == "motions":
             names = [f"{stem}.mp4"]
@@ -136,7 +137,7 @@ def _write_part(folder: Path, part: str, task: str, count: int, rng: np.random.G
             for name, image in zip(names, images, strict=True):
                 image.save(folder / name)
         rows.append((*names, *said))
-    write_rows(folder / f"{part}.csv", columns, rows)
+    write_rows(folder / f"{part}.csv", TASKS[task][1], rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from mindone_coca.cli.common import Parser, run_cli
+from mindone_coca.cli.common import Parser, run_cli, say_written, with_progress
 from mindone_coca.files import atomic_folder, check_output
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -53,18 +53,20 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Sequence]) -> 
 
 
 def write_digits(folder: Path, limit: int | None = None) -> None:
-    """Write the first `limit` scans, or all."""
+    """Write the first `limit` scans, or all, and say so."""
     check_output(folder, "choose another folder")
     rows: dict[str, list] = {"train.csv": [], "val.csv": []}
+    scans = list(zip(*load_scans(), strict=True))[:limit]
     with atomic_folder(folder) as made:
         (made / "images").mkdir()
-        for number, (scan, label) in enumerate(list(zip(*load_scans(), strict=True))[:limit]):
+        for number, (scan, label) in enumerate(with_progress(scans, len(scans), f"writing {folder}")):
             path = Path("images") / f"{number:04d}.png"
             draw_digit(scan).save(made / path)
             name = "val.csv" if is_held_out(number) else "train.csv"
             rows[name].append((path, f"a handwritten {NAMES[label]}", label))
         for name, lines in rows.items():
             write_rows(made / name, ("filepath", "title", "label"), lines)
+    say_written(" and ".join(f"{name} of {len(lines):,} scans" for name, lines in rows.items()), folder)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

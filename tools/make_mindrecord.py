@@ -18,8 +18,9 @@ from mindone_coca.interrupts import watch_signals
 watch_signals(__name__)  # before the imports that take long
 
 from collections.abc import Sequence
+from functools import partial
 
-from mindone_coca.cli.common import Parser, run_cli
+from mindone_coca.cli.common import Parser, run_cli, say_written, with_progress
 from mindone_coca.data.mindrecord import write_mindrecord
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.data.sources import open_sources
@@ -49,10 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"--shards {shards}: MindRecord takes 1 to 1000 files")
         check_output(target, "choose another target", folder=False)
         [source], _ = open_sources(settings, DataConfig(train=path), "make_mindrecord")
-        written, bad = write_mindrecord(source, target, shards)
+        shown = partial(with_progress, total=len(source), what=f"writing {target}")
+        written, bad = write_mindrecord(source, target, shards, shown)
         for sample in bad:
             print(f"error: {sample.name} is left out: {sample.reason}", file=sys.stderr)
-        print(f"{target}: {written} samples written", file=sys.stderr)
+        numbers = [""] if shards == 1 else [f"{number:0{len(str(shards - 1))}}" for number in range(shards)]
+        files = [target.with_name(target.name + number + suffix) for number in numbers for suffix in ("", ".db")]
+        say_written(f"{written:,} samples", target, files)
         return 1 if bad or source.account.refused else 0
 
     return run_cli(run)

@@ -3,7 +3,8 @@
 
 Captions will mean nothing.
 
-python tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/random/coca_model.safetensors [--seed 0]
+python tools/make_random_model.py -c configs/coca_tiny.yaml --target outputs/random/ [--seed 0]
+python inference.py --model_path outputs/random/ --video_path assets/demo.mp4
 """
 
 import sys
@@ -16,32 +17,39 @@ from mindone_coca.interrupts import watch_signals
 
 watch_signals(__name__)  # before the imports that take long
 
-import os
-
-os.environ.setdefault("GLOG_v", "3")
+import dataclasses
 
 import mindspore as ms
 
 from mindone_coca import create_model
-from mindone_coca.cli.common import Parser, run_cli
+from mindone_coca.cli.common import Parser, run_cli, say_written
 from mindone_coca.factory import save_model
 from mindone_coca.files import check_output
+from mindone_coca.model.families import load_model_config
 from mindone_coca.weights.load import parameter_entries
+from mindone_coca.weights.source import SUFFIXES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = Parser(__doc__)
     parser.add_argument("-c", "--config", required=True)
-    parser.add_argument("--target", required=True, type=Path)
+    parser.add_argument(
+        "--target", required=True, type=Path, help="weights file, or a folder for coca_model.safetensors"
+    )
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
 
     def run() -> None:
-        check_output(arguments.target, "choose another --target", folder=False)
         ms.set_seed(arguments.seed)
-        model = create_model(arguments.config)
+        target = arguments.target
+        if target.suffix not in SUFFIXES:
+            target = target / "coca_model.safetensors"
+        check_output(target, "choose another --target", folder=False)
+        # whatever weights the config names
+        model = create_model(dataclasses.replace(load_model_config(arguments.config), checkpoint=None))
         note = {"note": f"random weights, seed {arguments.seed}"}
-        save_model(arguments.target, model.config, parameter_entries(model), metadata=note)
+        config = save_model(target, model.config, parameter_entries(model), metadata=note)
+        say_written("random weights and their config", target, [target, config])
 
     return run_cli(run)
 

@@ -4,15 +4,16 @@ import dataclasses
 import inspect
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from mindone_coca.argument_names import check_argument_names, names_arguments
 from mindone_coca.captioning.batches import BatchCaptioner
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import PassageReader
 from mindone_coca.config import Dtype, FrameType, Fusion
 from mindone_coca.errors import InputError
-from mindone_coca.factory import create_model, find_weights
-from mindone_coca.generation.argument_names import check_argument_names
+from mindone_coca.factory import create_model, find_weights, named_weights
 from mindone_coca.generation.generate import generate
 from mindone_coca.model.families import load_model_config
 from mindone_coca.model.family import FamilyConfig
@@ -31,7 +32,7 @@ class VideoCaptioner:
 
     Args:
         config: model config, as for `create_model`.
-        model_path: weights file, or a folder with one.
+        model_path: weights file, or a folder with one; None takes those that the config's `checkpoint` names.
         dtype: `float32`, `float16` or `bfloat16`; None leaves it to the config.
         num_frames: frames that `multi_frames` takes, spread evenly from the first to the last.
         fusion: how several frames become one: `mean` averages their tokens and features, `pool` lets the attentional
@@ -40,10 +41,11 @@ class VideoCaptioner:
         InputError: config, weights or options that do not go together.
     """
 
+    @partial(names_arguments, elsewhere=dict.fromkeys(_ARGUMENTS, "give it when you call the captioner"))
     def __init__(
         self,
         config: str | os.PathLike | Mapping | FamilyConfig,
-        model_path: str | os.PathLike,
+        model_path: str | os.PathLike | None = None,
         dtype: Dtype | None = None,
         num_frames: int = 16,
         fusion: Fusion = "mean",
@@ -57,7 +59,10 @@ class VideoCaptioner:
                 f"vocabulary of {self.config.vocab_size}: captions need CLIP's tokenizer with "
                 f"{self.tokenizer.vocab_size} ids; use a model trained with it"
             )
-        self.model = create_model(self.config, find_weights(model_path), dtype)
+        weights = named_weights(config, self.config) if model_path is None else find_weights(model_path)
+        if weights is None:
+            raise InputError("model_path: give weights, as the config names none")
+        self.model = create_model(self.config, weights, dtype)
         check_fusion(self.model, fusion)
         self.transform = make_transform(self.config.image_hw, self.config.preprocess)
 

@@ -107,15 +107,14 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
     options = CaptionOptions(
         **common.given_options(arguments, CaptionOptions), generation=common.generation_options(arguments)
     )
-    # heavy imports only once the usage is right
-    from mindone_coca.factory import find_config_and_weights
-
     common.configure_device(arguments)
     if arguments.query is not None and arguments.config is None and arguments.model_path is None:
         from mindone_coca.collection.search import model_of_features
 
         search(arguments, *model_of_features(arguments.output_dir))
         return None
+    from mindone_coca.factory import find_config_and_weights  # heavy
+
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
     if arguments.query is not None:
         search(arguments, config, weights)

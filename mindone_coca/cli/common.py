@@ -7,15 +7,23 @@ import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
+from tqdm import tqdm
+
+from mindone_coca import waiting
+from mindone_coca.account import number_of
 from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Mode
 from mindone_coca.errors import InputError
 from mindone_coca.generation.settings import GenerationOptions
 from mindone_coca.interrupts import Stopped, end_by
+from mindone_coca.progress import progress
 from mindone_coca.typed_mapping import nearest_name
+
+Item = TypeVar("Item")
 
 
 class Parser(argparse.ArgumentParser):
@@ -142,9 +150,16 @@ def add_device_options(parser: Parser) -> None:
     add("--max_device_memory", help="such as 30GB")
 
 
+def start_mindspore() -> None:
+    """Import MindSpore: only once the usage is right, as it takes seconds."""
+    with waiting.Wait("starting MindSpore"):
+        import mindspore  # noqa: F401
+
+
 def configure_device(arguments: argparse.Namespace) -> None:
     """Set up MindSpore as `add_device_options` says. Raises InputError."""
-    from mindone_coca import device  # heavy: only once the usage is right
+    start_mindspore()
+    from mindone_coca import device
 
     device.configure(
         arguments.device_target, arguments.device_id, arguments.mode, arguments.jit_level, arguments.max_device_memory
@@ -163,6 +178,30 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def with_progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+    """The items, `total` of them, with a bar on a terminal; elsewhere a line says `what` if they take long."""
+    shown = progress(items, total, what, "")
+    if sys.stderr.isatty():
+        yield from shown
+    else:
+        with waiting.Wait(what):
+            yield from shown
+
+
+def say_written(what: str, place: Path, files: Iterable[Path] | None = None) -> None:
+    """Say on standard error what a program wrote where, and how much it is.
+
+    Args:
+        place: a file, or a folder that may have held more.
+        files: those written; None: the file, or all in the folder.
+    """
+    if files is None:
+        files = [place] if place.is_file() else place.rglob("*")
+    sizes = [file.stat().st_size for file in files if file.is_file()]
+    size = tqdm.format_sizeof(sum(sizes), "B")
+    print(f"wrote {what} to {place}: {number_of(len(sizes), 'file')}, {size}", file=sys.stderr)
+
+
 def run_cli(program: Callable[[], int | None]) -> int:
     """Run a program whose arguments are parsed. Returns its exit code: its own (None: 0), 2 after an InputError, or 130
     and 143 where SIGINT and SIGTERM stopped it (`interrupts`). These and warnings are printed in one line."""
@@ -170,7 +209,7 @@ def run_cli(program: Callable[[], int | None]) -> int:
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is written with escapes
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    os.environ.setdefault("GLOG_v", "3")  # MindSpore's log: errors only, unless the user wants more
+    waiting.show()
     try:
         return program() or 0
     except InputError as error:

@@ -71,7 +71,11 @@ def add_options(parser: Parser) -> None:
         help="load the result into MindSpore and compare checksums with the source; `forward` also compares "
         "outputs with the original's",
     )
-    parser.add_argument("--dry_run", action="store_true", help="check and print what would be written, write nothing")
+    parser.add_argument(
+        "--dry_run",
+        action="store_true",
+        help="check and print what would be written, and what is there already; write nothing",
+    )
     parser.add_argument("--list", action="store_true", help="print names, shapes and types of the source and exit")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from mindone_coca.cli.common import Command, Parser, add_model_options, positive
+from mindone_coca.cli.common import Command, Parser, add_model_options, positive, say_written, start_mindspore
 from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
 from mindone_coca.files import check_output
@@ -46,7 +46,8 @@ def run(parser: Parser, arguments: argparse.Namespace) -> None:
     if arguments.target.exists():
         raise InputError(f"{arguments.target}: exists already; remove it or choose another --target")
     check_output(arguments.target, "choose another --target")
-    from mindone_coca.conversion.export import export_model  # these need MindSpore
+    start_mindspore()
+    from mindone_coca.conversion.export import export_model
     from mindone_coca.factory import create_model, find_config_and_weights
 
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
@@ -54,6 +55,7 @@ def run(parser: Parser, arguments: argparse.Namespace) -> None:
     cache_length = at_most(arguments.cache_length, config.context_length)
     shape = arguments.batch_size, arguments.beams, cache_length
     export_model(model, config.preprocess, arguments.target, *shape)
+    say_written("three graphs and their manifest", arguments.target)
 
 
 COMMAND = Command(DESCRIPTION, add_options, run)

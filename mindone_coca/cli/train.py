@@ -4,7 +4,7 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from mindone_coca.cli.common import Command, Parser
+from mindone_coca.cli.common import Command, Parser, start_mindspore
 
 DESCRIPTION = """Train or finetune a CoCa, or train one for a task such as visual question answering.
 
@@ -30,6 +30,7 @@ def run(parser: Parser, arguments: argparse.Namespace) -> None:
     from mindone_coca.tasks.settings import load_train_config
 
     config = load_train_config(arguments.config, arguments.overrides)
+    start_mindspore()
     from mindone_coca.tasks.job import open_job  # heavy: only once the config is right
     from mindone_coca.training.trainer import Trainer
 

@@ -46,6 +46,7 @@ class Options:
     patch_grid: tuple[int, int] | None = None
     allow_nan: bool = False
     force: bool = False
+    dry_run: bool = False
 
 
 @dataclass
@@ -185,7 +186,7 @@ def plan_conversion(options: Options) -> Plan:
     """Open the source and check all that can be checked without reading a tensor.
 
     Names and shapes against the config (given, found beside the weights, or inferred), element types, an existing
-    target, free disk space.
+    target, free disk space. In a dry run existing files are noted, not refused.
 
     Raises:
         InputError: one line naming what is wrong and the mend.
@@ -216,9 +217,11 @@ def plan_conversion(options: Options) -> Plan:
 
     texts = _config_texts(target, config, notes, options.reverse)
     texts = {file: text for file, text in texts.items() if not _holds(file, config)}
-    existing = [file for file in (target, *texts) if file.exists()]
-    if existing and not options.force:
-        raise InputError(f"{existing[0]}: exists already; pass --force to overwrite it")
+    for file in (target, *texts):
+        if file.exists() and options.dry_run:
+            notes.append(f"{file} exists already and {'is overwritten' if options.force else 'needs --force'}")
+        elif file.exists() and not options.force:
+            raise InputError(f"{file}: exists already; pass --force to overwrite it")
     check_output(target, "choose another --target", folder=False)
     plan = Plan(source, target, {}, config, texts, metadata, notes)
     for name, shape in (family.shapes(config) if options.reverse else parameters).items():

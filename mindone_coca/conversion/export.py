@@ -12,6 +12,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_folder
 from mindone_coca.generation.settings import EOT_TOKEN_ID, SOT_TOKEN_ID
 from mindone_coca.model.base import ImageTextModel
+from mindone_coca.waiting import Wait
 
 MANIFEST = "manifest.json"
 
@@ -23,7 +24,8 @@ def describe(tensors: dict[str, Tensor]) -> list[dict]:
 def export_graph(folder: Path, name: str, cell: nn.Cell, inputs: dict[str, Tensor], outputs: dict[str, Tensor]) -> dict:
     """Write one graph into the folder; returns its entry in the manifest."""
     cell.set_train(False)
-    ms.export(cell, *inputs.values(), file_name=str(folder / name), file_format="MINDIR")
+    with Wait(f"exporting {name}"):
+        ms.export(cell, *inputs.values(), file_name=str(folder / name), file_format="MINDIR")
     # above 1 GB MindSpore writes the weights apart and calls the graph's own file so
     [file] = [file for file in (f"{name}.mindir", f"{name}_graph.mindir") if (folder / file).is_file()]
     return {"file": file, "inputs": describe(inputs), "outputs": describe(outputs)}

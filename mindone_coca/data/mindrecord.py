@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,11 +84,14 @@ def _captions(value: object) -> list[str]:
     return as_captions(value)
 
 
-def write_mindrecord(source: Source, target: Path, shards: int = 1) -> tuple[int, list[BadSample]]:
+def write_mindrecord(
+    source: Source, target: Path, shards: int = 1, show: Callable[[range], Iterable[int]] = iter
+) -> tuple[int, list[BadSample]]:
     """Write the samples of `source` with their bytes as they are; -> (number written, those that cannot be read).
 
     Columns: name (string), captions (string: JSON list), image (bytes). With several shards the files are target0,
-    target1, ... (or target00, ... from ten on). Existing files are replaced only when all is written.
+    target1, ... (or target00, ... from ten on). Existing files are replaced only when all is written. `show` gives the
+    samples' numbers back and shows how far they are.
     """
     written, bad, rows = 0, [], []
     # MindRecord stores its own file name, so it is written under its final name in a folder beside the target.
@@ -97,7 +100,7 @@ def write_mindrecord(source: Source, target: Path, shards: int = 1) -> tuple[int
         with TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
             writer = FileWriter(str(Path(folder, target.name)), shards)
             writer.add_schema(SCHEMA, "images with captions")
-            for index in range(len(source)):
+            for index in show(range(len(source))):
                 try:
                     rows.append(_row(source, index))
                 except BadSample as error:

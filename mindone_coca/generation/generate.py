@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from mindspore import Tensor, ops
 
+from mindone_coca.argument_names import names_arguments
 from mindone_coca.errors import InputError
-from mindone_coca.generation.argument_names import names_arguments
 from mindone_coca.generation.beam_search import beam_search
 from mindone_coca.generation.engine import DecodeEngine
 from mindone_coca.generation.prompts import by_length, in_order, read_prompts
@@ -33,8 +33,8 @@ class Captioning(Protocol):
     pad_id: int
     decode_engine: DecodeEngine
 
-    def check_images(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) as they are. Raises InputError for another shape."""
+    def check_images(self, images: Tensor | np.ndarray) -> Tensor:
+        """Images (B, 3, H, W) as a tensor. Raises InputError for what is none."""
 
 
 @names_arguments
@@ -141,7 +141,7 @@ def generate(
     if image is None and image_embs is None:
         raise InputError("image: give images or image_embs")
     if image_embs is None:
-        given = image = model.check_images(as_tensor(image))
+        given = image = model.check_images(image)
     else:
         given = image_embs = _image_tokens(image_embs, engine)
     batch = given.shape[0]

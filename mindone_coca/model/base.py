@@ -10,13 +10,14 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn
 
 from mindone_coca import device, graph_cache
+from mindone_coca.argument_names import names_arguments
 from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
 from mindone_coca.generation.engine import DecodeCells, DecodeEngine
 from mindone_coca.generation.generate import generate
 from mindone_coca.graph_cache import model_tag, tag_cell
 from mindone_coca.model.family import FamilyConfig
-from mindone_coca.tensors import as_tensor, normalize
+from mindone_coca.tensors import as_tensor, image_tensor, normalize
 from mindone_coca.token_ids import id_tensor
 
 Graphs = dict[str, tuple[nn.Cell, dict[str, Tensor], dict[str, Tensor]]]  # name -> cell, inputs, outputs, by name
@@ -93,14 +94,10 @@ class ImageTextModel(nn.Cell):
 
     # --- features and captions
 
-    def check_images(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) as they are. Raises InputError for another shape."""
-        if self.visual.image_hw is None:
-            return images
-        expected = (3, *self.visual.image_hw)
-        if images.ndim != 4 or tuple(images.shape[1:]) != expected:
-            raise InputError(f"images: must have shape (B, {', '.join(map(str, expected))}), got {tuple(images.shape)}")
-        return images
+    def check_images(self, images: Tensor | np.ndarray) -> Tensor:
+        """Images (B, 3, H, W) as a tensor. Raises InputError for what the image tower does not take, such as pictures
+        that nobody transformed."""
+        return as_tensor(images) if self.visual.image_hw is None else image_tensor(images, self.visual.image_hw)
 
     def check_text(self, text: Tensor | np.ndarray) -> Tensor:
         """Ids (B, T) as int32. Raises InputError for what the text tower does not take, such as text or other ids."""
@@ -108,13 +105,15 @@ class ImageTextModel(nn.Cell):
 
     def encode_image_tokens(self, images: Tensor | np.ndarray, normalize_latent: bool = True) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) -> feature (B, embed_dim) and tokens for the decoder (B, K, D)."""
-        latent, tokens = graph_cache.call(self.visual, self.check_images(as_tensor(images)))
+        latent, tokens = graph_cache.call(self.visual, self.check_images(images))
         return normalize(latent) if normalize_latent else latent.astype(ms.float32), tokens
 
+    @names_arguments
     def encode_image(self, images: Tensor | np.ndarray, normalize: bool = True) -> Tensor:
         """Images (B, 3, H, W) -> features (B, embed_dim), of unit length unless `normalize` is False."""
         return self.encode_image_tokens(images, normalize)[0]
 
+    @names_arguments
     def encode_text(self, text: Tensor | np.ndarray, normalize: bool = True) -> Tensor:
         """Ids (B, T) -> features (B, embed_dim). The class token sits after T tokens, so padding changes the result."""
         latent = graph_cache.call(self.text, self.check_text(text))[0]
@@ -125,7 +124,7 @@ class ImageTextModel(nn.Cell):
     def outputs(self, image: np.ndarray, text: np.ndarray) -> dict[str, Tensor]:
         """Images (B, 3, H, W) and ids (B, T) -> `image_features` and `text_features` (B, embed_dim), of unit length,
         and `logits` (B, T or T - 1, V), those that `Family.run_original` gives."""
-        (latent, tokens), (feature, embs) = self.visual(as_tensor(image)), self.text(self.check_text(text))
+        (latent, tokens), (feature, embs) = self.visual(self.check_images(image)), self.text(self.check_text(text))
         logits = self.text_decoder(tokens, embs)
         return {"image_features": normalize(latent), "text_features": normalize(feature), "logits": logits}
 

@@ -37,7 +37,9 @@ def load_model_config(config: str | os.PathLike | Mapping | FamilyConfig) -> Fam
     Raises:
         InputError: a config that cannot be built, naming the file and the key.
     """
-    if not isinstance(config, str | os.PathLike | Mapping):
+    if not isinstance(config, str | os.PathLike | Mapping | FamilyConfig):
+        raise InputError(f"config: must be a path, a packaged name, a dict or a built config, got {show(config)}")
+    if isinstance(config, FamilyConfig):
         config.check()
         return config
     where = "model config"

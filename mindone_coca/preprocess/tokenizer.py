@@ -11,6 +11,7 @@ import ftfy
 import numpy as np
 import regex
 
+from mindone_coca.argument_names import names_arguments
 from mindone_coca.errors import InputError
 
 _MERGES_FILE = "bpe_simple_vocab_16e6.txt.gz"
@@ -62,6 +63,7 @@ class Tokenizer:
         self.eot_token_id = self._ids[_END]
         self._cache: dict[str, list[int]] = {}
 
+    @names_arguments
     def __call__(self, texts: str | Iterable[str], context_length: int = 77) -> np.ndarray:
         """Tokenize one text or several; return an int32 array of shape (B, context_length).
 
@@ -69,7 +71,7 @@ class Tokenizer:
         CoCa's published models use `context_length=76`. Raises InputError for anything but strings and for a
         context length below 1.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = [texts] if isinstance(texts, str) or not isinstance(texts, Iterable) else list(texts)
         if context_length < 1:
             raise InputError(f"context_length is {context_length}; it must be at least 1")
         rows = np.zeros((len(texts), context_length), dtype=np.int32)
@@ -90,6 +92,7 @@ class Tokenizer:
         """Return the ids of the whole text, without start and end token and without a length limit."""
         return [token_id for word_ids in self._words(text) for token_id in word_ids]
 
+    @names_arguments
     def decode(self, ids: Any, skip_special_tokens: bool = False) -> str:
         """Turn one row of ids (list, array or tensor, 1-D) into text.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
+from mindone_coca.argument_names import names_arguments
 from mindone_coca.config import PreprocessCfg
 from mindone_coca.errors import InputError
 
@@ -82,6 +83,7 @@ class TrainTransform:
         return _normalise(_resize(image, self.size, Image.Resampling.BICUBIC), self.table)
 
 
+@names_arguments
 def create_transforms(
     image_size: int | Sequence[int] = 224,
     mean: Channels = None,
@@ -133,6 +135,7 @@ def to_pixels(image: np.ndarray, preprocess: PreprocessCfg) -> np.ndarray:
     return np.clip((image * std + mean) * 255 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
+@names_arguments
 def create_train_transforms(
     image_size: int | Sequence[int] = 224,
     mean: Channels = None,
@@ -227,14 +230,17 @@ def _byte_table(mean: Channels, std: Channels) -> np.ndarray:
 
 
 def _three(name: str, values: float | Sequence[float]) -> np.ndarray:
-    array = np.asarray(values, dtype=np.float32)
-    if array.shape not in ((), (3,)):
-        raise InputError(f"{name} is {values}; give one number or three")
+    try:
+        array = np.asarray(values, dtype=np.float32)
+    except (TypeError, ValueError):
+        array = None
+    if array is None or array.shape not in ((), (3,)):
+        raise InputError(f"{name} is {values!r}; give one number or three")
     return np.broadcast_to(array, 3)
 
 
 def _height_width(image_size: int | Sequence[int]) -> tuple[int, int]:
     pair = tuple(image_size) if isinstance(image_size, Sequence) else (image_size, image_size)
     if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise InputError(f"image_size is {image_size}; give one positive integer or (height, width)")
+        raise InputError(f"image_size is {image_size!r}; give one positive integer or (height, width)")
     return pair

@@ -9,6 +9,7 @@ from mindspore import Tensor, nn, ops
 from mindone_coca.tasks.cache import FeatureCache
 from mindone_coca.tasks.data import TaskBatch, TaskData
 from mindone_coca.tasks.heads import Classifier, no_text
+from mindone_coca.waiting import FirstWait
 
 
 class Probabilities(nn.Cell):
@@ -52,11 +53,14 @@ def predict_all(
     predictor: Predictor, data: TaskData, batch_size: int
 ) -> Generator[tuple[TaskBatch, np.ndarray], None, None]:
     """The batches of the data in order, each with its probabilities (B, C). Close it when it is left early."""
+    compiling = FirstWait("compiling graphs")
     with closing(data.epoch(0)) as batches:
         for batch in batches:
             missing = batch_size - len(batch.labels)  # of the last: filled up, to compile no graph for another size
             text = None if batch.text is None else fill(batch.text, missing)
-            yield batch, predictor(fill(batch.images, missing), text)[: len(batch.labels)]
+            with compiling:
+                probabilities = predictor(fill(batch.images, missing), text)
+            yield batch, probabilities[: len(batch.labels)]
 
 
 def fill(array: np.ndarray, missing: int) -> np.ndarray:

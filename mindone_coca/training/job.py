@@ -66,6 +66,7 @@ def open_model(config: TrainConfig) -> tuple[FamilyConfig, ImageTextModel, Token
     """The model to train, with float32 parameters, its config, and the tokenizer, which has to fit."""
     model_config = load_model_config(config.model.config)
     model_config.cast_dtype = None  # parameters stay in float32
+    model_config.checkpoint = None  # model.checkpoint says where training starts, the model config does not
     model = create_model(model_config, config.model.checkpoint)
     tokenizer = Tokenizer()
     if model_config.vocab_size != tokenizer.vocab_size:

@@ -19,7 +19,7 @@ from mindone_coca.typed_mapping import read_mapping
 @dataclass
 class ModelSection:
     config: str  # a model config: a path or a packaged name
-    checkpoint: str | None = None  # weights to start from; without them training starts from scratch
+    checkpoint: str | None = None  # weights to start from; None: from scratch, whatever weights the model config names
     temporal_embedding: bool = False  # with data.fusion pool: learn the order of data.num_frames frames, from 0 on
 
 

@@ -25,6 +25,7 @@ from mindone_coca.training.overview import beginning, overview
 from mindone_coca.training.progress import LeftOut, Metrics, Progress, say
 from mindone_coca.training.record import check_record, write_record
 from mindone_coca.training.settings import TrainConfig
+from mindone_coca.waiting import FirstWait, Wait
 
 
 class Trainer:
@@ -102,10 +103,11 @@ class Trainer:
             return self.position
         self._start_output(checkpoint)
         val_every = output.val_every or self.steps_per_epoch
+        compiling = FirstWait("compiling the graphs of training")
         with closing(self._updates()) as updates:
             for micro_batches in updates:
                 rate = learning_rate(self.config.optim, self.position.step, self.total_steps)
-                with self._profiled(self.position.step + 1):
+                with self._profiled(self.position.step + 1), compiling:
                     result = self.job.run(micro_batches, rate)
                 self.position.step += 1
                 self.position.samples += self.batch_samples
@@ -115,7 +117,7 @@ class Trainer:
                 if step % output.log_every == 0 or last:
                     self._log(rate, self.job.report(result))
                 if self.job.val is not None and (step % val_every == 0 or last):
-                    with self._untimed(), self._averaged():
+                    with self._untimed(), self._averaged(), Wait(f"validating at step {step}"):
                         self._validate()
                 signal = None if last else self._stop_signal(request)
                 if self.ranks.is_main and (step % output.save_every == 0 or last or signal):

@@ -253,6 +253,23 @@ def test_dry_run_writes_nothing(checkpoint, convert, capsys, tmp_path):
     assert not (tmp_path / "models").exists()
 
 
+def test_dry_run_reports_what_is_there_already(checkpoint, convert, capsys, tmp_path):
+    command = ("--source", checkpoint, "--dry_run", "--target", tmp_path / "coca.ckpt")
+    (tmp_path / "coca.ckpt").write_bytes(b"kept")
+    (tmp_path / "coca.yaml").write_text("embed_dim: 7\n")
+    for more, verdict in ((), "needs --force"), (("--force",), "is overwritten"):
+        assert convert(*command, *more) == 0
+        printed = capsys.readouterr()
+        assert [line.split(":")[0] for line in printed.out.splitlines()] == [
+            f"would write {tmp_path}/coca.ckpt",
+            f"would write {tmp_path}/coca.yaml",
+        ]
+        for name in ("coca.ckpt", "coca.yaml"):
+            assert f"note: {tmp_path / name} exists already and {verdict}\n" in printed.err
+    assert (tmp_path / "coca.ckpt").read_bytes() == b"kept"
+    assert (tmp_path / "coca.yaml").read_text() == "embed_dim: 7\n"
+
+
 def test_list_prints_without_converting(checkpoint, model, convert, capsys, tmp_path):
     assert convert("--source", checkpoint, "--list") == 0
     lines = capsys.readouterr().out.splitlines()

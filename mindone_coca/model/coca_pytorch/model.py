@@ -9,6 +9,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import One
 
 from mindone_coca import device
+from mindone_coca.argument_names import names_arguments
 from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
 from mindone_coca.generation.engine import DecodeCells
@@ -62,6 +63,7 @@ class ParallelCoCa(ImageTextModel):
         )
     )
 
+    @names_arguments
     def __init__(
         self,
         dim: int,
@@ -114,6 +116,7 @@ class ParallelCoCa(ImageTextModel):
     def _tag(self) -> None:
         self.tag(self._graph_origin)
 
+    @names_arguments
     def __call__(
         self,
         text: Tensor | np.ndarray,
@@ -129,10 +132,9 @@ class ParallelCoCa(ImageTextModel):
         if images is not None and self.visual.img_encoder is None:
             raise InputError("images: this model has no img_encoder; give image_tokens")
         text = self.check_text(text)
-        images, image_tokens = (None if x is None else as_tensor(x) for x in (images, image_tokens))
+        images = None if images is None else self.check_images(images)
+        image_tokens = None if image_tokens is None else as_tensor(image_tokens)
         labels = None if labels is None else id_tensor("labels", labels, self.text.vocab_size)
-        if images is not None:
-            self.check_images(images)
         if return_loss and not return_embeddings:
             if labels is None and text.shape[1] < 2:
                 raise InputError("text: needs two tokens or more for the loss, one to read and one to predict")

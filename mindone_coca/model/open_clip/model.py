@@ -11,6 +11,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Constant
 
 from mindone_coca import device
+from mindone_coca.argument_names import names_arguments
 from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
 from mindone_coca.generation.engine import DecodeCells
@@ -61,6 +62,7 @@ class CoCa(ImageTextModel):
         ("conv1", "class_embedding", "positional_embedding", "ln_pre", "token_embedding", "cls_emb")
     )
 
+    @names_arguments
     def __init__(
         self,
         embed_dim: int,
@@ -110,6 +112,7 @@ class CoCa(ImageTextModel):
             self.visual.add_temporal_embedding(temporal_frames)
         self.tag(self.config)
 
+    @names_arguments
     def __call__(
         self,
         image: Tensor | np.ndarray | None,
@@ -121,11 +124,8 @@ class CoCa(ImageTextModel):
         """Run the model on images (B, 3, H, W) and ids (B, T); see `construct`. Takes tensors or arrays."""
         if image is None and (image_latent is None or image_embs is None):
             raise InputError("image: give an image, or both image_latent and image_embs")
-        image, image_latent, image_embs = (
-            None if x is None else as_tensor(x) for x in (image, image_latent, image_embs)
-        )
-        if image is not None:
-            self.check_images(image)
+        image = None if image is None else self.check_images(image)
+        image_latent, image_embs = (None if x is None else as_tensor(x) for x in (image_latent, image_embs))
         text = None if text is None else self.check_text(text, output_labels)
         return super().__call__(image, text, image_latent, image_embs, output_labels)
 
