@@ -14,11 +14,13 @@ from mindone_coca import device
 from mindone_coca.config import Dtype, find_config
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
+from mindone_coca.hub.names import hub_name
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import family_of, load_model_config
 from mindone_coca.model.family import FamilyConfig
 from mindone_coca.weights.formats.entry import Entry
-from mindone_coca.weights.infer import config_beside
+from mindone_coca.weights.hub import local_weights
+from mindone_coca.weights.infer import config_beside, inferred_config
 from mindone_coca.weights.load import load_weights
 from mindone_coca.weights.save import save_weights
 from mindone_coca.weights.source import weights_in_folder
@@ -42,6 +44,8 @@ def create_model(
     Raises:
         InputError: a config that cannot be built, or weights that do not fit it.
     """
+    if checkpoint_path is None and hub_name(config):
+        config, checkpoint_path = find_config_and_weights(config, None)
     config = load_model_config(config)
     if dtype is not None:
         config = dataclasses.replace(config, cast_dtype=dtype)
@@ -82,7 +86,7 @@ def save_model(
 
 def find_weights(path: str | os.PathLike) -> Path:
     """The weights file that `path` names, itself or as the one in a folder."""
-    path = Path(path)
+    path = local_weights(path)
     if path.is_dir():
         return weights_in_folder(path)
     if not path.is_file():
@@ -97,13 +101,13 @@ def find_config_and_weights(
 
     The weights are model_path, else the config's `checkpoint` (looked for beside the config, then from the working
     directory), else `models/coca_model.ckpt` or `.safetensors`. The config is the given one, else that beside the
-    weights. Raises InputError.
+    weights, else inferred from their shapes; a repository that is the config has the weights, too. Raises InputError.
     """
+    if model_path is None and hub_name(config):
+        config, model_path = None, config
     weights = None if model_path is None else find_weights(model_path)
     if config is None and weights is not None:
-        config = config_beside(weights)
-        if config is None:
-            raise InputError(f"{weights}: no config file beside it; give one with -c")
+        config = config_beside(weights) or inferred_config(weights)
     if config is None:
         raise InputError("give a model config with -c, or weights with a config beside them with --model_path")
     loaded = load_model_config(config)

@@ -27,7 +27,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 from mindspore.graph import api as graph_api
 
-from mindone_coca.files import atomic_path
+from mindone_coca.files import atomic_path, user_cache
 
 # MindSpore walks through the imports of the running program, which fails where there is no file (python -c, notebooks)
 # and says nothing about a graph; it is given a file that imports nothing instead.
@@ -104,8 +104,7 @@ def _session() -> "_Session | None":
     """This process's session, or None where nothing can be kept or the user takes care of it."""
     if "MS_COMPILER_CACHE_ENABLE" in os.environ or not hasattr(graph_api, "entry_script_path"):
         return None
-    home = os.environ.get("MINDONE_COCA_CACHE")
-    home = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindone_coca"
+    home = user_cache()
     try:
         home.mkdir(parents=True, exist_ok=True)
         return _Session(home)

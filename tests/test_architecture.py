@@ -11,7 +11,7 @@ PACKAGE = ROOT / "mindone_coca"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first. A module may import what stands before it, and what is in its own folder.
 LAYERS = (
-    *("errors", "typed_mapping", "account", "files", "media_files", "config", "tensors", "token_ids"),
+    *("errors", "typed_mapping", "account", "files", "media_files", "hub", "config", "tensors", "token_ids"),
     *(
         "distributed",
         "device",
