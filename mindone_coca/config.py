@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mindone_coca.errors import InputError
+from mindone_coca.hub.configs import fetch_config
+from mindone_coca.hub.names import hub_name
 from mindone_coca.typed_mapping import nearest, value_differs
 
 CONFIG_DIR = Path(__file__).parent / "configs"  # in a checkout a link to the folder on top
@@ -74,7 +76,10 @@ def plain_part(part: Any, keep: Collection[str] = ()) -> dict:
 
 
 def find_config(config: str | os.PathLike) -> Path:
-    """The path of a config: as given, else a packaged one by name (`coca_vit-l-14`, `configs/coca_vit-l-14.yaml`)."""
+    """The path of a config: as given, else a packaged one by name (`coca_vit-l-14`, `configs/coca_vit-l-14.yaml`), else
+    that of the repository that is named (`hub.names`), fetched."""
+    if name := hub_name(config):
+        config = fetch_config(name)
     path = Path(config)
     if path.is_file():
         return path

@@ -16,12 +16,14 @@ from mindone_coca.argument_names import names_arguments
 from mindone_coca.config import Dtype, find_config
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
+from mindone_coca.hub.names import hub_name
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import family_of, load_model_config
 from mindone_coca.model.family import FamilyConfig
 from mindone_coca.waiting import Wait
 from mindone_coca.weights.formats.entry import Entry
-from mindone_coca.weights.infer import config_beside
+from mindone_coca.weights.hub import local_weights
+from mindone_coca.weights.infer import config_beside, inferred_config
 from mindone_coca.weights.load import load_weights
 from mindone_coca.weights.save import save_weights
 from mindone_coca.weights.source import weights_in_folder
@@ -47,6 +49,8 @@ def create_model(
     Raises:
         InputError: a config that cannot be built, or weights that are not there or do not fit it.
     """
+    if checkpoint_path is None and isinstance(config, str | os.PathLike) and hub_name(config):
+        config, checkpoint_path = find_config_and_weights(config, None)
     loaded = load_model_config(config)
     weights = named_weights(config, loaded) if checkpoint_path is None else find_weights(checkpoint_path)
     if weights is None and isinstance(config, str | os.PathLike):
@@ -95,7 +99,7 @@ def save_model(
 
 def find_weights(path: str | os.PathLike) -> Path:
     """The weights file that `path` names, itself or as the one in a folder."""
-    path = Path(path)
+    path = local_weights(path)
     if path.is_dir():
         return weights_in_folder(path)
     if not path.is_file():
@@ -116,6 +120,8 @@ def named_weights(config: str | os.PathLike | Mapping | FamilyConfig, loaded: Fa
     """
     if not loaded.checkpoint:
         return None
+    if hub_name(loaded.checkpoint):
+        return find_weights(loaded.checkpoint)
     places = [Path(loaded.checkpoint)]
     where = "model config"
     if isinstance(config, str | os.PathLike):
@@ -137,17 +143,19 @@ def find_config_and_weights(
 
     The weights are model_path, else the config's `checkpoint` (looked for beside the config, then from the working
     directory), else `models/coca_model.ckpt` or `.safetensors`. The config is the given one, else that beside the
-    weights. Raises InputError.
+    weights, else inferred from their shapes; a repository that is the config has the weights, too. Raises InputError.
     """
+    if model_path is None and hub_name(config):
+        config, model_path = None, config
     weights = None if model_path is None else find_weights(model_path)
-    if config is None and weights is not None:
-        config = config_beside(weights)
-        if config is None:
-            raise InputError(f"{weights}: no config file beside it; give one with -c")
-    if config is None:
+    if config is not None:
+        found: str | os.PathLike | FamilyConfig = config
+    elif weights is not None:
+        found = config_beside(weights) or inferred_config(weights)
+    else:
         raise InputError("give a model config with -c, or weights with a config beside them with --model_path")
-    loaded = load_model_config(config)
-    weights = weights or named_weights(config, loaded)
+    loaded = load_model_config(found)
+    weights = weights or named_weights(found, loaded)
     if weights is None:
         weights = next((path for path in DEFAULT_WEIGHTS if path.is_file()), None)
     if weights is None:

@@ -27,7 +27,7 @@ import mindspore as ms
 from mindspore import Tensor, nn
 from mindspore.graph import api as graph_api
 
-from mindone_coca.files import atomic_path
+from mindone_coca.files import atomic_path, user_cache
 from mindone_coca.interrupts import TEMPORARY
 from mindone_coca.waiting import Wait
 
@@ -108,8 +108,7 @@ def _session() -> "_Session | None":
     """This process's session, or None where nothing can be kept or the user takes care of it."""
     if "MS_COMPILER_CACHE_ENABLE" in os.environ or not hasattr(graph_api, "entry_script_path"):
         return None
-    chosen = os.environ.get("MINDONE_COCA_CACHE")
-    home = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindone_coca"
+    home = user_cache()
     try:
         home.mkdir(parents=True, exist_ok=True)
         return _Session(home)

@@ -12,7 +12,18 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first. A module may import what stands before it, and what is in its own folder.
 LAYERS = (
     *("errors", "interrupts", "progress", "typed_mapping", "argument_names", "waiting", "account", "files"),
-    *("media_files", "config", "tensors", "token_ids", "distributed", "device", "graph_cache", "kernels", "losses"),
+    *(
+        "media_files",
+        "hub",
+        "config",
+        "tensors",
+        "token_ids",
+        "distributed",
+        "device",
+        "graph_cache",
+        "kernels",
+        "losses",
+    ),
     *("preprocess", "video", "outputs", "generation", "model", "weights", "factory", "conversion", "captioning"),
     *("data", "collection", "evaluation", "training", "tasks", "cli"),
 )

@@ -27,7 +27,7 @@ WEIGHTS = ROOT / "models" / "coca_tiny.safetensors"
 
 
 def feature(model: ImageTextModel) -> np.ndarray:
-    return model.visual.parameters_dict()["visual.proj"].asnumpy()
+    return model.parameters_dict()["visual.proj"].asnumpy()
 
 
 @pytest.fixture

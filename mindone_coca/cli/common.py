@@ -122,7 +122,11 @@ def add_model_options(parser: Parser) -> None:
     """`-c` and `--model_path`, for `mindone_coca.factory.find_config_and_weights`."""
     add = parser.add_argument
     add("-c", "--config", help="model config, YAML or JSON; may be left out if one lies beside the weights")
-    add("--model_path", help="weights file or folder (default: the config's checkpoint, else models/coca_model.*)")
+    add(
+        "--model_path",
+        help="weights file or folder, or published ones: hf:OWNER/NAME[@REVISION][/FILE] or a name from `mindone-coca "
+        "models` (default: the config's checkpoint, else models/coca_model.*)",
+    )
 
 
 def add_generation_options(parser: Parser, skip: Collection[str] = ()) -> None:

@@ -12,6 +12,7 @@ from mindone_coca.conversion.convert import Options, Plan, plan_conversion, writ
 from mindone_coca.errors import InputError
 from mindone_coca.progress import Progress
 from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES
+from mindone_coca.weights.hub import local_weights
 from mindone_coca.weights.source import open_weights
 
 DESCRIPTION = """Convert CoCa weights between open_clip or coca-pytorch (PyTorch) and MindSpore, checked entry by entry.
@@ -35,7 +36,8 @@ def add_options(parser: Parser) -> None:
         "--source",
         required=True,
         type=Path,
-        help="weights file (.bin .pt .pth .safetensors .ckpt), shard index (*.index.json) or folder with one of these",
+        help="weights file (.bin .pt .pth .safetensors .ckpt), shard index (*.index.json), a folder with one of "
+        "these, or published ones: hf:OWNER/NAME[@REVISION][/FILE] or a name from `mindone-coca models`",
     )
     parser.add_argument(
         "--target",
@@ -122,6 +124,7 @@ def convert(arguments: argparse.Namespace) -> None:
 
 
 def run(parser: Parser, arguments: argparse.Namespace) -> int:
+    arguments.source = local_weights(arguments.source)
     try:
         if arguments.list:
             list_entries(arguments.source, arguments.ema, arguments.key)

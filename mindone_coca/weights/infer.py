@@ -1,24 +1,49 @@
 """The model config of a checkpoint: found beside it, or inferred from its shapes."""
 
+import warnings
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
 from mindone_coca.config import CONFIG_DIR
 from mindone_coca.errors import InputError
+from mindone_coca.hub.configs import REPOSITORY_CONFIGS, config_names, folders_around, is_model_config
 from mindone_coca.model.families import family_of, load_model_config
 from mindone_coca.model.family import Family, FamilyConfig, Shape, Shapes
+from mindone_coca.weights.entry_names import refuse_parts
+from mindone_coca.weights.names import recognise
 from mindone_coca.weights.shapes import check_shapes, same_shape
-from mindone_coca.weights.source import INDEX_SUFFIX
+from mindone_coca.weights.source import open_weights
+from mindone_coca.weights.tied import without_derived
 
 
 def config_beside(weights: Path) -> Path | None:
     """The config file that belongs to a weights file: of the same name (.yaml, .yml, .json), or the folder's
-    `open_clip_config.json`; None if there is neither."""
-    stem = weights.name.removesuffix(INDEX_SUFFIX) if weights.name.endswith(INDEX_SUFFIX) else weights.name
-    candidates = [weights.with_name(Path(stem).stem + suffix) for suffix in (".yaml", ".yml", ".json")]
-    candidates.append(weights.with_name("open_clip_config.json"))
-    return next((path for path in candidates if path.is_file()), None)
+    `open_clip_config.json` or `config.json`; of weights in a folder of a repository that of the repository, too. None
+    if there is none."""
+    candidates = [weights.with_name(name) for name in config_names(weights.name)]
+    candidates += [folder / name for folder in folders_around(weights) for name in REPOSITORY_CONFIGS]
+    return next((path for path in candidates if path.is_file() and is_model_config(path)), None)
+
+
+def inferred_config(weights: Path) -> FamilyConfig:
+    """The config of a weights file beside which there is none, by its shapes; warns of what they do not tell.
+
+    Raises:
+        InputError: they are no CoCa's, or leave a choice open.
+    """
+    found = open_weights(weights)
+    refuse_parts(found, found.path)
+    family, ours = recognise(found, str(found.path))
+    entries = without_derived(found.entries, family, found.path)
+    config, note = infer_config(
+        {(family.to_original(name) or name) if ours else name: entry.shape for name, entry in entries.items()},
+        family,
+        found.path,
+    )
+    if _matching_published(family.parameter_shapes(config), family) is None:
+        warnings.warn(f"{weights}: no config beside it, so it is {note}; give another with -c", stacklevel=2)
+    return config
 
 
 @cache

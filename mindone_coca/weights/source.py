@@ -23,7 +23,7 @@ _MAX_INDEX = 16 << 20
 _MAX_SHARDS = 1000
 
 # A Hugging Face folder may hold the same weights several times; open_clip prefers in this order.
-_PREFERRED = (
+PREFERRED = (
     *(
         "coca_model.safetensors",
         "coca_model.ckpt",
@@ -48,7 +48,7 @@ def weights_in_folder(folder: Path) -> Path:
         raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from error
     refuse_folder(folder)
     names = [path.name for path in files]
-    for name in _PREFERRED:
+    for name in PREFERRED:
         if name in names:
             return folder / name
     for stem in ("final", "best"):
@@ -112,11 +112,17 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _read_shards(index: Path, ema: bool, key: str | None) -> Weights:
-    weight_map = _weight_map(index)
-    shards = sorted(set(weight_map.values()))
+def shard_names(index: Path) -> list[str]:
+    """The files beside a shard index that hold its tensors. Raises InputError."""
+    shards = sorted(set(_weight_map(index).values()))
     if len(shards) > _MAX_SHARDS:
         raise InputError(f"{index}: refused: {len(shards)} shards")
+    return shards
+
+
+def _read_shards(index: Path, ema: bool, key: str | None) -> Weights:
+    weight_map = _weight_map(index)
+    shards = shard_names(index)
     parts = {shard: _read_file(index.parent / shard, ema, None) for shard in shards}
     entries: dict[str, Entry] = {}
     for name, shard in weight_map.items():

@@ -1,0 +1,55 @@
+"""Weights of a repository: which of its files they are, and a path of this machine for them."""
+
+import os
+from pathlib import Path, PurePosixPath
+
+from mindone_coca.errors import InputError
+from mindone_coca.hub.configs import repository_configs
+from mindone_coca.hub.names import hub_name
+from mindone_coca.hub.repository import Repository, open_repository
+from mindone_coca.weights.source import INDEX_SUFFIX, PREFERRED, SUFFIXES, shard_names
+
+
+def local_weights(path: str | os.PathLike) -> Path:
+    """The weights that a path or the name of a repository stands for.
+
+    Of a repository the weights are fetched with all their shards and the files that may be their config, and are
+    checked; its cache keeps them. A path of this machine is returned as it is.
+
+    Raises:
+        InputError: they cannot be had, or it is not clear which of a repository's files they are.
+    """
+    name = hub_name(path)
+    if name is None:
+        return Path(path)
+    repository = open_repository(name)
+    file = _weights_file(repository)
+    for config in repository_configs(repository, file):
+        repository.fetch(config)
+    weights = repository.fetch(file)
+    if file.endswith(INDEX_SUFFIX):
+        for shard in shard_names(weights):
+            repository.fetch(str(PurePosixPath(file).parent / shard))
+    return weights
+
+
+def _weights_file(repository: Repository) -> str:
+    """The weights among the files of the repository, or of its folder that was named: as in a folder on disk."""
+    name = repository.name
+    if name.file in repository.files:
+        return name.file
+    files = repository.folder_of(f"{name.file or '.'}/*")
+    usual = [file for file in PREFERRED if file in files]
+    found = usual or [file for file in files if file.endswith(INDEX_SUFFIX)]
+    found = found or [file for file in files if file.endswith(SUFFIXES)]
+    if usual or len(found) == 1:
+        return files[found[0]]
+    where = "the cache has" if repository.snapshot else "there are"
+    if not found and name.file is not None and not files:
+        return name.file  # which fetch refuses
+    if not found:
+        raise InputError(f"{name.given}: {where} no weights in it (looked for {', '.join(SUFFIXES)})")
+    shown = ", ".join(sorted(found)[:4])
+    raise InputError(
+        f"{name.given}: {where} {len(found)} weights files ({shown}); name one, as {name.given}/{min(found)}"
+    )
