@@ -3,8 +3,9 @@
 
     python tools/slow_tests.py [--again] [--only WORDS] [--report FILE.md]
 
-What has passed is kept in .test-slow.jsonl and is not run again for the same sources: stop the command at any moment
-and start it again. Exit code: 0 all passed or were skipped, 1 some failed, 2 bad usage.
+What has passed is kept in .test-slow.jsonl, and what tests share, such as a model that one trains and others measure,
+in .test-slow/; neither is made again for the same sources: stop the command at any moment and start it again. Exit
+code: 0 all passed or were skipped, 1 some failed, 2 bad usage.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -25,6 +27,7 @@ from tools.pytest_runs import run_pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / ".test-slow.jsonl"
+SHARED = ROOT / ".test-slow"  # a folder for each state of the sources
 FIGURES = 300  # characters of a test's last lines that the table shows
 
 Result = dict[str, Any]  # sources, test, result, seconds, figures
@@ -68,7 +71,8 @@ def read_state(path: Path, sources: str) -> dict[str, Result]:
 
 
 def run_one(test: str, sources: str) -> Result:
-    run = run_pytest(ROOT, [test], "-m", "slow")
+    shared = {"MINDONE_COCA_SLOW_WORK": str(SHARED / sources)}
+    run = run_pytest(ROOT, [test], "-m", "slow", environment=shared)
     if run.outcomes:
         [outcome] = run.outcomes
         result, seconds, printed = outcome.result, outcome.seconds, outcome.printed
@@ -115,6 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     sources = describe_sources()
     tests = collect(arguments.only)
     done = read_state(STATE, sources)
+    for folder in SHARED.glob("*"):
+        if arguments.again or folder.name != sources:
+            shutil.rmtree(folder)
     for number, test in enumerate(tests, 1):
         if not arguments.again and done.get(test, {}).get("result") == "passed":
             continue
