@@ -89,7 +89,7 @@ def finetune_data(checkout: Checkout) -> None:
         write_coco(coco / f"annotations/captions_{part}2014.json", coco / f"{part}2014")
 
 
-def write_coco(path: Path, pictures: Path, count: int = 32) -> None:
+def write_coco(path: Path, pictures: Path, count: int = 64) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for number in range(count):
@@ -212,19 +212,6 @@ def untrained_digits(checkout: Checkout, piece: Piece) -> None:
     """Tests of training train; here the commands that follow get a model as it is before."""
     checkout.check(piece.text)
     checkout.write_untrained("coca_digits", "outputs/digits")
-
-
-def measured(near: float) -> How:
-    """Metrics, of which the figures behind the command are near."""
-
-    def how(checkout: Checkout, piece: Piece) -> None:
-        found = dict(line.split() for line in checkout.run(piece.text).splitlines())
-        figures = re.findall(r"(\S+) ([\d.]+)", piece.comment)
-        assert figures, f"{piece.text}: no figures behind it"
-        for name, value in figures:
-            assert abs(float(found[name]) - float(value)) <= near, f"{piece.text}: {name} is {found[name]}"
-
-    return how
 
 
 def other_family(checkout: Checkout, piece: Piece) -> None:
