@@ -1,4 +1,4 @@
-"""inference.py as a user calls it: the documented commands, real footage, and one clear line for each mistake."""
+"""inference.py as a user calls it: real footage, and one clear line for each mistake."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def reference():
 def home(tmp_path_factory, reference):
     """A folder laid out like the repository, whose ViT-L/14 config is a small one, with an open_clip checkpoint."""
     folder = tmp_path_factory.mktemp("home")
-    for name in ("inference.py", "mindone_coca", "tools", "requirements.txt"):
+    for name in ("inference.py", "mindone_coca", "tools"):
         (folder / name).symlink_to(ROOT / name)
     (folder / "configs").mkdir()
     (folder / "configs/coca_vit-l-14.yaml").write_text(yaml.safe_dump(CONFIG))
@@ -88,17 +88,6 @@ def reference_caption(reference, frames: list, fusion: str = "mean", **options) 
             reference._encode_image = encode
     text = open_clip.decode(ids[0]).split("<end_of_text>")[0].replace("<start_of_text>", "")
     return " ".join(text.split())
-
-
-@pytest.mark.graphs
-def test_documented_commands(converted, reference):
-    run("python -m pip install -r requirements.txt", converted)
-    video = FOOTAGE["bikes"]
-    done = run(
-        f'python inference.py -c configs/coca_vit-l-14.yaml --video_path {video} --frame_type "middle"', converted
-    )
-    assert done.stdout == reference_caption(reference, read_frames(video)) + "\n"
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.graphs

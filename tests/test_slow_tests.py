@@ -30,6 +30,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     commit(tmp_path)
     monkeypatch.setattr(slow_tests, "ROOT", tmp_path)
     monkeypatch.setattr(slow_tests, "STATE", tmp_path / ".test-slow.jsonl")
+    monkeypatch.setattr(slow_tests, "SHARED", tmp_path / ".test-slow")
     return tmp_path
 
 

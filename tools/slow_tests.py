@@ -3,10 +3,10 @@
 
     python tools/slow_tests.py [--again] [--only WORDS] [--since COMMIT] [--report FILE.md]
 
-What has passed is kept in .test-slow.jsonl and is not run again for the same sources: stop the command at any moment
-and start it again. With --since what passed at that commit or a later one counts too, so that the whole can be run in
-pieces over several days; the table names the commit of each. Exit code: 0 all passed or were skipped, 1 some failed,
-2 bad usage.
+What has passed is kept in .test-slow.jsonl, and what tests share, such as a model that one trains and others measure,
+in .test-slow/; neither is made again for the same sources: stop the command at any moment and start it again. With
+--since what passed at that commit or a later one counts too, so that the whole can be run in pieces over several days;
+the table names the commit of each. Exit code: 0 all passed or were skipped, 1 some failed, 2 bad usage.
 """
 
 import datetime
@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,7 @@ from tools.pytest_runs import run_pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / ".test-slow.jsonl"
+SHARED = ROOT / ".test-slow"  # a folder for each state of the sources
 COMMIT = 12  # digits by which a commit is named
 FIGURES = 300  # characters of a test's last lines that the table shows
 
@@ -78,7 +80,8 @@ def read_state(path: Path, sources: set[str]) -> dict[str, Result]:
 
 
 def run_one(test: str, sources: str) -> Result:
-    run = run_pytest(ROOT, [test], "-m", "slow")
+    shared = {"MINDONE_COCA_SLOW_WORK": str(SHARED / sources)}
+    run = run_pytest(ROOT, [test], "-m", "slow", environment=shared)
     if run.outcomes:
         [outcome] = run.outcomes
         result, seconds, printed = outcome.result, outcome.seconds, outcome.printed
@@ -133,6 +136,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except subprocess.CalledProcessError:
             parser.error(f"--since: {arguments.since} is no commit of this repository")
     done = read_state(STATE, accepted)
+    for folder in SHARED.glob("*"):
+        if arguments.again or folder.name != sources:
+            shutil.rmtree(folder)
     for number, test in enumerate(tests, 1):
         if not arguments.again and done.get(test, {}).get("result") == "passed":
             continue

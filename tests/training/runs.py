@@ -55,17 +55,20 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 def start_training(config: Path, *overrides: str, workers: int = 1) -> subprocess.Popen:
     command = [sys.executable]
     if workers > 1:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         command = [
             str(Path(sys.executable).parent / "msrun"),
             f"--worker_num={workers}",
             f"--local_worker_num={workers}",
-            f"--master_port={port}",
+            f"--master_port={free_port()}",
             f"--log_dir={config.parent / 'msrun'}",
             "--join=True",
         ]

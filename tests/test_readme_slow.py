@@ -1,0 +1,282 @@
+"""The README's trainings as they stand there, in its order, and its figures beside what they give.
+
+tools/slow_tests.py names a folder in which what has run is kept for as long as the sources stay the same: the tests
+build upon each other, and each runs in a process of its own.
+"""
+
+import csv
+import os
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mindone_coca.factory import create_model, find_config_and_weights
+from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.preprocess.transforms import create_transforms
+from tests.documents.checkout import ProcessCheckout
+from tests.documents.reading import ROOT, Piece
+from tests.documents.table import DIGITS, TABLE, VIT, collection, finetune_data
+from tests.documents.walk import Walk, read_documents, replaced
+from tests.frames import greedy_captions
+from tests.training.runs import free_port
+from tools.make_digits import NAMES
+
+pytestmark = pytest.mark.slow
+
+SHOWN = read_documents()
+README = (ROOT / "README.md").read_text()
+MINUTES = 15  # a recipe may take, on two cores that do nothing else
+NEAR = 0.02  # how far a figure may lie from the README's
+DIRECTIONS = ("right", "left", "down", "up")
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory) -> ProcessCheckout:
+    kept = os.environ.get("MINDONE_COCA_SLOW_WORK")
+    return ProcessCheckout(Path(kept) / "readme" if kept else tmp_path_factory.mktemp("readme") / "checkout")
+
+
+def commands(heading: str, *words: str) -> list[Piece]:
+    """The README's commands under a heading that have one of these words."""
+    pieces = [piece for piece in SHOWN[f"README.md: {heading}"] if piece.kind == "command"]
+    return [piece for piece in pieces if any(word in piece.text for word in words)]
+
+
+def command(heading: str, *words: str) -> str:
+    [found] = [piece.text for piece in commands(heading, words[0]) if all(word in piece.text for word in words)]
+    return found
+
+
+def train(work: ProcessCheckout, text: str) -> None:
+    minutes = work.result(text)["seconds"] / 60
+    print(f"{text}: {minutes:.1f} min")
+    assert minutes <= MINUTES
+
+
+def metrics(printed: str) -> dict[str, float]:
+    """What evaluate.py prints."""
+    return {name: float(value) for name, value in (line.split() for line in printed.splitlines())}
+
+
+def check_figures(work: ProcessCheckout, piece: Piece) -> None:
+    """The metrics that stand behind a command, as a comment, are near those that it prints."""
+    found = metrics(work.run(piece.text))
+    print(piece.text, found)
+    figures = re.findall(r"(\S+) ([\d.]+)", piece.comment)
+    assert figures, f"{piece.text}: no figures behind it"
+    for name, value in figures:
+        assert found[name] == pytest.approx(float(value), abs=NEAR), f"{name} of {piece.text}"
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+def percentages(text: str) -> list[float]:
+    return [float(number) / 100 for number in re.findall(r"([\d.]+) %", text)]
+
+
+def held_out_digits(run: Path, digits: Path) -> tuple[float, float]:
+    """The shares of a digits model's held-out captions that are right, and of scans classified right by similarity."""
+    config, weights = find_config_and_weights(run / "final.yaml", None)
+    model, preprocess = create_model(config, weights), config.preprocess
+    transform = create_transforms(config.image_hw, preprocess.mean, preprocess.std)
+    rows = read_rows(digits / "val.csv")
+    images = np.stack([transform(Image.open(digits / row["filepath"])) for row in rows])
+    captions = greedy_captions(model, list(images[:, None]))
+    features = np.concatenate([model.encode_image(images[i : i + 50]).asnumpy() for i in range(0, len(images), 50)])
+    right = np.mean([caption == row["title"] for caption, row in zip(captions, rows)])
+    classes = Tokenizer()([f"a handwritten {name}" for name in NAMES], context_length=model.context_length)
+    guesses = (features @ model.encode_text(classes).asnumpy().T).argmax(1)
+    zero_shot = np.mean(guesses == [int(row["label"]) for row in rows])
+    print(f"{len(rows)} held-out digits: {right:.1%} of captions right, zero-shot {zero_shot:.1%}")
+    assert len(rows) == 359
+    return float(right), float(zero_shot)
+
+
+@pytest.fixture(scope="session")
+def digits(work) -> ProcessCheckout:
+    """With the digits and the model that the README trains on them."""
+    work.run(command(DIGITS, "make_digits.py"))
+    train(work, command(DIGITS, "train.py"))
+    return work
+
+
+def test_digits(digits):
+    assert digits.run(command(DIGITS, "inference.py")) == "a handwritten four\n"
+    found = held_out_digits(digits.path("outputs/digits"), digits.path("data/digits"))
+    written = re.search(r"From scratch, [^%]*%[^%]*%", README)
+    assert found == pytest.approx(percentages(written[0]), abs=NEAR)
+
+
+def test_digits_evaluated(digits):
+    """The README's metrics stand behind its commands, as comments."""
+    for piece in commands("Evaluate", "echo"):
+        digits.run(piece.text)
+    shown = [piece for piece in commands("Evaluate", "outputs/digits") if piece.comment]
+    assert len(shown) == 3
+    for piece in shown:
+        check_figures(digits, piece)
+
+
+def test_scenes_found_by_their_captions(work):
+    make, find = commands("Evaluate", "data/scenes")
+    work.run(make.text)
+    check_figures(work, find)
+
+
+TASKS = {  # the run: the beginning of its row in the README's table
+    "task_classification/": "classification, frozen",
+    "task_classification_finetuned/": "classification, finetuned",
+    "task_vqa/": "VQA",
+    "task_entailment/": "entailment",
+    "task_nlvr2/": "NLVR2",
+    "task_motions/": "motions",
+}
+
+
+def table_row(beginning: str) -> tuple[float, int, list[float]]:
+    """A row of the README's table of tasks: share right, number of rows, shares in its other cells."""
+    [(label, right, rows, chance)] = re.findall(rf"^\| ({beginning}[^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", README, re.M)
+    return percentages(right)[0], int(rows.replace(",", "")), percentages(label) + percentages(chance)
+
+
+def guessed_from_sentences(rows: list[dict[str, str]], sentence: str, label: str) -> float:
+    """The accuracy of one who sees the sentences only and knows how often each has which label."""
+    labels: dict[str, Counter] = defaultdict(Counter)
+    for row in rows:
+        labels[row[sentence]][row[label]] += 1
+    return sum(max(counts.values()) for counts in labels.values()) / len(rows)
+
+
+def task_model(digits: ProcessCheckout, run: str) -> dict[str, float]:
+    """Train and evaluate as the README does -> metrics."""
+    heading = "Downstream tasks"
+    digits.run(command(heading, "make_digit_tasks.py"))
+    pieces = commands(heading, "python train.py", "python evaluate.py")
+    place = next(i for i, piece in enumerate(pieces) if f"outputs/{run}" in piece.text)
+    train(digits, pieces[place - 1].text)
+    found = metrics(digits.run(pieces[place].text))
+    print(run, found)
+    return found
+
+
+@pytest.mark.parametrize("run", TASKS)
+def test_downstream_task(digits, run):
+    found = task_model(digits, run)
+    right, rows, _ = table_row(TASKS[run])
+    assert found["accuracy"] == pytest.approx(right, abs=NEAR)
+    assert found["samples"] == rows
+
+
+def test_questions_one_by_one(digits):
+    task_model(digits, "task_vqa/")
+    _, _, (larger, how_many, guessed) = table_row("VQA")
+    rows = read_rows(digits.path("reports/vqa/predictions.csv"))
+    for question, share in (("which is larger?", larger), ("how many digits?", how_many)):
+        right = np.mean([row["expected"] == row["predicted"] for row in rows if row["sentence"] == question])
+        print(f"{question} {right:.1%}")
+        assert right == pytest.approx(share, abs=2 * NEAR)
+    assert guessed_from_sentences(rows, "sentence", "expected") == pytest.approx(guessed, abs=NEAR)
+
+
+@pytest.mark.parametrize(("task", "beginning"), [("entailment", "entailment"), ("nlvr2", "NLVR2")])
+def test_sentences_alone_tell_nothing(digits, task, beginning):
+    digits.run(command("Downstream tasks", "make_digit_tasks.py"))
+    rows = read_rows(digits.path(f"data/digit_tasks/{task}/val.csv"))
+    [chance] = table_row(beginning)[2]
+    assert guessed_from_sentences(rows, "sentence", "label") == pytest.approx(chance, abs=0.001)
+
+
+def test_motions_need_several_frames(digits):
+    """The row of the table that names a setting in place of a command."""
+    assert "(`data.frame_type=middle`)" in README
+    task_model(digits, "task_motions/")
+    run = "outputs/motions_middle"
+    middle = f"data.frame_type=middle output.dir={run} head.cache={run}/features"
+    train(digits, f"{command('Downstream tasks', 'train.py', 'task_motions')} {middle}")
+    evaluate = replaced(command("Downstream tasks", "evaluate.py", "task_motions"), {"outputs/task_motions": run})
+    digits.run(f"{evaluate} --output_dir reports/motions_middle")
+    rows = read_rows(digits.path("reports/motions_middle/predictions.csv"))
+    moved = [row["expected"] == row["predicted"] for row in rows if row["expected"] in DIRECTIONS]
+    right, count, _ = table_row("the same from the middle frame")
+    print(f"directions from the middle frame alone: {np.mean(moved):.1%} of {len(moved)}")
+    assert len(moved) == count and np.mean(moved) <= 0.35 and right <= 0.35
+
+
+def test_digits_by_the_other_family(digits):
+    heading = "The other CoCa: coca-pytorch's architecture"
+    train(digits, command(heading, "train.py"))
+    found = held_out_digits(digits.path("outputs/digits_parallel"), digits.path("data/digits"))
+    written = re.search(r"`train_digits_parallel.yaml` trains it on the digits[^%]*%[^%]*%", README)
+    assert found == pytest.approx(percentages(written[0]), abs=NEAR)
+
+
+def few_processes(text: str) -> str:
+    """An msrun command for this machine: two processes, all on it."""
+    text = re.sub(r"(worker_num)=\d+", r"\1=2", text)
+    return re.sub(r"--master_port=\d+ |--join=True ", rf"--master_port={free_port()} --join=True ", text, count=1)
+
+
+def test_finetuning_and_a_collection_by_several_processes(tmp_path):
+    """With a small model in the place of ViT-L/14 and 64 pictures in that of COCO."""
+    work = ProcessCheckout(tmp_path / "checkout")
+    finetune_data(work)
+    collection(work)
+    for text in (piece.text for piece in commands("Finetune", "python")):
+        if "msrun" not in text:
+            work.run(text)
+    once = work.path("outputs/finetune_captioning")
+    assert (once / "final.safetensors").is_file()
+    once.rename(once.with_name("once"))
+    work.run(few_processes(next(piece.text for piece in commands("Finetune", "msrun"))))
+    assert (once / "final.safetensors").is_file()
+    work.run(few_processes(command("Caption a collection", "msrun")))
+    assert work.path("OUT/captions.json").is_file()
+
+
+def test_captions_conversion_and_export_in_processes(tmp_path):
+    """What test_readme.py runs within its own process, and what it only checks of these sections."""
+    work = ProcessCheckout(tmp_path / "checkout")
+    walk = Walk(work, SHOWN, TABLE)
+    for heading in (VIT, "Caption a collection", "As a library", "Convert", "Deploy"):
+        walk.section(f"README.md: {heading}")
+    verified = work.run(re.sub(r"[][]", "", command("Convert", "[--verify")))
+    assert "largest relative difference from open_clip" in verified, verified
+    for text in work.recipe("demo"):
+        work.run(text)
+    caption = work.path("outputs/demo/captions.txt").read_text()
+    assert caption == "assets/demo.mp4\ta large red star above a small yellow ring\n"
+
+
+def test_the_demo_models_training(tmp_path):
+    """`make train-demo` with a few pictures and updates."""
+    work = ProcessCheckout(tmp_path / "checkout")
+    less = {
+        "make_demo_data.py": "--train 300 --single 100 --held_out 10 --videos 2",
+        "train.py": "train.max_steps=2 output.val_images=2",
+        "coca_convert.py": "",
+        "demo_figures.py": "--scenes 5 --videos 1",
+    }
+    used = set()
+    for text in work.recipe("train-demo"):
+        name = next(name for name in less if name in text)
+        printed = work.run(f"{text} {less[name]}")
+        used.add(name)
+    assert used == less.keys() and printed.startswith("unseen scenes, 5: ")
+
+
+def test_the_demo_models_figures(work):
+    """models/README.md has what its command prints."""
+    printed = work.run("python tools/demo_figures.py")
+    print(printed)
+    written = (ROOT / "models/README.md").read_text()
+    rows = ("1,000 unseen scenes", "middle frames of 100 unseen videos")
+    for line, row in zip(printed.splitlines(), rows, strict=True):
+        [cells] = re.findall(rf"^\| {row} \|(.*)\|$", written, re.M)
+        assert [float(n) / 100 for n in re.findall(r"([\d.]+)%", line)] == pytest.approx(percentages(cells), abs=NEAR)
