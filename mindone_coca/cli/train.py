@@ -13,8 +13,8 @@ python train.py -c configs/task_vqa_digits.yaml
 msrun --worker_num=8 --local_worker_num=8 --join=True train.py -c configs/pretrain.yaml
 
 A run continues from the newest checkpoint in its output.dir, which takes one run at a time. Messages go to standard
-error. Exit code 0: done; 2: bad usage, config, data, checkpoint or output.dir, reported in one line; 130 and 143: SIGINT
-or SIGTERM stopped it after a step, from which the same command goes on.
+error. Exit code 0: done; 2: bad usage, config, data, checkpoint or output.dir, in one line; 130, 143: SIGINT or
+SIGTERM stopped it after a step, from which the same command goes on.
 """
 
 
