@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from mindone_coca.errors import InputError, OutputError
+from mindone_coca.interrupts import TEMPORARY
 
 LONGEST_NAME = 255  # bytes, where the system does not say
 LONGEST_SUFFIX = 32  # bytes; what is longer is no suffix that says what a file is
@@ -88,7 +89,7 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     target = Path(target)
     suffix = target.suffix if len(os.fsencode(target.suffix)) <= LONGEST_SUFFIX else ""
     partial = target.with_name(f".{secrets.token_hex(4)}.partial{suffix}")
-    with reported_writes(target):
+    with reported_writes(target), _temporary(partial):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield partial
@@ -113,7 +114,7 @@ def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
     target = Path(target)
     there = target.is_dir()
     folder = (target if there else target.absolute().parent) / f".{secrets.token_hex(4)}.partial"
-    with reported_writes(target):
+    with reported_writes(target), _temporary(folder):
         folder.mkdir(parents=True)
         try:
             yield folder
@@ -128,6 +129,16 @@ def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
                     os.replace(path, place)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[None]:
+    """A file or folder that a signal which ends the process takes away too."""
+    TEMPORARY.add(path)
+    try:
+        yield
+    finally:
+        TEMPORARY.discard(path)
 
 
 def try_lock(file: IO) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 TEMPORARY: set[Path] = set()  # files and folders to remove when the process ends at once
 _FROM_TERMINAL = 0x80  # SI_KERNEL, the si_code of a signal that a key sent
+_SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"}
 
 
 class Stopped(Exception):
@@ -40,7 +41,7 @@ class StopRequest:
 
 
 _current: StopRequest | None = None  # of the run that knows where it can stop
-_by_key = False  # whether the last signal came from a terminal's Ctrl-C
+_by_key = False  # whether the last signal was a terminal's Ctrl-C
 _watched: int | None = None  # the process that `watch_signals` was called in
 
 
@@ -62,8 +63,9 @@ def stop_on_signals() -> Iterator[StopRequest]:
 def watch_signals(name: str) -> None:
     """Take care of SIGINT and SIGTERM from here on, in a script whose `__name__` is `__main__`, else do nothing.
 
-    Call it before all that takes long, imports too. Signals that are ignored, as SIGINT is in a background job of a
-    shell script, stay so; so does Python's KeyboardInterrupt where the system cannot wait for signals (macOS, Windows).
+    Call it before all that takes long or starts threads, so before imports such as NumPy's. Signals that are ignored,
+    as SIGINT is in a background job of a shell script, stay so; so does Python's KeyboardInterrupt where the system
+    cannot wait for signals (macOS, Windows).
     """
     if name != "__main__" or not hasattr(signal, "sigwaitinfo"):
         return
@@ -80,13 +82,14 @@ def watch_signals(name: str) -> None:
 def end_by(number: int) -> int:
     """The exit code of a program that a signal stopped: 128 + its number.
 
-    After a Ctrl-C at a terminal the process ends by SIGINT itself instead. Shells call that 130 too, but only then do
-    they leave the loop that the program was started in.
+    After a Ctrl-C at a terminal, and after SIGINT under a shell, the process ends by SIGINT itself instead. Shells call
+    that 130 too, but only then do they leave the loop that the program was started in.
     """
-    if number == signal.SIGINT and _by_key:
+    if number == signal.SIGINT and (_by_key or _in_shell()):
         sys.stdout.flush()
         sys.stderr.flush()
         _remove_temporary()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         _die_by_interrupt()
     return 128 + number
 
@@ -105,17 +108,18 @@ def _terminated(number: int, _: object) -> None:
 def _received(number: int, by_key: bool) -> None:
     global _by_key
     _by_key = by_key
-    if _current is not None and _current.requested is None:
-        _current.requested = number
+    run = _current
+    if run is not None and run.requested is None:
+        run.requested = number
         if by_key:
             _say("stopping where nothing is lost; Ctrl-C again stops at once")
         return
-    _say("stopped at once; the same command goes on" if _current else f"stopped by {signal.Signals(number).name}")
-    _remove_temporary()
+    _say("stopped at once; the same command goes on" if run else f"stopped by {signal.Signals(number).name}")
     if workers := sys.modules.get("multiprocessing"):
         for worker in workers.active_children():
             worker.kill()
-    if by_key:
+    _remove_temporary()
+    if number == signal.SIGINT and (by_key or _in_shell()):
         _die_by_interrupt()
     os._exit(128 + number)
 
@@ -135,6 +139,14 @@ def _remove_temporary() -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def _in_shell() -> bool:
+    """Whether a shell started this process. False where the system does not tell."""
+    try:
+        return Path(f"/proc/{os.getppid()}/comm").read_text().strip() in _SHELLS
+    except OSError:
+        return False
 
 
 def _die_by_interrupt() -> None:

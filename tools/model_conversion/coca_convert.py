@@ -8,7 +8,7 @@ from mindone_coca.interrupts import watch_signals
 
 watch_signals(__name__)  # before the imports that take long
 
-from mindone_coca.cli.convert import main  # noqa: E402
+from mindone_coca.cli.convert import main
 
 if __name__ == "__main__":
     sys.exit(main())
