@@ -89,9 +89,8 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
     target = Path(target)
     suffix = target.suffix if len(os.fsencode(target.suffix)) <= LONGEST_SUFFIX else ""
     partial = target.with_name(f".{secrets.token_hex(4)}.partial{suffix}")
-    with reported_writes(target):
+    with reported_writes(target), _temporary(partial):
         target.parent.mkdir(parents=True, exist_ok=True)
-        TEMPORARY.add(partial)
         try:
             yield partial
             with open(partial, "rb") as written:
@@ -104,7 +103,6 @@ def atomic_path(target: str | os.PathLike) -> Iterator[Path]:
                 os.close(directory)
         finally:
             partial.unlink(missing_ok=True)
-            TEMPORARY.discard(partial)
 
 
 @contextmanager
@@ -116,8 +114,7 @@ def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
     target = Path(target)
     there = target.is_dir()
     folder = (target if there else target.absolute().parent) / f".{secrets.token_hex(4)}.partial"
-    with reported_writes(target):
-        TEMPORARY.add(folder)
+    with reported_writes(target), _temporary(folder):
         folder.mkdir(parents=True)
         try:
             yield folder
@@ -132,7 +129,16 @@ def atomic_folder(target: str | os.PathLike) -> Iterator[Path]:
                     os.replace(path, place)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-            TEMPORARY.discard(folder)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[None]:
+    """A file or folder that a signal which ends the process takes away too."""
+    TEMPORARY.add(path)
+    try:
+        yield
+    finally:
+        TEMPORARY.discard(path)
 
 
 def try_lock(file: IO) -> bool:
@@ -183,13 +189,6 @@ class FolderLock:
 
 
 os.register_at_fork(after_in_child=FolderLock._release_all)
-
-
-def user_cache() -> Path:
-    """Where this package keeps what it can make anew: `$MINDONE_COCA_CACHE`, else `mindone_coca` in the user's cache
-    folder."""
-    own = os.environ.get("MINDONE_COCA_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindone_coca"
 
 
 def with_literal_folders(pattern: str) -> str:

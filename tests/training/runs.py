@@ -1,6 +1,7 @@
 """Tiny training runs, in processes of their own or in this one."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -73,8 +74,19 @@ def start_training(config: Path, *overrides: str, workers: int = 1) -> subproces
             "--join=True",
         ]
     command += [str(ROOT / "train.py"), "-c", str(config), *overrides]
+    return start(command, config.parent)
+
+
+def start(command: list[str], folder: Path) -> subprocess.Popen:
+    """A process in a folder, which SIGINT reaches even where the tests are a shell's background job."""
     return subprocess.Popen(
-        command, cwd=config.parent, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=folder,
+        env=environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
