@@ -191,6 +191,13 @@ class FolderLock:
 os.register_at_fork(after_in_child=FolderLock._release_all)
 
 
+def user_cache() -> Path:
+    """Where this package keeps what it can make anew: `$MINDONE_COCA_CACHE`, else `mindone_coca` in the user's cache
+    folder."""
+    own = os.environ.get("MINDONE_COCA_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mindone_coca"
+
+
 def with_literal_folders(pattern: str) -> str:
     """The pattern for glob in which the first folders are no patterns, as long as there are folders of these names.
 

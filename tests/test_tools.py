@@ -76,7 +76,7 @@ def test_progress_is_a_bar_or_a_line(terminal, monkeypatch):
     stream = io.StringIO()
     stream.isatty = lambda: terminal
     monkeypatch.setattr(sys, "stderr", stream)
-    for number in common.with_progress(range(3), "writing them"):
+    for number in common.with_progress(range(3), 3, "writing them"):
         time.sleep(0.03 * (number == 0))
     printed = stream.getvalue()
     assert ("3/3" in printed) == terminal and (printed == "writing them\n") == (not terminal)

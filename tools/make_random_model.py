@@ -8,7 +8,6 @@ python inference.py --model_path outputs/random/ --video_path assets/demo.mp4
 """
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
@@ -18,6 +17,7 @@ from mindone_coca.interrupts import watch_signals
 watch_signals(__name__)  # before the imports that take long
 
 import dataclasses
+from collections.abc import Sequence
 
 import mindspore as ms
 

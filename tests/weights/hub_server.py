@@ -1,7 +1,7 @@
 """A server on loopback that speaks the protocol of huggingface.co, as far as models are fetched by it.
 
 Listing: GET /api/models/REPO[/revision/REV]. Files: HEAD and GET /REPO/resolve/REV/PATH, with the commit and the ETag
-in the headers; large files are redirected to another place, which takes ranges, and their ETag is a sha256.
+in the headers; large files are redirected to another server, which takes ranges, and their ETag is a sha256.
 """
 
 import hashlib
@@ -40,6 +40,7 @@ class Hub:
     """What there is, and what goes wrong: `cut` more answers with contents end half way, `spoil` changes a byte."""
 
     url: str = ""
+    storage: str = ""  # the other server's
     repos: dict[str, Repo] = field(default_factory=dict)
     cut: int = 0
     spoil: bool = False
@@ -106,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.contents[sha256] = content
         return self.answer(
             302,
-            Location=f"{self.hub.url}/large/{sha256}",
+            Location=f"{self.hub.storage}/large/{sha256}",
             X_Repo_Commit=commit,
             X_Linked_Size=str(len(content)),
             X_Linked_ETag=f'"{sha256}"',
@@ -135,14 +136,18 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def running_hub() -> Iterator[Hub]:
-    """A hub that listens, until the context ends."""
+    """A hub that listens, and the server of its large files, until the context ends."""
     hub = Hub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": hub}))
-    server.daemon_threads = True
-    hub.url = f"http://127.0.0.1:{server.server_port}"
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+    handler = type("Handler", (Handler,), {"hub": hub})
+    # two hosts: within one, clients follow a redirection before they look at the headers
+    servers = [ThreadingHTTPServer((host, 0), handler) for host in ("127.0.0.1", "127.0.0.2")]
+    hub.url, hub.storage = ("http://{}:{}".format(*server.server_address) for server in servers)
+    for server in servers:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
     try:
         yield hub
     finally:
-        server.shutdown()
-        server.server_close()
+        for server in servers:
+            server.shutdown()
+            server.server_close()
