@@ -61,7 +61,7 @@ def test_a_failure_ends_it(shown, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_library_is_quiet(monkeypatch, capfd):
+def test_a_library_is_quiet(shown, monkeypatch, capfd):
     monkeypatch.setattr(waiting, "PATIENCE", 0.01)
     monkeypatch.setattr(waiting.log, "handlers", [])
     monkeypatch.setattr(waiting.log, "propagate", True)
