@@ -65,9 +65,9 @@ def metrics(printed: str) -> dict[str, float]:
 def check_figures(work: ProcessCheckout, piece: Piece) -> None:
     """The metrics that stand behind a command, as a comment, are near those that it prints."""
     found = metrics(work.run(piece.text))
-    print(piece.text, found)
     figures = re.findall(r"(\S+) ([\d.]+)", piece.comment)
     assert figures, f"{piece.text}: no figures behind it"
+    print(", ".join(f"{name} {found[name]}" for name, _ in figures))
     for name, value in figures:
         assert found[name] == pytest.approx(float(value), abs=NEAR), f"{name} of {piece.text}"
 
@@ -258,7 +258,7 @@ def test_the_demo_models_training(tmp_path):
     """`make train-demo` with a few pictures and updates."""
     work = ProcessCheckout(tmp_path / "checkout")
     less = {
-        "make_demo_data.py": "--train 300 --single 100 --held_out 10 --videos 2",
+        "make_demo_data.py": "--train 300 --single 100 --held_out 32 --videos 2",
         "train.py": "train.max_steps=2 output.val_images=2",
         "coca_convert.py": "",
         "demo_figures.py": "--scenes 5 --videos 1",

@@ -14,7 +14,7 @@ from mindone_coca.cli.evaluate import EVALUATIONS
 from mindone_coca.cli.main import COMMANDS
 from mindone_coca.model.families import load_model_config
 from tests.documents.checkout import Checkout
-from tests.documents.reading import Piece
+from tests.documents.reading import ROOT, Piece
 from tests.documents.walk import How, Section, check, recipe, replaced, run
 from tests.parallel_models import build_reference
 from tests.reference import random_reference, torch
@@ -83,7 +83,11 @@ def write_picture(path: Path, seed: int) -> None:
 
 
 def finetune_data(checkout: Checkout) -> None:
+    """Pictures in the place of COCO; the recipe takes the checkout's model config, not the packaged one."""
     published_weights(checkout)
+    text = (ROOT / "configs/finetune_captioning.yaml").read_text()
+    text = replaced(text, {"config: coca_vit-l-14\n": "config: configs/coca_vit-l-14.yaml\n"})
+    checkout.path("configs/finetune_captioning.yaml").write_text(text)
     for part in ("train", "val"):
         coco = checkout.path("data/coco")
         write_coco(coco / f"annotations/captions_{part}2014.json", coco / f"{part}2014")
