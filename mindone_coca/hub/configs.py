@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from mindone_coca.errors import InputError
+from mindone_coca.hub.clients import open_repository
 from mindone_coca.hub.names import HubName
-from mindone_coca.hub.repository import Repository, open_repository
+from mindone_coca.hub.repository import Repository
 from mindone_coca.typed_mapping import read_mapping
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -28,7 +29,7 @@ def folders_around(path: Path) -> list[Path]:
     roots = (
         number
         for number, folder in enumerate(parents)
-        if folder.parent.name == "snapshots" and folder.parent.parent.name.startswith("models--")
+        if folder.parent.name == "snapshots" and "--" in folder.parent.parent.name
     )
     return parents[1 : next(roots, -1) + 1]
 

@@ -10,9 +10,6 @@ from mindone_coca.errors import InputError
 from mindone_coca.hub.published import OPEN_CLIP, Published
 from mindone_coca.typed_mapping import nearest
 
-PREFIX = "hf:"
-FORM = "hf:OWNER/NAME[@REVISION][/FILE]"
-
 _REVISION = r"refs/(?:pr|convert)/[^/@]+|[^/@]+"
 _NAME = re.compile(rf"([\w.-]+/[\w.-]+)(?:@({_REVISION}))?(?:/(.+))?", re.ASCII)
 
@@ -26,7 +23,8 @@ class HubName:
         repository: OWNER/NAME.
         revision: branch, tag or commit; None: the repository's main branch.
         file: a file or a folder in it, None for the whole.
-        config: the packaged model config that open_clip goes by, whatever the repository holds.
+        config: the packaged model config that open_clip goes by where the repository has none.
+        hub: `hf`, huggingface.co or a mirror; `ms`, modelscope.cn.
     """
 
     given: str
@@ -34,11 +32,13 @@ class HubName:
     revision: str | None = None
     file: str | None = None
     config: str | None = None
+    hub: str = "hf"
 
 
 def hub_name(path: object) -> HubName | None:
-    """Read a name: `hf:OWNER/NAME[@REVISION][/FILE]`, or open_clip's name of a model and its weights such as
-    `coca_ViT-L-14/mscoco_finetuned_laion2b_s13b_b90k`; None for anything else, and for what is there as a file.
+    """Read a name: `hf:OWNER/NAME[@REVISION][/FILE]`, the same with `ms:`, or open_clip's name of a model and its
+    weights such as `coca_ViT-L-14/mscoco_finetuned_laion2b_s13b_b90k`; None for anything else, and for what is there
+    as a file.
 
     A slash within a revision is written %2F.
 
@@ -50,12 +50,13 @@ def hub_name(path: object) -> HubName | None:
     text = os.fspath(path)
     if not isinstance(text, str):
         return None
-    if not text.startswith(PREFIX):
+    hub, colon, rest = text.partition(":")
+    if hub not in ("hf", "ms") or not colon:
         return _open_clip_name(text)
-    found = _NAME.fullmatch(text.removeprefix(PREFIX).rstrip("/"))
+    found = _NAME.fullmatch(rest.rstrip("/"))
     if found is None or ".." in PurePosixPath(found[3] or "").parts:
-        raise InputError(f"{text}: no name of a repository; write {FORM}")
-    return HubName(text, found[1], found[2] and unquote(found[2]), found[3])
+        raise InputError(f"{text}: no name of a repository; write {hub}:OWNER/NAME[@REVISION][/FILE]")
+    return HubName(text, found[1], found[2] and unquote(found[2]), found[3], hub=hub)
 
 
 def _open_clip_name(text: str) -> HubName | None:

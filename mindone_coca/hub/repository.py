@@ -1,12 +1,6 @@
-"""One revision of a repository at huggingface.co or a mirror, or what the cache has of it.
+"""The files of one revision of a repository, whichever hub it is at."""
 
-All goes through huggingface_hub, which keeps its cache, shows progress on a terminal and heeds HF_ENDPOINT, HF_TOKEN,
-HF_HOME and HF_HUB_OFFLINE. Only what its versions from 0.30 to 2 have in common is used.
-"""
-
-import re
-import sys
-import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -14,15 +8,15 @@ from mindone_coca.errors import InputError
 from mindone_coca.hub.checksums import check_sum
 from mindone_coca.hub.names import HubName
 
-_ATTEMPTS = 3  # each goes on where the one before broke off, as far as huggingface_hub can
-_SHA256 = re.compile("[0-9a-f]{64}")
 _WEIGHTS = "open_clip_pytorch_model.bin"  # as open_clip calls them where a name says nothing
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    size: int | None  # bytes
-    sha256: str | None  # where the hub names it, as it does for large files
+    """What a hub says of a file: its size in bytes, and its sha256 where it names it, as it does for large files."""
+
+    size: int | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -31,15 +25,15 @@ class Repository:
 
     Attributes:
         name: what asked for it.
-        commit: the revision that it is.
-        files: all there are, by path within the repository.
-        snapshot: their folder in the cache where the hub cannot be asked; only what was fetched before is in `files`.
+        files: all there are, by path within the repository; where the hub cannot be asked, those in the cache.
+        get: the path of such a file in the cache, where it is put if it is not there yet. Raises InputError.
+        asked: whether the hub was.
     """
 
     name: HubName
-    commit: str
     files: dict[str, RemoteFile]
-    snapshot: Path | None = None
+    get: Callable[[str], Path]
+    asked: bool = True
 
     def fetch(self, file: str) -> Path:
         """The path of a file in the cache, fetched and checked if it was not before.
@@ -48,11 +42,10 @@ class Repository:
             InputError: it cannot be had, in one line.
         """
         if file not in self.files:
-            where = "in the cache, and the hub cannot be asked" if self.snapshot else "in the repository"
+            where = "in the repository" if self.asked else "in the cache, and the hub cannot be asked"
             raise InputError(f"{self.name.given}: {file} is not {where}")
-        path = _download(self, file) if self.snapshot is None else self.snapshot / file
-        content = path.resolve().name  # the cache calls large files by the sum that the hub named
-        expected = self.files[file].sha256 or (content if _SHA256.fullmatch(content) else None)
+        path = self.get(file)
+        expected = self.files[file].sha256
         if expected is not None:
             check_sum(path, expected, self.name.given)
         return path
@@ -63,96 +56,19 @@ class Repository:
         return {PurePosixPath(other).name: other for other in self.files if PurePosixPath(other).parent == folder}
 
 
-def open_repository(name: HubName) -> Repository:
-    """Ask the hub what is in a repository; where it cannot be asked, the cache.
+def by_other_means(name: HubName, why: str, cache: object, page: str, file: str | None = None) -> str:
+    """The line for what is not to be had: what to fetch in another way, and where to put it.
 
-    Raises:
-        InputError: one line that says why not, and what to do.
+    Args:
+        why: the hub could not be asked. cache: the folder where it is not either. page: that shows the files.
     """
-    from huggingface_hub import HfApi, constants
-
-    try:
-        info = HfApi().model_info(
-            name.repository, revision=name.revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
-        )
-    except _errors() as error:
-        cached = _cached(name)
-        if cached is None:
-            raise InputError(_refusal(name, error)) from error
-        if not constants.HF_HUB_OFFLINE:
-            warnings.warn(
-                f"{name.given}: {constants.ENDPOINT} cannot be asked ({_reason(error)}); taking what the cache has",
-                stacklevel=2,
-            )
-        return cached
-    files = {s.rfilename: RemoteFile(s.size, s.lfs.sha256 if s.lfs else None) for s in info.siblings or ()}
-    return Repository(name, str(info.sha), files)
+    return (
+        f"{name.given}: {why}, and it is not in the cache {cache}; fetch {file or name.file or _WEIGHTS}, and the "
+        f".json files beside it, from {page} into a folder by other means and name the folder instead"
+    )
 
 
-def _cached(name: HubName) -> Repository | None:
-    from huggingface_hub import constants, scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
-
-    try:
-        repositories = scan_cache_dir(constants.HF_HUB_CACHE).repos
-    except CacheNotFound:
-        return None
-    wanted = name.revision or "main"
-    found = (own for own in repositories if (own.repo_type, own.repo_id) == ("model", name.repository))
-    for revision in (revision for own in found for revision in own.revisions):
-        if wanted == revision.commit_hash or wanted in revision.refs:
-            snapshot = revision.snapshot_path
-            names = (file.file_path.relative_to(snapshot).as_posix() for file in revision.files)
-            return Repository(name, revision.commit_hash, dict.fromkeys(names, RemoteFile(None, None)), snapshot)
-    return None
-
-
-def _download(repository: Repository, file: str) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    name, remote = repository.name, repository.files[file]
-    here = try_to_load_from_cache(name.repository, file, revision=repository.commit)
-    if remote.sha256 and not isinstance(here, str):  # small files take no time
-        size = "" if remote.size is None else f" ({remote.size / 1e6:,.1f} MB)"
-        print(f"fetching {file}{size} of {name.given}", file=sys.stderr)
-    for attempt in range(_ATTEMPTS):
-        try:
-            path = Path(hf_hub_download(name.repository, file, revision=name.revision))
-        except _errors() as error:
-            if attempt + 1 == _ATTEMPTS or _is_answer(error):
-                raise InputError(_refusal(name, error, file)) from error
-            print(f"{file}: broke off ({_reason(error)}); going on", file=sys.stderr)
-        else:
-            if path.parents[len(PurePosixPath(file).parts) - 1].name != repository.commit:
-                raise InputError(f"{name.given}: the repository changed while it was fetched; start again")
-            return path
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises when something cannot be had.
-
-    From 1.0 on its transport is httpx, whose errors are no OSErrors; the base of its own errors is theirs too. Its
-    Rust parts raise RuntimeError, a name that no repository can have a ValueError.
-    """
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
-
-    return (OSError, RuntimeError, ValueError, EntryNotFoundError, *HfHubHTTPError.__bases__)
-
-
-def _is_answer(error: Exception) -> bool:
-    """Whether the hub said no, so that asking again is no use."""
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
-    if isinstance(error, LocalEntryNotFoundError):  # the hub could not be asked
-        return False
-    if isinstance(error, EntryNotFoundError):
-        return True
-    response = getattr(error, "response", None) if isinstance(error, HfHubHTTPError) else None
-    return response is not None and 400 <= response.status_code < 500
-
-
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first cause of an error, in a short line."""
     while inner := error.__cause__ or error.__context__:
         error = inner
@@ -160,27 +76,3 @@ def _reason(error: BaseException) -> str:
         return error.strerror
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
-
-
-def _refusal(name: HubName, error: Exception, file: str | None = None) -> str:
-    from huggingface_hub import constants, errors
-
-    page = f"{constants.ENDPOINT}/{name.repository}"
-    if isinstance(error, errors.GatedRepoError):
-        return f"{name.given}: accept the terms on {page}, and set HF_TOKEN to a token of the account that did"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"{name.given}: no such repository at {constants.ENDPOINT}, or a private one: check the name, or set "
-            "HF_TOKEN to a token that may read it"
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return f"{name.given}: the repository has no revision {name.revision!r}; see {page}"
-    if _is_answer(error):
-        return f"{name.given}: {constants.ENDPOINT} refused it: {str(error).strip().splitlines()[0]}"
-    offline = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else f"cannot be fetched ({_reason(error)})"
-    file = file or name.file or _WEIGHTS
-    return (
-        f"{name.given}: {offline}, and it is not in the cache {constants.HF_HUB_CACHE}; fetch {file}, and the .json "
-        f"files beside it, from {page}/tree/{name.revision or 'main'} into a folder by other means and name the folder "
-        "instead, or set HF_ENDPOINT to a mirror"
-    )

@@ -4,9 +4,10 @@ import os
 from pathlib import Path, PurePosixPath
 
 from mindone_coca.errors import InputError
+from mindone_coca.hub.clients import open_repository
 from mindone_coca.hub.configs import repository_configs
 from mindone_coca.hub.names import hub_name
-from mindone_coca.hub.repository import Repository, open_repository
+from mindone_coca.hub.repository import Repository
 from mindone_coca.weights.source import INDEX_SUFFIX, PREFERRED, SUFFIXES, shard_names
 
 
@@ -44,7 +45,7 @@ def _weights_file(repository: Repository) -> str:
     found = found or [file for file in files if file.endswith(SUFFIXES)]
     if usual or len(found) == 1:
         return files[found[0]]
-    where = "the cache has" if repository.snapshot else "there are"
+    where = "there are" if repository.asked else "the cache has"
     if not found and name.file is not None and not files:
         return name.file  # which fetch refuses
     if not found:
