@@ -59,5 +59,5 @@ def show() -> None:
     """Let the lines of this process appear on standard error."""
     if not log.handlers:
         log.addHandler(_StandardError())
-        log.setLevel(logging.INFO)
-        log.propagate = False
+    log.setLevel(logging.INFO)
+    log.propagate = False

@@ -12,6 +12,7 @@ from PIL import Image
 from mindone_coca import device
 from mindone_coca.cli.evaluate import EVALUATIONS
 from mindone_coca.cli.main import COMMANDS
+from mindone_coca.hub.names import hub_name
 from mindone_coca.model.families import load_model_config
 from tests.documents.checkout import Checkout
 from tests.documents.reading import ROOT, Piece
@@ -126,6 +127,13 @@ def smaller(text: str) -> str:
     for old, new in (("depth=6", "depth=1"), ("depth: 6", "depth: 1"), ("2048", "64"), ("1024", "64"), ("512", "64")):
         text = text.replace(old, new)
     return text
+
+
+def published_name(checkout: Checkout, piece: Piece) -> None:
+    """The name is one of a hub, from which no test fetches; a file stands for it."""
+    [name] = re.findall(r"coca_ViT-L-14/\w+", piece.text)
+    assert hub_name(name) is not None
+    checkout.check(replaced(piece.text, {name: "open_clip_pytorch_model.bin"}))
 
 
 def converted_caption(checkout: Checkout, piece: Piece) -> None:
@@ -265,8 +273,10 @@ README = {
             "pip install -r": check(),
             "coca_convert.py": converted_caption,
             "inference.py": run(prints=LINE),
+            "inference.py mscoco_finetuned": published_name,
+            "mindone-coca models": run(prints=f"({LINE}|\n)+"),
             "pip install .": check(),
-            "mindone-coca": all_commands,
+            "mindone-coca caption|train": all_commands,
         },
         published_weights,
     ),
@@ -363,6 +373,7 @@ OTHERS = {
     "docs/architecture.md: Architecture": Section(
         {"errors.py": shown_only, "mindone-coca COMMAND": each_command, "pip install": check()}
     ),
+    "docs/hub.md: Weights from a hub": Section({"mindone-coca models": check()}),
     "docs/data.md: Nothing is lost in silence": Section({"rows read": shown_only}),
     "docs/data.md: Rules": Section({"make test-slow": recipe()}),
     "docs/reading.md: Formats": Section({"pip install": check()}),
