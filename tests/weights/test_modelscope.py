@@ -94,7 +94,7 @@ def refusal(name: str) -> str:
     return str(caught.value)
 
 
-def test_fetched_broken_off_and_offline(hub):
+def test_fetched_broken_off_and_offline(hub, monkeypatch):
     hub.cut = 1
     config, path = find_config_and_weights(None, "ms:a/coca")
     assert path.read_bytes() == WEIGHTS and config.embed_dim == CONFIG["embed_dim"]
@@ -102,6 +102,12 @@ def test_fetched_broken_off_and_offline(hub):
     hub.stop()
     with pytest.warns(UserWarning, match="taking what the cache has"):
         assert local_weights("ms:a/coca") == path
+    import modelscope_hub
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise modelscope_hub.NetworkError("no route")  # as it does after seconds of trying
+
+    monkeypatch.setattr(modelscope_hub.HubApi, "list_repo_files", unreachable)
     message = refusal("ms:a/other/x.bin")
     assert "cannot be fetched" in message and "fetch x.bin" in message and "into a folder" in message
 
