@@ -16,6 +16,7 @@ LAYERS = (
         "distributed",
         "device",
         "graph_cache",
+        "batch_sizes",
         "kernels",
         "losses",
         "preprocess",
