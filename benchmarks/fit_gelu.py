@@ -1,4 +1,4 @@
-"""Fit the polynomial of mindone_coca.kernels.NormalCDF and print its error against the exact GELU.
+"""Fit the polynomial of mindone_coca.kernels.cpu.NormalCDF and print its error against the exact GELU.
 
 Phi(x) = sigmoid(g(x)) exactly for g(x) = 2 atanh(erf(x / sqrt 2)); we fit P(x^2) to g(x) / x. An error d in P moves
 GELU(x) by about x^2 Phi (1 - Phi) d, so that is the weight of a least-squares fit, which Lawson's reweighting turns

@@ -19,7 +19,6 @@ import tempfile
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +37,6 @@ _ENTRY_SCRIPT = str(Path(__file__).with_name("errors.py"))
 _seen: "weakref.WeakKeyDictionary[nn.Cell, set]" = weakref.WeakKeyDictionary()
 _lock = threading.RLock()
 _compiling = Wait("compiling graphs")  # where none are kept
-
-
-BATCHES = (8, 4, 2, 1)  # each size of a batch is a graph to compile
-
-
-def few_sizes(count: int) -> Iterator[slice]:
-    """Slices over `count` items whose lengths are among BATCHES, longest first: few graphs to compile."""
-    start = 0
-    while start < count:
-        size = next(n for n in BATCHES if n <= count - start)
-        yield slice(start, start + size)
-        start += size
 
 
 def tag_cell(cell: nn.Cell, tag: str) -> None:

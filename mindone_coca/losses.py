@@ -9,6 +9,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindone_coca import kernels
+
 PAD_ID = 0  # what the tokenizer fills captions up with, and open_clip's CoCaLoss leaves out
 LENGTH_STEP, SHORT_STEP = 16, 2  # tokens; the second for captions up to the first. Each length is a graph to compile
 
@@ -39,7 +41,7 @@ class CaptionLossSums(nn.Cell):
     def __init__(self, pad_id: int = PAD_ID) -> None:
         super().__init__()
         self.pad_id = pad_id
-        self.log_softmax = ops.LogSoftmax(-1)
+        self.log_softmax, self.multiply = ops.LogSoftmax(-1), kernels.multiply()
         self.by_transposed, self.transposed_by = ops.MatMul(transpose_b=True), ops.MatMul(transpose_a=True)
 
     def construct(self, hidden: Tensor, projection: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -60,9 +62,10 @@ class CaptionLossSums(nn.Cell):
         outer = inner + 2.0 * grads[1] * log_z
         probs = ops.exp(log_probs)
         # both enter after the product, where rows are short
-        hidden_grad = outer * self.by_transposed(probs, projection)
-        hidden_grad = hidden_grad - inner * ops.gather(projection, columns[:, 0], 1).swapaxes(0, 1)
-        logits_grad = ops.tensor_scatter_elements(outer * probs, columns, -inner, 1, "add")
+        hidden_grad = self.multiply(self.by_transposed(probs, projection), outer)
+        at_labels = ops.gather(projection, columns[:, 0], 1).swapaxes(0, 1)  # (B T, D)
+        hidden_grad = hidden_grad - self.multiply(at_labels, inner)
+        logits_grad = ops.tensor_scatter_elements(self.multiply(probs, outer), columns, -inner, 1, "add")
         projection_grad = self.transposed_by(hidden.reshape(-1, hidden.shape[-1]), logits_grad)
         return hidden_grad.reshape(hidden.shape), projection_grad, ops.zeros_like(labels)
 

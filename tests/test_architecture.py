@@ -21,6 +21,7 @@ LAYERS = (
         "distributed",
         "device",
         "graph_cache",
+        "batch_sizes",
         "kernels",
         "losses",
     ),

@@ -8,7 +8,7 @@ from mindspore import nn, ops
 from mindspore.common.initializer import Normal
 
 from mindone_coca.config import Dtype, PatchGrid, PreprocessCfg
-from mindone_coca.generation.cache import make_cache
+from mindone_coca.generation.cache import WriteInPlace, hidden_slots
 from mindone_coca.generation.engine import DecodeCells
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.family import Family, FamilyConfig
@@ -80,23 +80,23 @@ class Prompt(nn.Cell):
         super().__init__(auto_prefix=False)
         self.text, self.decoder = model.text, model.text_decoder
 
-    def construct(self, ids, length, cache_length, image_embs):
-        logits = ops.gather(self.decoder(image_embs, self.text(ids)[1]), length - 1, 1)
-        if cache_length == 0:
-            return (logits,)
+    def construct(self, ids, length, image_embs):
         x = ops.gather(self.text.table, ids, 0)[:, None]
-        cache = make_cache((x, x), (ops.arange(0, ids.shape[1], 1) < length)[:, None], cache_length)
-        return logits, cache, cache
+        return ops.gather(self.decoder(image_embs, self.text(ids)[1]), length - 1, 1), x, x
 
 
 class Step(Prompt):
-    def construct(self, ids, position, parents, unimodal, multimodal, image_embs):
-        new = ops.gather(self.text.table, ops.gather(ids, position, 1), 0)[None, :, None, None]  # (1, R, 1, 1, d)
-        slot = (ops.arange(0, ids.shape[1], 1) == position).astype(ms.float32)[:, None]
-        unimodal = ops.gather(unimodal, parents, 1) + slot * new
-        x = (unimodal[0, :, 0].sum(1) / (position + 1).astype(ms.float32))[:, None]
-        image_embs = ops.repeat_interleave(image_embs, x.shape[0] // image_embs.shape[0], 0)
-        return self.decoder(image_embs, x)[:, 0], unimodal, multimodal
+    def __init__(self, model):
+        super().__init__(model)
+        self.write = WriteInPlace()
+
+    def construct(self, ids, position, lineage, cached, image_embs):
+        images, beams, length = lineage.shape
+        new = ops.gather(self.text.table, ops.gather(ids, position, 1), 0)[:, None]  # (R, 1, d)
+        tokens = self.write(cached[0], new, position)[:, 0]  # (B, slots, d)
+        seen = (hidden_slots(lineage) == 0).astype(ms.float32).reshape(images, beams, beams * length)
+        x = (ops.BatchMatMul()(seen, tokens) / (position + 1).astype(ms.float32)).reshape(images * beams, 1, -1)
+        return (self.decoder(ops.repeat_interleave(image_embs, beams, 0), x)[:, 0],)
 
 
 class ToyModel(ImageTextModel):
@@ -111,7 +111,7 @@ class ToyModel(ImageTextModel):
         self.tag(cfg)
 
     def decode_cells(self):
-        return DecodeCells(Cross(), Prompt(self), Step(self))
+        return DecodeCells(Cross(), Prompt(self), Step(self), [(1, self.config.width)])
 
     def unused_parameters(self, caption_weight, contrastive_weight):
         return ["logit_scale"] * (not contrastive_weight) + ["text_decoder.*"] * (not caption_weight)

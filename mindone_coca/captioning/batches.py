@@ -11,15 +11,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mindone_coca import graph_cache
+from mindone_coca import batch_sizes, graph_cache
 from mindone_coca.captioning.options import CaptionOptions
-from mindone_coca.graph_cache import BATCHES, few_sizes
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.video import VideoEncoder, check_fusion
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.tensors import normalize
 
-BATCH = BATCHES[0]
+BATCH = 8
 SCORE_DECIMALS = 4
 
 
@@ -152,7 +151,7 @@ class BatchCaptioner:
             pixels.extend(item.pixels)
             while len(pixels) >= BATCH:
                 yield from run(BATCH)
-        for part in few_sizes(len(pixels)):
+        for part in batch_sizes.parts(len(pixels)):
             yield from run(part.stop - part.start)
 
     def _run_tower(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -224,7 +223,7 @@ def merge_similar(encoded: Iterable[Encoded], threshold: float) -> Iterator[Enco
 def encode_texts(model: ImageTextModel, tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
     """Text features (N, D), of unit length, in batches of few sizes."""
     ids = tokenizer(texts, model.text.context_length)
-    return np.concatenate([model.encode_text(ids[part]).asnumpy() for part in few_sizes(len(texts))])
+    return np.concatenate([model.encode_text(ids[part]).asnumpy() for part in batch_sizes.parts(len(texts))])
 
 
 def one_line(caption: str) -> str:

@@ -2,13 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mindone_coca import graph_cache
 from mindone_coca.generation.beam import BeamGroup, best_hypotheses, diversity_scores
 from mindone_coca.generation.engine import DecodeEngine
+from mindone_coca.generation.graphs import scalar
 from mindone_coca.generation.scores import BeamCandidates, forbidden_rows
 from mindone_coca.generation.session import DecodeSession
 
@@ -34,10 +33,12 @@ def beam_search(
     ]
     # enough candidates to fill a group when all end tokens and all tokens of earlier groups fall out
     k = max(2, 1 + len(config.end_ids)) * size + (config.num_beams if config.diversity_penalty else 0)
-    score = engine.score_cell(BeamCandidates, min(k, engine.vocab_size), config.normalize_scores, config.return_scores)
+    options = config.normalize_scores, config.return_scores, config.repetition_penalty != 1
+    score = engine.scorer(BeamCandidates, min(k, engine.vocab_size), *options)
     forbidden = forbidden_rows(engine.vocab_size, config.end_ids)
-    penalty = None if config.repetition_penalty == 1 else Tensor(config.repetition_penalty, ms.float32)
-    session = DecodeSession(engine, image_embs, group_count * size, config.longest_run(prompt.shape[1], engine.limit))
+    penalty = scalar(config.repetition_penalty)
+    longest = config.longest_run(prompt.shape[1], engine.limit)
+    session = DecodeSession(engine, image_embs, group_count * size, longest, score)
 
     length = prompt.shape[1]
     while True:
@@ -47,12 +48,11 @@ def beam_search(
         parents = {
             i: np.concatenate([n * size + group.parents for n, group in enumerate(searches[i])]) for i in going_on
         }
-        logits, seen, places = session.logits(ids, parents)
-        output = graph_cache.call(score, logits, forbidden[length < config.min_seq_len], seen, penalty)
-        scores, tokens = output[0].asnumpy(), output[1].asnumpy()
-        log_probs = output[2].asnumpy() if config.return_scores else np.zeros_like(scores)
+        places, _ = session.place(ids)
+        scores, tokens, *rest = session.run(ids, parents, (forbidden[length < config.min_seq_len], penalty))
+        log_probs = rest[0] if rest else np.zeros_like(scores)
         for i, groups in enumerate(searches):
-            rows = places.get(i, [0])  # a finished image's beams only grow padding
+            rows = places.get(i, np.zeros(1, int))  # a finished image's beams only grow padding
             _advance(groups, (scores[rows], tokens[rows], log_probs[rows]), config)
         length += 1
         done = all(group.done for groups in searches for group in groups)

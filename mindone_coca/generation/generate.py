@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from mindspore import Tensor, ops
 
+from mindone_coca import batch_sizes
 from mindone_coca.argument_names import names_arguments
 from mindone_coca.errors import InputError
 from mindone_coca.generation.beam_search import beam_search
@@ -157,9 +158,11 @@ def generate(
     else:
         run = partial(sample, uniforms=_uniform_source(seed, uniforms))
     parts = []
-    for rows, prompt in by_length(prompts):
-        embs = image_embs if len(rows) == batch else ops.gather(image_embs, Tensor(rows.astype(np.int32)), 0)
-        parts.append((rows, run(engine, embs, prompt, config)))
+    most = batch_sizes.captioned_at_once()[-1] if config.images_are_independent else batch
+    with engine.lock:
+        for rows, prompt in by_length(prompts, most):
+            embs = image_embs if len(rows) == batch else ops.gather(image_embs, Tensor(rows.astype(np.int32)), 0)
+            parts.append((rows, run(engine, embs, prompt, config)))
     ids, scores, rank_scores = in_order(parts, config.num_return_sequences, config.pad_id)
     if fixed_output_length and ids.shape[1] < seq_len:
         ids = np.pad(ids, ((0, 0), (0, seq_len - ids.shape[1])), constant_values=config.pad_id)

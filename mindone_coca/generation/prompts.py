@@ -56,12 +56,15 @@ def _without_padding(row: np.ndarray, number: int, start_id: int, end_ids: tuple
     return row[: 2 + others[-1] if len(others) else 1].astype(np.int64)
 
 
-def by_length(prompts: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The prompts of each length, shortest first: their rows' numbers (n,), ascending, and their tokens (n, P)."""
+def by_length(prompts: Sequence[np.ndarray], most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The prompts of each length, shortest first, at most so many together: their rows' numbers (n,), ascending, and
+    their tokens (n, P)."""
     lengths = np.array([len(prompt) for prompt in prompts])
     for length in np.unique(lengths):
-        rows = np.flatnonzero(lengths == length)
-        yield rows, np.stack([prompts[row] for row in rows])
+        alike = np.flatnonzero(lengths == length)
+        for start in range(0, len(alike), most):
+            rows = alike[start : start + most]
+            yield rows, np.stack([prompts[row] for row in rows])
 
 
 def in_order(

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from mindone_coca import graph_cache
 from mindone_coca.generation.engine import DecodeEngine
-from mindone_coca.generation.scores import Sampler, forbidden_rows
+from mindone_coca.generation.graphs import scalar
+from mindone_coca.generation.scores import Sampler, forbidden_rows, forced_row
 from mindone_coca.generation.session import DecodeSession
 
 if TYPE_CHECKING:
@@ -37,11 +36,10 @@ def sample(
     """
     vocab_size = engine.vocab_size
     top_k = min(config.top_k, vocab_size) if config.generation_type == "top_k" else None
-    sampler = engine.score_cell(Sampler, top_k, config.return_scores)
+    sampler = engine.scorer(Sampler, top_k, config.return_scores, config.repetition_penalty != 1)
     forbidden = forbidden_rows(vocab_size, config.end_ids)
-    penalty = None if config.repetition_penalty == 1 else Tensor(config.repetition_penalty, ms.float32)
-    temperature, top_p = Tensor(config.temperature, ms.float32), Tensor(config.top_p, ms.float32)
-    session = DecodeSession(engine, image_embs, 1, config.longest_run(prompt.shape[1], engine.limit))
+    fixed = scalar(config.repetition_penalty), scalar(config.temperature), scalar(config.top_p)
+    session = DecodeSession(engine, image_embs, 1, config.longest_run(prompt.shape[1], engine.limit), sampler)
 
     ids = prompt
     log_probs, generated = np.zeros(len(ids)), np.zeros(len(ids), np.int64)
@@ -58,21 +56,18 @@ def sample(
             if window.shape[1] < ids.shape[1]:
                 session.drop_cache()
             rows = {i: window[i : i + 1] for i in unfinished}
-            logits, seen, places = session.logits(rows, dict.fromkeys(rows, same_row))
+            places, row_count = session.place(rows)
             places = np.concatenate([places[i] for i in unfinished])
+            uniform = np.zeros(row_count, np.float32)
             if forced:
-                column[unfinished] = config.end_ids[0]
-                log_probs[unfinished] += _end_log_probs(logits.asnumpy()[places], config.end_ids[0])
+                row = forced_row(vocab_size, config.end_ids[0])
             else:
-                end_forbidden = window.shape[1] < config.min_seq_len
-                uniform = np.zeros(logits.shape[0], np.float32)
+                row = forbidden[window.shape[1] < config.min_seq_len]
                 uniform[places] = np.minimum(uniforms(len(unfinished)).astype(np.float32), LARGEST_UNIFORM)
-                output = graph_cache.call(
-                    sampler, logits, forbidden[end_forbidden], seen, penalty, temperature, top_p, Tensor(uniform)
-                )
-                column[unfinished] = output[0].asnumpy()[places]
-                if config.return_scores:
-                    log_probs[unfinished] += output[1].asnumpy()[places]
+            output = session.run(rows, dict.fromkeys(rows, same_row), (row, *fixed, Tensor(uniform)))
+            column[unfinished] = output[0][places]
+            if config.return_scores:
+                log_probs[unfinished] += output[1][places]
             generated[unfinished] += 1
         elif not config.fixed_output_length:
             break
@@ -80,9 +75,3 @@ def sample(
         if config.should_stop(ids):
             break
     return ids, log_probs / np.maximum(generated, 1), np.full(len(ids), np.nan)
-
-
-def _end_log_probs(logits: np.ndarray, end_id: int) -> np.ndarray:
-    """Log-probability of the end token, (R, V) -> (R,)."""
-    largest = logits.max(1)
-    return logits[:, end_id] - largest - np.log(np.exp(logits - largest[:, None]).sum(1))

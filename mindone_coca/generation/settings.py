@@ -86,6 +86,13 @@ class GenerationConfig:
             return self.seq_len
         return next((m for c in self.stopping_criteria if (m := getattr(c, "max_length", None)) is not None), None)
 
+    @property
+    def images_are_independent(self) -> bool:
+        """Whether an image's caption is the same whatever is captioned with it: random numbers are drawn a step for
+        all images, and criteria judge all of them."""
+        drawn = self.generation_type == "top_p" or (self.generation_type == "top_k" and self.top_k > 1)
+        return not drawn and self.stopping_criteria is None
+
     def longest_run(self, prompt_length: int, limit: int) -> int:
         """The most tokens that will be run at once; the last of a caption never is."""
         longest = limit if self.max_length is None else max(self.max_length - 1, prompt_length, 1)

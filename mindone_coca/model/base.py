@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
 
-from mindone_coca import device, graph_cache
+from mindone_coca import batch_sizes, device, graph_cache
 from mindone_coca.argument_names import names_arguments
 from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
@@ -105,7 +105,12 @@ class ImageTextModel(nn.Cell):
 
     def encode_image_tokens(self, images: Tensor | np.ndarray, normalize_latent: bool = True) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) -> feature (B, embed_dim) and tokens for the decoder (B, K, D)."""
-        latent, tokens = graph_cache.call(self.visual, self.check_images(images))
+        images = self.check_images(images)
+        if images.shape[0] in batch_sizes.encoded_at_once():
+            latent, tokens = graph_cache.call(self.visual, images)
+        else:
+            encoded = [graph_cache.call(self.visual, images[part]) for part in batch_sizes.parts(images.shape[0])]
+            latent, tokens = (ops.concat(part, 0) for part in zip(*encoded))
         return normalize(latent) if normalize_latent else latent.astype(ms.float32), tokens
 
     @names_arguments

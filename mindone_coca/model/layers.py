@@ -23,8 +23,7 @@ from mindspore.common.initializer import (
 
 from mindone_coca import kernels
 
-# Added to the scores of hidden keys. Finite, because the CPU's softmax corrupts its neighbours on a row of -inf.
-MASKED = -1e9
+MASKED = kernels.MASKED
 
 
 def new_parameter(init: Initializer, shape: tuple[int, ...], dtype: ms.Type, name: str) -> Parameter:
@@ -46,9 +45,10 @@ class Linear(nn.Cell):
         init, bias_init = init or HeUniform(math.sqrt(5)), bias_init or Uniform(1 / math.sqrt(in_features))
         self.weight = new_parameter(init, (out_features, in_features), dtype, "weight")
         self.bias = new_parameter(bias_init, (out_features,), dtype, "bias")
+        self.linear = kernels.linear()
 
     def construct(self, x: Tensor) -> Tensor:
-        return ops.dense(x, self.weight.astype(x.dtype), self.bias.astype(x.dtype))
+        return self.linear(x, self.weight.astype(x.dtype), self.bias.astype(x.dtype))
 
 
 class LayerNorm(nn.Cell):
@@ -70,9 +70,11 @@ class LayerScale(nn.Cell):
     def __init__(self, width: int, init_value: float) -> None:
         super().__init__()
         self.gamma = new_parameter(Constant(init_value), (width,), ms.float32, "gamma")
+        self.multiply = kernels.multiply()
 
     def construct(self, x: Tensor) -> Tensor:
-        return x * self.gamma.astype(x.dtype)
+        gamma = self.gamma.astype(x.dtype)[None]
+        return self.multiply(x.reshape(-1, x.shape[-1]), gamma).reshape(x.shape)
 
 
 class QuickGELU(nn.Cell):
@@ -95,19 +97,6 @@ def split_heads(x: Tensor, heads: int) -> Tensor:
 def merge_heads(x: Tensor) -> Tensor:
     batch, heads, length, head_dim = x.shape
     return x.swapaxes(1, 2).reshape(batch, length, heads * head_dim)  # (B, T, D)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention: query (B, H, Q, d), key and value (B, H, K, d) -> (B, H, Q, d).
-
-    Args:
-        mask: added to the float32 scores, broadcast to (B, H, Q, K); MASKED hides a key.
-    """
-    query = query * (query.shape[-1] ** -0.5)
-    scores = ops.BatchMatMul(transpose_b=True)(query, key).astype(ms.float32)  # (B, H, Q, K)
-    if mask is not None:
-        scores = scores + mask
-    return ops.BatchMatMul()(ops.softmax(scores, -1).astype(value.dtype), value)
 
 
 class MultiheadAttention(nn.Cell):
@@ -140,17 +129,18 @@ class MultiheadAttention(nn.Cell):
             self.v_proj_weight = new_parameter(init, (width, context_width), dtype, "v_proj_weight")
         self.in_proj_bias = new_parameter(Zero(), (3 * width,), dtype, "in_proj_bias")
         self.out_proj = Linear(width, width, dtype, None if out_std is None else Normal(out_std), Zero())
+        self.linear, self.attend = kernels.linear(), kernels.attention()
 
     def _project(self, x: Tensor, first: int, count: int) -> Tensor:
         """Project by the rows of `count` packed matrices from `first` (0 query, 1 key, 2 value)."""
         low, high = first * self.width, (first + count) * self.width
         weight, bias = self.in_proj_weight[low:high], self.in_proj_bias[low:high]
-        return ops.dense(x, weight.astype(x.dtype), bias.astype(x.dtype))
+        return self.linear(x, weight.astype(x.dtype), bias.astype(x.dtype))
 
     def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, D) -> query, key and value, each (B, H, T, D / H)."""
         batch, length, width = x.shape
-        packed = ops.dense(x, self.in_proj_weight.astype(x.dtype), self.in_proj_bias.astype(x.dtype))  # (B, T, 3 D)
+        packed = self.linear(x, self.in_proj_weight.astype(x.dtype), self.in_proj_bias.astype(x.dtype))  # (B, T, 3 D)
         # one transpose of rank 4 and a split: on the CPU rank 5 takes ten times as long
         packed = packed.reshape(batch, length, 3 * self.heads, width // self.heads).swapaxes(1, 2)
         query, key, value = ops.split(packed, self.heads, 1)
@@ -161,7 +151,7 @@ class MultiheadAttention(nn.Cell):
         if self.packed:
             return split_heads(self._project(x, 0, 1), self.heads)
         bias = self.in_proj_bias[: self.width]
-        return split_heads(ops.dense(x, self.q_proj_weight.astype(x.dtype), bias.astype(x.dtype)), self.heads)
+        return split_heads(self.linear(x, self.q_proj_weight.astype(x.dtype), bias.astype(x.dtype)), self.heads)
 
     def project_key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, K, C) -> key and value, each (B, H, K, D / H)."""
@@ -170,8 +160,8 @@ class MultiheadAttention(nn.Cell):
             key, value = both[..., : self.width], both[..., self.width :]
         else:
             bias = self.in_proj_bias.astype(x.dtype)
-            key = ops.dense(x, self.k_proj_weight.astype(x.dtype), bias[self.width : 2 * self.width])
-            value = ops.dense(x, self.v_proj_weight.astype(x.dtype), bias[2 * self.width :])
+            key = self.linear(x, self.k_proj_weight.astype(x.dtype), bias[self.width : 2 * self.width])
+            value = self.linear(x, self.v_proj_weight.astype(x.dtype), bias[2 * self.width :])
         return split_heads(key, self.heads), split_heads(value, self.heads)
 
     def project_out(self, x: Tensor) -> Tensor:
@@ -185,7 +175,7 @@ class MultiheadAttention(nn.Cell):
         else:
             query = self.project_query(x)
             key, value = self.project_key_value(context)
-        return self.project_out(attend(query, key, value, mask))
+        return self.project_out(self.attend(query, key, value, mask))
 
 
 class MLP(nn.Cell):
@@ -271,12 +261,12 @@ class AttentionalPooler(nn.Cell):
         self.ln_k = LayerNorm(context_width)
 
     def construct(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """x (B, K, C) -> (B, queries, D); `mask` as in `attend`."""
+        """x (B, K, C) -> (B, queries, D); `mask` as in `kernels.attention`."""
         x = self.ln_k(x)
         query = self.attn.project_query(self.ln_q(self.query.astype(x.dtype))[None])  # (1, H, queries, D / H): the same
         query = ops.tile(query, (x.shape[0], 1, 1, 1))  # for every image, so it is projected once
         key, value = self.attn.project_key_value(x)
-        return self.attn.project_out(attend(query, key, value, mask))
+        return self.attn.project_out(self.attn.attend(query, key, value, mask))
 
 
 @ops.constexpr

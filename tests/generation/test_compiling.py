@@ -4,6 +4,8 @@ import mindspore.common.api
 import numpy as np
 import pytest
 
+from mindone_coca import batch_sizes
+from mindone_coca.generation.graphs import StepGraph
 from mindone_coca.model.open_clip.vision import VisionTransformer
 
 pytestmark = pytest.mark.graphs
@@ -30,16 +32,16 @@ def compiled(monkeypatch) -> list[str]:
 
 
 @pytest.fixture
-def rows_run(base, monkeypatch) -> list[int]:
+def rows_run(monkeypatch) -> list[int]:
     """The rows of every token step."""
     rows: list[int] = []
-    run = type(base.model.decode_engine.cells.token_step).__call__
+    run = StepGraph.__call__
 
     def counting(self, ids, *args):
         rows.append(ids.shape[0])
         return run(self, ids, *args)
 
-    monkeypatch.setattr(type(base.model.decode_engine.cells.token_step), "__call__", counting)
+    monkeypatch.setattr(StepGraph, "__call__", counting)
     return rows
 
 
@@ -47,12 +49,7 @@ def test_a_whole_caption_compiles_no_more_than_a_short_one(base, compiled):
     """With beams of a size that no other test uses, so that something is left to compile."""
     five = {"num_beams": 5, "num_beam_groups": 1, "min_seq_len": 4}
     base.ours(base.images(1), seq_len=5, **five)
-    # candidates of the prompt's one row, then of all beams; the step runs all beams from the start
-    assert sorted(name for name in compiled if name in ("TokenStep", "BeamCandidates")) == [
-        "BeamCandidates",
-        "BeamCandidates",
-        "TokenStep",
-    ]
+    assert sorted(name for name in compiled if name.endswith("Graph")) == ["PromptGraph", "StepGraph"]
     compiled.clear()
     assert base.ours(base.images(1), seq_len=33, **{**five, "min_seq_len": 32}).shape == (1, 33)
     assert compiled == []
@@ -83,9 +80,9 @@ def test_finished_captions_stop_costing(base, rows_run):
         [next((i for i, token in enumerate(row) if token in (base.end, base.pad)), len(row)) for row in captions]
     )
     assert len(set(lengths)) == 4, "choose images whose captions differ in length"
-    # the token at position t is run for the rows that did not end before it; rows are held in powers of two
+    # the token at position t is run for the rows that did not end before it, in one of few sizes
     unfinished = [(lengths > t).sum() for t in range(1, captions.shape[1] - 1)]
-    assert rows_run == [1 << int(n - 1).bit_length() for n in unfinished if n]
+    assert rows_run == [batch_sizes.padded(n) for n in unfinished if n] and len(set(rows_run)) > 1
 
 
 def test_finished_images_stop_costing_beams(base, rows_run):
@@ -100,7 +97,7 @@ def test_finished_images_stop_costing_beams(base, rows_run):
         steps.append(len(rows_run))
     assert len(together) == 4 and len(set(steps)) > 1, "choose images whose searches differ in length"
     going_on = [sum(t < n for n in steps) for t in range(max(steps))]
-    assert first == [2 << int(n - 1).bit_length() for n in going_on]
+    assert first == [2 * batch_sizes.padded(n) for n in going_on] and len(set(first)) > 1
 
 
 def test_groups_without_a_penalty_are_run_once(base, rows_run):
@@ -119,3 +116,22 @@ def test_an_image_is_encoded_once(base, monkeypatch):
     monkeypatch.setattr(VisionTransformer, "__call__", counting)
     base.ours(base.images(3), **TWO_BEAMS)
     assert sum(encoded) == 3
+
+
+def test_calls_of_any_size_compile_few_graphs(base, compiled):
+    """What 1, 3, 8 and 5 images need, with beams of a size that no other test uses."""
+    three = {"num_beams": 3, "num_beam_groups": 1, "seq_len": 12}
+    for batch in (1, 3, 8, 5):
+        base.ours(base.images(batch, seed=batch), **three)
+    counts = {name: compiled.count(name) for name in ("PromptGraph", "StepGraph", "VisionTransformer")}
+    assert counts["PromptGraph"] == counts["StepGraph"] == 3 and counts["VisionTransformer"] <= 2
+
+
+def test_many_images_are_captioned_in_parts(base, rows_run):
+    images = base.images(19, seed=8)
+    together = base.ours(images, **TWO_BEAMS)
+    assert max(rows_run) == 2 * batch_sizes.captioned_at_once()[-1]
+    for image, caption in zip(images[::6], together[::6]):
+        alone = base.ours(image[None], **TWO_BEAMS)[0]
+        np.testing.assert_array_equal(caption[: len(alone)], alone)
+        assert (caption[len(alone) :] == base.pad).all()

@@ -13,8 +13,8 @@ from transformers import (
 
 from mindone_coca.generation.scores import (
     BeamCandidates,
+    Penalties,
     Sampler,
-    apply_penalties,
     forbidden_rows,
     log_normalizer,
 )
@@ -43,11 +43,11 @@ def test_penalties(logits, ids, penalty, forbid):
     want = MinLengthLogitsProcessor(10 if forbid else 2, list(ENDS))(torch.from_numpy(ids), want)
     if penalty is not None:
         want = RepetitionPenaltyLogitsProcessor(penalty)(torch.from_numpy(ids), want)
-    ours = apply_penalties(
+    ours = Penalties(penalty is not None)(
         Tensor(logits),
-        forbidden_rows(VOCAB, ENDS)[forbid],
         Tensor(np.concatenate((ids, ids[:, :1]), 1), ms.int32),  # a free place repeats the first
-        None if penalty is None else Tensor(penalty, ms.float32),
+        forbidden_rows(VOCAB, ENDS)[forbid],
+        Tensor(penalty or 1.0, ms.float32),
     )
     np.testing.assert_allclose(ours.asnumpy(), want.numpy(), rtol=1e-6)
 
@@ -60,8 +60,9 @@ def test_log_normalizer(logits):
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_candidates(logits, ids, normalize):
-    cell = BeamCandidates(7, normalize, True)
-    values, tokens, log_probs = cell(Tensor(logits), forbidden_rows(VOCAB, ENDS)[1], Tensor(ids, ms.int32), None)
+    cell = BeamCandidates(7, normalize, True, False)
+    inputs = Tensor(logits), Tensor(ids, ms.int32), forbidden_rows(VOCAB, ENDS)[1], Tensor(1.0, ms.float32)
+    values, tokens, log_probs = cell(*inputs)
     normalized = torch.log_softmax(torch.from_numpy(logits), 1)
     scores = (normalized if normalize else torch.from_numpy(logits)).clone()
     scores[:, list(ENDS)] = -np.inf
@@ -72,7 +73,7 @@ def test_candidates(logits, ids, normalize):
 
 
 def kept(scores: np.ndarray, top_k: int | None, top_p: float = 1.0) -> np.ndarray:
-    return Sampler(top_k, False).keep(Tensor(scores), Tensor(top_p, ms.float32)).asnumpy()
+    return Sampler(top_k, False, False).keep(Tensor(scores), Tensor(top_p, ms.float32)).asnumpy()
 
 
 @pytest.mark.parametrize("top_k", [1, 5, VOCAB])
@@ -109,12 +110,12 @@ def test_a_token_is_the_inverse_of_the_cumulated_probability(logits, ids, option
     scores = RepetitionPenaltyLogitsProcessor(1.4)(torch.from_numpy(ids), scores)
     probabilities = torch.softmax(warper(None, scores).double() / temperature, 1).numpy()
     cumulated = np.cumsum(probabilities, 1)
-    sampler = Sampler(top_k, True)
+    sampler = Sampler(top_k, True, True)
     for u in (0.0, 0.2, 0.61, 0.97, 1 - 2**-24):
         token, log_prob = sampler(
             Tensor(logits),
-            forbidden_rows(VOCAB, ENDS)[1],
             Tensor(ids, ms.int32),
+            forbidden_rows(VOCAB, ENDS)[1],
             Tensor(1.4, ms.float32),
             Tensor(temperature, ms.float32),
             Tensor(top_p, ms.float32),

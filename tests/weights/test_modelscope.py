@@ -6,6 +6,7 @@ import re
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
@@ -27,7 +28,8 @@ class Handler(BaseHTTPRequestHandler):
     """GET /api/v1/models/REPO/repo/files lists, /api/v1/models/REPO/repo?FilePath= gives contents, also by ranges."""
 
     protocol_version = "HTTP/1.1"
-    cut, spoil, asked = 0, False, []
+    cut, spoil = 0, False
+    asked: list[tuple] = []
 
     def log_message(self, *_: object) -> None:
         pass
@@ -47,21 +49,23 @@ class Handler(BaseHTTPRequestHandler):
         known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
         self.asked.append((url.path, query.get("FilePath"), self.headers.get("Range")))
         if not found or found[1] not in ("a/coca", "a/private") or (found[1] == "a/private" and not known):
-            body = {"Code": 10010205001, "Success": False, "Message": "not found"}
-            return self.answer(404, json.dumps(body).encode(), Content_Type="application/json")
+            refusal = {"Code": 10010205001, "Success": False, "Message": "not found"}
+            return self.answer(404, json.dumps(refusal).encode(), Content_Type="application/json")
         if found[2]:
             files = [
                 {"Path": path, "Size": len(body), "Type": "blob", "Sha256": hashlib.sha256(body).hexdigest()}
                 for path, body in FILES.items()
             ]
-            body = {"Code": 200, "Success": True, "Data": {"Files": files}}
-            return self.answer(200, json.dumps(body).encode(), Content_Type="application/json")
+            listing = {"Code": 200, "Success": True, "Data": {"Files": files}}
+            return self.answer(200, json.dumps(listing).encode(), Content_Type="application/json")
         body = FILES[query["FilePath"]]
         if self.spoil:
             body = bytes([body[0] ^ 1]) + body[1:]
         start = int(re.findall(r"\d+", self.headers.get("Range", "bytes=0-"))[0])
         rest = body[start:]
-        headers = {"Content_Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if "Range" in self.headers else {}
+        headers: dict[str, Any] = (
+            {"Content_Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if "Range" in self.headers else {}
+        )
         if type(self).cut:
             type(self).cut -= 1
             self.close_connection = True

@@ -12,6 +12,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform
 
+from mindone_coca import kernels
 from mindone_coca.model.layers import MASKED, LayerNorm, new_parameter
 
 
@@ -21,9 +22,10 @@ class Projection(nn.Cell):
     def __init__(self, in_features: int, out_features: int, dtype: ms.Type) -> None:
         super().__init__()
         self.weight = new_parameter(HeUniform(math.sqrt(5)), (out_features, in_features), dtype, "weight")
+        self.linear = kernels.linear()
 
     def construct(self, x: Tensor) -> Tensor:
-        return ops.dense(x, self.weight.astype(x.dtype))
+        return self.linear(x, self.weight.astype(x.dtype))
 
 
 class GainNorm(LayerNorm):
@@ -46,31 +48,43 @@ def swiglu(x: Tensor) -> Tensor:
 
 @ops.constexpr
 def future_mask(length: int) -> Tensor:
-    """Additive (1, length, 1, length) mask over queries and keys that hides every later key."""
-    return Tensor(np.triu(np.full((length, length), MASKED, np.float32), 1)[None, :, None])
+    """Additive (1, length, length) mask over queries and keys that hides every later key."""
+    return Tensor(np.triu(np.full((length, length), MASKED, np.float32), 1)[None])
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions (arXiv 2104.09864) by halves: channel i is paired with channel i + d / 2 of x (..., d)."""
-    half = x.shape[-1] // 2
-    y = x.astype(ms.float32)
-    turned = ops.concat((-y[..., half:], y[..., :half]), -1)
-    return (y * cos + turned * sin).astype(x.dtype)
+class Rotation(nn.Cell):
+    """Rotary positions (arXiv 2104.09864) by halves: channel i is paired with channel i + d / 2.
+
+    `construct` takes x (B, T, ..., d) and the angles' cosines and sines (T, d).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.multiply = kernels.multiply()
+
+    def construct(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        half, y = x.shape[-1] // 2, x.astype(ms.float32)
+        turned = ops.concat((-y[..., half:], y[..., :half]), -1)
+        shape = (1, x.shape[1], *[1] * (x.ndim - 3), x.shape[-1])
+        return (self.multiply(y, cos.reshape(shape)) + self.multiply(turned, sin.reshape(shape))).astype(x.dtype)
 
 
-def multi_query_attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+class MultiQueryAttention(nn.Cell):
     """Attention of several heads to one key and value: query (B, Q, H, d), key and value (B, K, d) -> (B, Q, H d).
 
-    Args:
-        mask: added to the float32 scores, broadcast to (B, Q, H, K); MASKED hides a key.
+    `construct` may take a mask (B or 1, Q, K) too, added to the float32 scores; MASKED hides a key.
     """
-    batch, count, heads, width = query.shape
-    query = (query * width**-0.5).reshape(batch, count * heads, width)  # heads are but more queries
-    scores = ops.BatchMatMul(transpose_b=True)(query, key).astype(ms.float32)  # (B, Q H, K)
-    if mask is not None:
-        scores = (scores.reshape(batch, count, heads, -1) + mask).reshape(scores.shape)
-    attended = ops.BatchMatMul()(ops.softmax(scores, -1).astype(value.dtype), value)  # (B, Q H, d)
-    return attended.reshape(batch, count, heads * width)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attend = kernels.attention()
+
+    def construct(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        batch, count, heads, width = query.shape
+        query = query.reshape(batch, count * heads, width)  # heads are but more queries
+        if mask is not None:
+            mask = ops.tile(mask[:, :, None], (1, 1, heads, 1)).reshape(mask.shape[0], count * heads, mask.shape[2])
+        return self.attend(query, key, value, mask).reshape(batch, count, heads * width)
 
 
 class ParallelBlock(nn.Cell):
@@ -84,6 +98,7 @@ class ParallelBlock(nn.Cell):
         self.heads, self.dim_head = heads, dim_head
         inner, hidden = heads * dim_head, dim * ff_mult
         self.norm = GainNorm(dim)
+        self.rotate, self.attend = Rotation(), MultiQueryAttention()
         # a buffer of the original, so it is converted with the weights; it is never trained
         frequencies = 1 / 10000 ** (np.arange(0, dim_head, 2, dtype=np.float32) / dim_head)
         self.inv_freq = Parameter(Tensor(frequencies.astype(np.float32)), name="inv_freq", requires_grad=False)
@@ -101,8 +116,8 @@ class ParallelBlock(nn.Cell):
         angles = ops.concat((angles, angles), -1)
         cos, sin = ops.cos(angles), ops.sin(angles)  # (T, d)
         query = fused[..., :keys].reshape(batch, count, self.heads, self.dim_head)
-        query = rotate(query, cos[:, None], sin[:, None])
-        key = rotate(fused[..., keys:values], cos, sin)
+        query = self.rotate(query, cos, sin)
+        key = self.rotate(fused[..., keys:values], cos, sin)
         return query, key, fused[..., values:hidden], swiglu(fused[..., hidden:])
 
     def add_branches(self, x: Tensor, attended: Tensor, gated: Tensor) -> Tensor:
@@ -110,9 +125,9 @@ class ParallelBlock(nn.Cell):
         return x + (self.attn_out(attended) + self.ff_out(gated))
 
     def construct(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (B, T, D), additive mask (B or 1, T, 1, T) -> (B, T, D)."""
+        """x (B, T, D), additive mask (B or 1, T, T) -> (B, T, D)."""
         query, key, value, gated = self.project(x, ops.arange(0, x.shape[1], 1))
-        return self.add_branches(x, multi_query_attend(query, key, value, mask), gated)
+        return self.add_branches(x, self.attend(query, key, value, mask), gated)
 
 
 class CrossAttention(nn.Cell):
@@ -136,6 +151,7 @@ class CrossAttention(nn.Cell):
         super().__init__()
         self.heads, self.dim_head = heads, dim_head
         self.norm = GainNorm(dim)
+        self.attend_heads = MultiQueryAttention()
         self.context_norm = GainNorm(context_dim) if norm_context else nn.Identity()
         self.to_q = Projection(dim, heads * dim_head, dtype)
         self.to_kv = Projection(context_dim, 2 * dim_head, dtype)
@@ -156,7 +172,7 @@ class CrossAttention(nn.Cell):
         images = key.shape[0]
         x = self.norm(x)
         query = self.to_q(x).reshape(images, rows // images * count, self.heads, self.dim_head)
-        out = self.to_out(multi_query_attend(query, key, value).reshape(rows, count, -1))
+        out = self.to_out(self.attend_heads(query, key, value).reshape(rows, count, -1))
         return out + self.ff_out(swiglu(self.ff_in(x))) if self.has_ff else out
 
     def construct(self, x: Tensor, context: Tensor) -> Tensor:

@@ -180,7 +180,9 @@ class ParallelCoCa(ImageTextModel):
         return loss + self.contrastive_loss_weight * contrastive
 
     def decode_cells(self) -> DecodeCells:
-        return DecodeCells(ParallelCrossProjection(self), ParallelPromptPass(self), ParallelTokenStep(self))
+        blocks = [*self.text.unimodal_layers, *(layer.self_attn for layer in self.text_decoder.multimodal_layers)]
+        heads = [(1, block.dim_head) for block in blocks]
+        return DecodeCells(ParallelCrossProjection(self), ParallelPromptPass(self), ParallelTokenStep(self), heads)
 
     def set_compute_dtype(self, name: Dtype) -> None:
         self.text.dtype = device.compute_dtype(name)

@@ -4,6 +4,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
+from mindone_coca import kernels
 from mindone_coca.model.coca_pytorch.layers import CrossAttention, GainNorm, ParallelBlock, Projection, future_mask
 from mindone_coca.model.layers import MASKED, new_parameter
 
@@ -109,12 +110,12 @@ class TextTower(nn.Cell):
         self.text_to_latents = Projection(dim, dim_latents, dtype)
 
     def mask(self, text: Tensor) -> Tensor:
-        """Additive (B, T + 1, 1, T + 1): causal, and padding hidden from the class token alone."""
+        """Additive (B, T + 1, T + 1): causal, and padding hidden from the class token alone."""
         count = text.shape[1]
         hidden = (text == self.pad_id).astype(ms.float32) * MASKED  # (B, T)
         hidden = ops.concat((hidden, ops.zeros((text.shape[0], 1), ms.float32)), 1)
-        is_class = (ops.arange(0, count + 1, 1) == count).astype(ms.float32)[:, None, None]
-        return future_mask(count + 1) + hidden[:, None, None] * is_class
+        is_class = (ops.arange(0, count + 1, 1) == count).astype(ms.float32)[:, None]
+        return future_mask(count + 1) + hidden[:, None] * is_class
 
     def embed(self, text: Tensor) -> tuple[Tensor, Tensor]:
         """Ids (B, T) -> embedding (B, dim) and token embeddings (B, T, dim)."""
@@ -153,6 +154,7 @@ class ParallelDecoder(nn.Cell):
         layers = [MultimodalLayer(dim, dim_head, heads, ff_mult, dtype) for _ in range(depth)]
         self.multimodal_layers = nn.CellList(layers)
         self.norm = GainNorm(dim)
+        self.linear = kernels.linear()
 
     def normalise(self, x: Tensor) -> Tensor:
         """The decoder's output as its projection reads it, float32: (..., dim) -> (..., dim)."""
@@ -164,7 +166,7 @@ class ParallelDecoder(nn.Cell):
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., V) by the token embeddings, float32."""
-        return ops.dense(self.normalise(x), self.token_table)
+        return self.linear(self.normalise(x), self.token_table)
 
     def run_layers(self, image_tokens: Tensor, text_tokens: Tensor) -> Tensor:
         """Image tokens (B, K, dim) and text embeddings (B, T, dim) -> the last layer's output (B, T, dim)."""

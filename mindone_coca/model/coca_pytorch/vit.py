@@ -5,9 +5,10 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
+from mindone_coca import kernels
 from mindone_coca.model.coca_pytorch.config import ViTCfg
 from mindone_coca.model.coca_pytorch.layers import Projection
-from mindone_coca.model.layers import LayerNorm, Linear, activation, attend, merge_heads, new_parameter
+from mindone_coca.model.layers import LayerNorm, Linear, activation, merge_heads, new_parameter
 
 
 def sincos_positions(rows: int, columns: int, dim: int) -> np.ndarray:
@@ -26,6 +27,7 @@ class Attention(nn.Cell):
         inner = cfg.heads * cfg.dim_head
         self.heads, self.dim_head = cfg.heads, cfg.dim_head
         self.norm = LayerNorm(cfg.dim)
+        self.attend = kernels.attention()
         self.to_qkv = Projection(cfg.dim, 3 * inner, dtype)
         if cfg.type == "simple_vit":
             self.to_out = Projection(inner, cfg.dim, dtype)
@@ -36,7 +38,7 @@ class Attention(nn.Cell):
         batch, count, _ = x.shape
         packed = self.to_qkv(self.norm(x)).reshape(batch, count, 3 * self.heads, self.dim_head).swapaxes(1, 2)
         query, key, value = ops.split(packed, self.heads, 1)  # each (B, H, N, d)
-        return self.to_out(merge_heads(attend(query, key, value)))
+        return self.to_out(merge_heads(self.attend(query, key, value)))
 
 
 class FeedForward(nn.Cell):
@@ -95,6 +97,7 @@ class ViT(nn.Cell):
             self.pos_embedding = new_parameter(Normal(1.0), shape, dtype, "pos_embedding")
         else:
             self.positions = Tensor(sincos_positions(*self.grid_hw, cfg.dim))
+        self.add_to_each = kernels.add_to_each()
         self.transformer = Transformer(cfg, dtype)
         if cfg.num_classes:
             head = Linear(cfg.dim, cfg.num_classes, dtype)
@@ -112,7 +115,7 @@ class ViT(nn.Cell):
         if self.has_class_token:
             token = ops.tile(self.cls_token.astype(x.dtype)[None], (x.shape[0], 1, 1))
             x = ops.concat((token, x), 1)
-        x = x + (self.pos_embedding if self.learned else self.positions).astype(x.dtype)
+        x = self.add_to_each(x, (self.pos_embedding if self.learned else self.positions).astype(x.dtype))
         return self.transformer(x)
 
 

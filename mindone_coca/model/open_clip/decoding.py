@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from mindone_coca.generation.cache import make_cache
-from mindone_coca.model.layers import MASKED, attend, merge_heads
+from mindone_coca.generation.cache import hidden_slots
+from mindone_coca.model.layers import MASKED, merge_heads, split_heads
 
 if TYPE_CHECKING:
     from mindone_coca.model.open_clip.model import CoCa
@@ -32,11 +32,7 @@ class CrossProjection(nn.Cell):
 
 
 class PromptPass(nn.Cell):
-    """Run all tokens of a prompt at once; also the uncached form, where the cache is invalid.
-
-    `construct` takes ids (B, T) of which the first `length` count, and returns the logits after the last of them
-    (B, V), and, if cache_length is not 0, the unimodal and multimodal cache, each (2 layers, B, H, cache_length, d).
-    """
+    """Run all tokens of a prompt at once, see `DecodeCells.prompt_pass`; also the form where no cache is valid."""
 
     def __init__(self, model: "CoCa") -> None:
         super().__init__(auto_prefix=False)
@@ -62,119 +58,112 @@ class PromptPass(nn.Cell):
             mask = ops.minimum(text.key_mask(ids), unused)
         else:
             mask = (ops.arange(0, count, 1) >= length).astype(ms.float32)[None, None, None] * MASKED
-        return x + text.positional_embedding[: x.shape[1]].astype(x.dtype), mask
+        return text.add_to_each(x, text.positional_embedding[: x.shape[1]].astype(x.dtype)), mask
 
-    def construct(self, ids: Tensor, length: Tensor, cache_length: int, *cross: Tensor) -> tuple[Tensor, ...]:
+    def construct(self, ids: Tensor, length: Tensor, *cross: Tensor) -> tuple[Tensor, ...]:
         count = ids.shape[1]
-        unimodal: tuple[Tensor, ...] = ()
-        multimodal: tuple[Tensor, ...] = ()
+        keys_values: tuple[Tensor, ...] = ()
         x, mask = self.embed(ids, length)
         for block in self.text.transformer.resblocks:
             query, key, value = block.attn.query_key_value(block.ln_1(x))
-            x = block.add_branches(x, block.attn.project_out(attend(query, key, value, mask)))
-            unimodal += (key, value)
+            x = block.add_branches(x, block.attn.project_out(block.attn.attend(query, key, value, mask)))
+            keys_values += (key[:, :, :count], value[:, :, :count])
         x = x[:, :count] if self.text.embed_cls else self.text.ln_final(x)
         mask = self.decoder.causal_mask[:count, :count][None, None]
         index = 0
         for block, cross_block in zip(self.decoder.resblocks, self.decoder.cross_attn):
             query, key, value = block.attn.query_key_value(block.ln_1(x))
-            x = block.add_branches(x, block.attn.project_out(attend(query, key, value, mask)))
-            multimodal += (key, value)
+            x = block.add_branches(x, block.attn.project_out(block.attn.attend(query, key, value, mask)))
+            keys_values += (key, value)
             x = cross_attend(cross_block, x, cross[index], cross[index + 1], cross[index + 2])
             index += 3
-        logits = self.decoder.logits(ops.gather(x, length - 1, 1))  # (B, V)
-        if cache_length == 0:
-            return (logits,)
-        used = (ops.arange(0, count, 1) < length)[:, None]  # (T, 1): unused slots stay zero, a step adds to them
-        return logits, make_cache(unimodal, used, cache_length), make_cache(multimodal, used, cache_length)
+        return self.decoder.logits(ops.gather(x, length - 1, 1)), *keys_values
 
 
 def cross_attend(block: nn.Cell, x: Tensor, query_weight: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """One cross-attention block for x (B, T, D) with its image's keys and values (B, H, K, d) given."""
-    batch, length, width = x.shape
-    heads = block.attn.heads
-    bias = block.attn.in_proj_bias[:width].astype(x.dtype)
-    query = ops.dense(block.ln_1(x), query_weight, bias).reshape(batch, length, heads, width // heads).swapaxes(1, 2)
-    return block.add_branches(x, block.attn.project_out(attend(query, key, value)))
+    bias = block.attn.in_proj_bias[: x.shape[-1]].astype(x.dtype)
+    query = split_heads(block.attn.linear(block.ln_1(x), query_weight, bias), block.attn.heads)
+    return block.add_branches(x, block.attn.project_out(block.attn.attend(query, key, value)))
 
 
 class TokenStep(nn.Cell):
-    """One token for every row, with the cache.
+    """One token for every row, with the cache; see `DecodeCells.token_step`.
 
-    `construct` takes the ids so far (R, L), of which the one at `position` is new, each row's parent (R,) among the
-    cache's rows, and both caches; it returns the next token's logits (R, V) and the caches with rows reordered and the
-    new position written.
+    Args:
+        write: a cell (cached (B, H, slots, d), new (R, H, d), position) -> the cached tensor with the new position.
+
+    `construct` also returns the cached tensors so written.
     """
 
-    def __init__(self, model: "CoCa") -> None:
+    def __init__(self, model: "CoCa", write: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
         self.text = model.text
         self.decoder = model.text_decoder
+        self.write = write
 
-    def masks(self, ids: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Additive masks over the cache's slots and the new token: unimodal (R, 1, 1, L + 1), multimodal (1, ...)."""
-        length = ids.shape[1]
-        future = (ops.arange(0, length, 1) >= position).astype(ms.float32)[None] * MASKED  # (1, L)
-        multimodal = ops.concat((future, ops.zeros((1, 1), ms.float32)), 1)
+    def masks(self, ids: Tensor, lineage: Tensor) -> tuple[Tensor, Tensor]:
+        """Additive masks over an image's slots (B, 1, beams, slots), unimodal and multimodal."""
+        hidden = hidden_slots(lineage)  # (B, beams, beams, L)
+        images, beams, _, length = hidden.shape
+        shape = (images, 1, beams, beams * length)
+        multimodal = hidden.reshape(shape)
         if not self.text.embed_cls:
-            return multimodal[:, None, None], multimodal[:, None, None]
-        hidden = self.text.key_mask(ids)[:, 0, 0, :length]  # (R, L): key j goes by token j - 1, all of them known
-        own = ops.gather(hidden, position, 1)[:, None]  # (R, 1)
-        unimodal = ops.concat((ops.minimum(hidden, future), own), 1)
-        return unimodal[:, None, None], multimodal[:, None, None]
+            return multimodal, multimodal
+        padding = self.text.key_mask(ids)[..., :length].reshape(images, beams, 1, length)
+        return ops.minimum(hidden, ops.tile(padding, (1, 1, beams, 1))).reshape(shape), multimodal
 
     def self_attend(
-        self, block: nn.Cell, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor
+        self, block: nn.Cell, x: Tensor, position: Tensor, keys: Tensor, values: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x (R, D), cached keys and values (R, H, L, d) -> x after the block, its new key and value (R, H, 1, d)."""
-        rows, width = x.shape
-        attn = block.attn
-        shape = (rows, attn.heads, 1, width // attn.heads)
-        packed = ops.dense(block.ln_1(x), attn.in_proj_weight.astype(x.dtype), attn.in_proj_bias.astype(x.dtype))
+        """x (R, D), cached keys and values (B, H, slots, d) -> x after the block, and both with the new position."""
+        attn, (rows, width) = block.attn, x.shape
+        packed = attn.linear(block.ln_1(x), attn.in_proj_weight.astype(x.dtype), attn.in_proj_bias.astype(x.dtype))
         query, key, value = ops.split(packed, width, 1)
-        key, value = key.reshape(shape), value.reshape(shape)
-        attended = attend(query.reshape(shape), ops.concat((keys, key), 2), ops.concat((values, value), 2), mask)
-        return block.add_branches(x, attn.out_proj(attended.reshape(rows, width))), key, value
+        shape = (rows, attn.heads, width // attn.heads)
+        keys, values = (
+            self.write(keys, key.reshape(shape), position),
+            self.write(values, value.reshape(shape), position),
+        )
+        attended = attn.attend(split_rows(query, keys), keys, values, mask)
+        return block.add_branches(x, attn.out_proj(merge_heads(attended).reshape(rows, width))), keys, values
 
     def cross_attend(self, block: nn.Cell, x: Tensor, query_weight: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """x (R, D), with R / B rows for each image, whose keys and values (B, H, K, d) they share."""
-        rows, width = x.shape
-        attn, images = block.attn, key.shape[0]
-        beams, head_dim = rows // images, width // attn.heads
-        query = ops.dense(block.ln_1(x), query_weight, attn.in_proj_bias[:width].astype(x.dtype))
-        if beams == 1:
-            attended = attend(query.reshape(images, attn.heads, 1, head_dim), key, value).reshape(rows, width)
-        else:
-            query = query.reshape(images, beams, attn.heads, head_dim).swapaxes(1, 2)  # (B, H, beams, d)
-            attended = merge_heads(attend(query, key, value)).reshape(rows, width)
-        return block.add_branches(x, attn.out_proj(attended))
+        attn, (rows, width) = block.attn, x.shape
+        query = attn.linear(block.ln_1(x), query_weight, attn.in_proj_bias[:width].astype(x.dtype))
+        attended = attn.attend(split_rows(query, key), key, value)
+        return block.add_branches(x, attn.out_proj(merge_heads(attended).reshape(rows, width)))
 
     def construct(
-        self, ids: Tensor, position: Tensor, parents: Tensor, unimodal: Tensor, multimodal: Tensor, *cross: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        unimodal, multimodal = ops.gather(unimodal, parents, 1), ops.gather(multimodal, parents, 1)
-        unimodal_mask, multimodal_mask = self.masks(ids, position)
-        text = self.text
+        self, ids: Tensor, position: Tensor, lineage: Tensor, cached: tuple[Tensor, ...], *cross: Tensor
+    ) -> tuple[Tensor, ...]:
+        text, decoder = self.text, self.decoder
+        unimodal_mask, multimodal_mask = self.masks(ids, lineage)
         token = ops.gather(ids, position, 1)  # (R,)
-        x = text.embed(token) + ops.gather(text.positional_embedding, position, 0).astype(text.dtype)  # (R, D)
-        new_unimodal: tuple[Tensor, ...] = ()
-        new_multimodal: tuple[Tensor, ...] = ()
-        cached = ops.unstack(unimodal, 0)
-        for i in range(len(text.transformer.resblocks)):
-            x, key, value = self.self_attend(
-                text.transformer.resblocks[i], x, cached[2 * i], cached[2 * i + 1], unimodal_mask
-            )
-            new_unimodal += (key, value)
+        at_position = ops.gather(text.positional_embedding, position, 0).astype(text.dtype)  # (D,)
+        x = text.add_to_each(text.embed(token), at_position)  # (R, D)
+        written: tuple[Tensor, ...] = ()
+        index = 0
+        for block in text.transformer.resblocks:
+            x, keys, values = self.self_attend(block, x, position, cached[index], cached[index + 1], unimodal_mask)
+            written += (keys, values)
+            index += 2
         if not text.embed_cls:
             x = text.ln_final(x)
-        cached = ops.unstack(multimodal, 0)
-        for i in range(len(self.decoder.resblocks)):
-            x, key, value = self.self_attend(
-                self.decoder.resblocks[i], x, cached[2 * i], cached[2 * i + 1], multimodal_mask
-            )
-            new_multimodal += (key, value)
-            x = self.cross_attend(self.decoder.cross_attn[i], x, cross[3 * i], cross[3 * i + 1], cross[3 * i + 2])
-        slot = (ops.arange(0, ids.shape[1], 1) == position)[:, None].astype(x.dtype)  # (L, 1)
-        unimodal = unimodal + slot * ops.stack(new_unimodal, 0)
-        multimodal = multimodal + slot * ops.stack(new_multimodal, 0)
-        return self.decoder.logits(x), unimodal, multimodal
+        for i in range(len(decoder.resblocks)):
+            block = decoder.resblocks[i]
+            x, keys, values = self.self_attend(block, x, position, cached[index], cached[index + 1], multimodal_mask)
+            written += (keys, values)
+            index += 2
+            x = self.cross_attend(decoder.cross_attn[i], x, cross[3 * i], cross[3 * i + 1], cross[3 * i + 2])
+        return decoder.logits(x), *written
+
+
+def split_rows(x: Tensor, keys: Tensor) -> Tensor:
+    """Rows (R, D) -> as queries of their images' keys (B, H, K, d), (B, H, beams, d)."""
+    images, heads, _, width = keys.shape
+    beams = x.shape[0] // images
+    if beams == 1:
+        return x.reshape(images, heads, 1, width)
+    return x.reshape(images, beams, heads, width).swapaxes(1, 2)

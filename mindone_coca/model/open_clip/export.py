@@ -41,13 +41,27 @@ class TextEncoder(nn.Cell):
         return normalize(self.text(text)[0])
 
 
+class AddAtPosition(nn.Cell):
+    """Keys or values (R, H, L, d), 0 at the new position, with the new ones (R, H, d) there: a `TokenStep.write` for
+    graphs without parameters that change."""
+
+    def construct(self, cached: Tensor, new: Tensor, position: Tensor) -> Tensor:
+        slot = (ops.arange(0, cached.shape[2], 1) == position)[:, None].astype(new.dtype)  # (L, 1)
+        return cached + slot * new[:, :, None]
+
+
 class DecodeStep(nn.Cell):
-    """`TokenStep` with the images' keys and values in one tensor and the position as (1,), which Lite prefers to ()."""
+    """`TokenStep` as a pure function, with all keys and values of images in one tensor, those of each decoder in
+    another, and the position as (1,), which Lite prefers to ().
+
+    Each row (R,) has its parent's place in the caches, which come back with rows reordered and the position written.
+    """
 
     def __init__(self, model: "CoCa") -> None:
         super().__init__(auto_prefix=False)
-        self.step = TokenStep(model)
+        self.step = TokenStep(model, AddAtPosition())
         self.blocks = model.text_decoder.cross_attn
+        self.layers = len(model.text.transformer.resblocks)
 
     def construct(
         self, ids: Tensor, position: Tensor, parents: Tensor, unimodal: Tensor, multimodal: Tensor, cross: Tensor
@@ -59,7 +73,12 @@ class DecodeStep(nn.Cell):
             query_weight = block.attn.in_proj_weight[: block.attn.width].astype(cross.dtype)
             parts += (query_weight, keys_values[index], keys_values[index + 1])
             index += 2
-        return self.step(ids, position.reshape(()), parents, unimodal, multimodal, *parts)
+        cached = ops.unstack(ops.gather(unimodal, parents, 1), 0) + ops.unstack(ops.gather(multimodal, parents, 1), 0)
+        past = (ops.arange(0, ids.shape[1], 1) <= position).astype(ms.int32) - 1  # (L,): 0 where a row's own, else -1
+        lineage = ops.tile(past[None, None], (ids.shape[0], 1, 1))  # every row has slots of its own
+        output = self.step(ids, position.reshape(()), lineage, cached, *parts)
+        written = output[1:]
+        return output[0], ops.stack(written[: 2 * self.layers], 0), ops.stack(written[2 * self.layers :], 0)
 
 
 def export_graphs(model: "CoCa", batch_size: int, beams: int, cache_length: int) -> Graphs:

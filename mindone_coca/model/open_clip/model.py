@@ -14,6 +14,7 @@ from mindone_coca import device
 from mindone_coca.argument_names import names_arguments
 from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
+from mindone_coca.generation.cache import WriteInPlace
 from mindone_coca.generation.engine import DecodeCells
 from mindone_coca.model.base import Graphs, ImageTextModel
 from mindone_coca.model.layers import new_parameter
@@ -180,7 +181,9 @@ class CoCa(ImageTextModel):
         return self(image, text)
 
     def decode_cells(self) -> DecodeCells:
-        return DecodeCells(CrossProjection(self), PromptPass(self), TokenStep(self))
+        text, multimodal = self.config.text_cfg, self.config.multimodal_cfg
+        heads = [(cfg.heads, cfg.width // cfg.heads) for cfg in (text, multimodal) for _ in range(cfg.layers)]
+        return DecodeCells(CrossProjection(self), PromptPass(self), TokenStep(self, WriteInPlace()), heads)
 
     def export_graphs(self, batch_size: int, beams: int, cache_length: int) -> Graphs:
         return export_graphs(self, batch_size, beams, cache_length)

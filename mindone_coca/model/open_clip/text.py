@@ -5,6 +5,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal, Zero
 
+from mindone_coca import kernels
 from mindone_coca.model.layers import MASKED, LayerNorm, Linear, Transformer, new_parameter
 from mindone_coca.model.open_clip.config import CLIPTextCfg
 
@@ -66,6 +67,7 @@ class TextTransformer(nn.Cell):
         elif self.has_projection:
             self.text_projection = new_parameter(Normal(width**-0.5), (width, embed_dim), dtype, "text_projection")
         self.causal_mask = causal_mask(positions)
+        self.add_to_each = kernels.add_to_each()
 
     def key_mask(self, text: Tensor) -> Tensor:
         """The padding mask of the published weights, text (B, T) -> (B, 1, 1, T + 1).
@@ -90,7 +92,7 @@ class TextTransformer(nn.Cell):
         rank = text if self.pool_type == "argmax" else text == self.eos_id
         index = ops.argmax(rank.astype(ms.float32), 1)  # (B,)
         picked = (ops.arange(0, text.shape[1], 1)[None] == index[:, None]).astype(x.dtype)  # (B, T)
-        return (x * picked[..., None]).sum(1)
+        return ops.BatchMatMul()(picked[:, None], x)[:, 0]
 
     def project(self, pooled: Tensor) -> Tensor:
         """(B, D) -> (B, embed_dim)."""
@@ -111,7 +113,7 @@ class TextTransformer(nn.Cell):
         if self.causal:
             causal = self.causal_mask[:length, :length][None, None]
             mask = causal if mask is None else ops.minimum(causal, mask)  # (B or 1, 1, length, length)
-        x = self.transformer(x + self.positional_embedding[:length].astype(x.dtype), mask)
+        x = self.transformer(self.add_to_each(x, self.positional_embedding[:length].astype(x.dtype)), mask)
         if self.embed_cls:
             return self.project(self.ln_final(x[:, -1])), x[:, :-1]
         x = self.ln_final(x)

@@ -5,6 +5,7 @@ import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal, Zero
 
+from mindone_coca import kernels
 from mindone_coca.model.layers import AttentionalPooler, LayerNorm, Transformer, interpolation, new_parameter
 from mindone_coca.model.open_clip.config import CLIPVisionCfg
 
@@ -20,13 +21,14 @@ class PatchEmbedding(nn.Cell):
         self.patch_hw = patch_hw
         self.grid_hw = grid_hw
         self.weight = new_parameter(HeUniform(5**0.5), (width, 3, *patch_hw), dtype, "weight")
+        self.linear = kernels.linear()
 
     def construct(self, images: Tensor) -> Tensor:
         (patch_h, patch_w), (rows, columns) = self.patch_hw, self.grid_hw
         x = images[:, :, : rows * patch_h, : columns * patch_w]  # what does not fill a patch is left out
         x = x.reshape(-1, 3, rows, patch_h, columns, patch_w).transpose(0, 2, 4, 1, 3, 5)
         x = x.reshape(-1, rows * columns, 3 * patch_h * patch_w)  # (B, patches, 3 * patch_h * patch_w)
-        return ops.dense(x, self.weight.reshape(self.weight.shape[0], -1).astype(x.dtype))
+        return self.linear(x, self.weight.reshape(self.weight.shape[0], -1).astype(x.dtype))
 
 
 def sin_cos_2d(side: int, width: int) -> np.ndarray:
@@ -64,6 +66,7 @@ class VisionTransformer(nn.Cell):
             self.positional_embedding = new_parameter(
                 Normal(scale), (rows * columns + 1, width), dtype, "positional_embedding"
             )
+        self.add_to_each = kernels.add_to_each()
         self.ln_pre = nn.Identity() if cfg.no_ln_pre else LayerNorm(width)
         self.transformer = Transformer(
             width,
@@ -94,7 +97,7 @@ class VisionTransformer(nn.Cell):
         x = self.conv1(images.astype(self.dtype))  # (B, patches, width)
         class_token = ops.tile(self.class_embedding.astype(x.dtype)[None, None], (x.shape[0], 1, 1))
         x = ops.concat((class_token, x), 1)  # (B, 1 + patches, width)
-        x = self.ln_pre(x + self.positional_embedding.astype(x.dtype))
+        x = self.ln_pre(self.add_to_each(x, self.positional_embedding.astype(x.dtype)))
         return self.transformer(x)
 
     def add_temporal_embedding(self, frames: int) -> None:
@@ -113,7 +116,7 @@ class VisionTransformer(nn.Cell):
         if self.temporal_embedding is not None:
             places = interpolation(count, self.temporal_embedding.shape[0])  # (F, trained frames)
             added = ops.matmul(places, self.temporal_embedding.astype(ms.float32))  # (F, width)
-            x = x + added.astype(x.dtype)[None, :, None]
+            x = self.add_to_each(x, ops.tile(added.astype(x.dtype)[:, None], (1, x.shape[2], 1)))
         return x.reshape(batch, -1, x.shape[-1])
 
     def pool(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,36 +1,84 @@
-"""The form of an operation that is fastest on a device, chosen here and nowhere else.
+"""The forms for the CPU, where some of MindSpore's kernels are slow or large out of proportion.
 
-On the CPU some of MindSpore's kernels are slow out of proportion; what stands here in their place has the same numbers.
+Arithmetic that broadcasts takes several times as long as arithmetic of equal shapes, and keeps the place of both
+operands for each number of its result, four times its size, for as long as its graph lives. So nothing here
+broadcasts: a row is added by BiasAdd, which joins the matrix product before it, and else tiled first.
 """
 
 import math
 
-import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-EPSILON = 1e-5  # of layer norms
+from mindone_coca.kernels.plain import EPSILON, PlainLayerNorm, attention_scores
+
 FEW_NUMBERS = 8192  # up to here an operator more takes longer on the CPU than a slow kernel
 
 
-def layer_norm() -> nn.Cell:
-    """A cell (x (..., D), gamma (D,), beta (D,)) -> x normalised over its last axis, all float32, for this device."""
-    return LayerNormOnCPU() if ms.get_context("device_target") == "CPU" else PlainLayerNorm()
-
-
-def gelu() -> nn.Cell:
-    """The exact GELU for this device."""
-    return GELU() if ms.get_context("device_target") == "CPU" else nn.GELU(approximate=False)
-
-
-class PlainLayerNorm(nn.Cell):
-    """The operator LayerNorm with its own gradient."""
+class LinearOnCPU(nn.Cell):
+    """x W^T + b over flattened rows."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.operator = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=EPSILON)
+        self.product, self.add_bias = ops.MatMul(transpose_b=True), ops.BiasAdd()
 
-    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        return self.operator(x, gamma, beta)[0]
+    def construct(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        y = self.product(x.reshape(-1, x.shape[-1]), weight)
+        if bias is not None:
+            y = self.add_bias(y, bias)
+        return y.reshape(*x.shape[:-1], y.shape[-1])
+
+
+class AddToEachOnCPU(nn.Cell):
+    """The same tensor added to each of a batch, as a bias to flattened rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_bias = ops.BiasAdd()
+
+    def construct(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.add_bias(x.reshape(-1, y.size), y.reshape(-1)).reshape(x.shape)
+
+
+class MultiplyOnCPU(nn.Cell):
+    """A product of x and y, y tiled to x's shape."""
+
+    def construct(self, x: Tensor, y: Tensor) -> Tensor:
+        return x * tile_to(y, x.shape)
+
+
+def tile_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Repeat x along the axes where it has length 1."""
+    if x.shape == shape:
+        return x
+    times: tuple[int, ...] = ()
+    for own, wanted in zip(x.shape, shape):
+        times += (wanted // own,)
+    return ops.tile(x, times)
+
+
+class SoftmaxOnCPU(nn.Cell):
+    """The operator over the last axis, with its gradient written out, because MindSpore's broadcasts."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.softmax(x, -1)
+
+    def bprop(self, x: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor]:
+        inner = grad * out
+        return (inner - out * tile_to(inner.sum(-1, keepdims=True), out.shape),)
+
+
+class AttentionOnCPU(nn.Cell):
+    """Attention whose mask is tiled; one that several layers share is so once, graphs have equal operators once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax = SoftmaxOnCPU()
+
+    def construct(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        scores = attention_scores(query, key)
+        if mask is not None:
+            scores = scores + tile_to(mask, scores.shape)
+        return ops.BatchMatMul()(self.softmax(scores).astype(value.dtype), value)
 
 
 class LayerNormOnCPU(PlainLayerNorm):

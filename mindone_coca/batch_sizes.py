@@ -1,0 +1,44 @@
+"""The few sizes that batches are compiled for: each one more costs its compilation and keeps a workspace of its own.
+
+On the CPU an image more costs about as much in a batch as alone, so images are encoded four at a time or one by one,
+and a batch of captions is cut into parts of at most eight, whose rows already keep the processor busy. Elsewhere a
+new graph costs more than idle rows, and the more rows the better.
+"""
+
+from collections.abc import Iterator
+
+import mindspore as ms
+
+
+def _on_cpu() -> bool:
+    return ms.get_context("device_target") == "CPU"
+
+
+def encoded_at_once() -> tuple[int, ...]:
+    """How many images or texts one call of an encoder may take, largest first."""
+    return (4, 1) if _on_cpu() else (64, 8, 1)
+
+
+def captioned_at_once() -> tuple[int, ...]:
+    """For how many images a decoder may be compiled, smallest first."""
+    return (1, 4, 8) if _on_cpu() else (1, 2, 4, 8, 16, 32, 64)
+
+
+def may_shrink() -> bool:
+    """Whether a batch most of whose images are finished goes on as a smaller one."""
+    return _on_cpu()
+
+
+def padded(count: int) -> int:
+    """The size that `count` images are captioned in; past the largest one the next power of two."""
+    fitting = [size for size in captioned_at_once() if size >= count]
+    return fitting[0] if fitting else 1 << (count - 1).bit_length()
+
+
+def parts(count: int) -> Iterator[slice]:
+    """Slices over `count` items whose lengths are among `encoded_at_once`, longest first."""
+    start = 0
+    while start < count:
+        size = next(n for n in encoded_at_once() if n <= count - start)
+        yield slice(start, start + size)
+        start += size

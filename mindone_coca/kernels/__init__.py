@@ -1,0 +1,50 @@
+"""The form of an operation that is fastest on a device, chosen here and nowhere else.
+
+Each function gives the cell that does one operation. It is called when a model is built; the cell then stands in the
+model's graphs, which know no device.
+"""
+
+import mindspore as ms
+from mindspore import nn
+
+from mindone_coca.kernels import cpu, plain
+
+# Added to the scores of hidden keys. Finite, because the CPU's softmax corrupts its neighbours on a row of -inf.
+MASKED = -1e9
+
+
+def _on_cpu() -> bool:
+    return ms.get_context("device_target") == "CPU"
+
+
+def linear() -> nn.Cell:
+    """A cell (x (..., C), weight (D, C), bias (D,) or None) -> x W^T + b (..., D), all of one type."""
+    return cpu.LinearOnCPU() if _on_cpu() else plain.PlainLinear()
+
+
+def add_to_each() -> nn.Cell:
+    """A cell (x (..., *S), y of shape S) -> x + y: a bias or positions, the same for each of a batch."""
+    return cpu.AddToEachOnCPU() if _on_cpu() else plain.PlainAddToEach()
+
+
+def multiply() -> nn.Cell:
+    """A cell (x, y) -> x * y of x's shape, for y of the same rank whose axes are x's or 1."""
+    return cpu.MultiplyOnCPU() if _on_cpu() else plain.PlainMultiply()
+
+
+def layer_norm() -> nn.Cell:
+    """A cell (x (..., D), gamma (D,), beta (D,)) -> x normalised over its last axis, all float32."""
+    return cpu.LayerNormOnCPU() if _on_cpu() else plain.PlainLayerNorm()
+
+
+def gelu() -> nn.Cell:
+    """The exact GELU."""
+    return cpu.GELU() if _on_cpu() else nn.GELU(approximate=False)
+
+
+def attention() -> nn.Cell:
+    """A cell (query (..., Q, d), key and value (..., K, d), mask) -> scaled dot-product attention (..., Q, d).
+
+    The mask, or None, is added to the float32 scores (..., Q, K), and has their rank, each axis theirs or 1.
+    """
+    return cpu.AttentionOnCPU() if _on_cpu() else plain.PlainAttention()
