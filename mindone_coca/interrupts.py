@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from pathlib import Path
 
 TEMPORARY: set[Path] = set()  # files and folders to remove when the process ends at once
 _FROM_TERMINAL = 0x80  # SI_KERNEL, the si_code of a signal that a key sent
+_ONE_SIGNAL = 1.0  # seconds: `timeout -s INT` and others signal a process, then its whole group
 _SHELLS = {"sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"}
 
 
@@ -35,9 +37,10 @@ class Stopped(Exception):
 
 @dataclass
 class StopRequest:
-    """Whether a signal has asked the run to stop: its number, or None."""
+    """Whether a signal has asked the run to stop: its number, or None; and when, by the monotonic clock."""
 
     requested: int | None = None
+    since: float = 0.0
 
 
 _current: StopRequest | None = None  # of the run that knows where it can stop
@@ -48,7 +51,8 @@ _watched: int | None = None  # the process that `watch_signals` was called in
 @contextmanager
 def stop_on_signals() -> Iterator[StopRequest]:
     """Within, the first SIGINT or SIGTERM does nothing but set `requested`, for a run that the same command continues:
-    it looks there wherever it can stop without loss, and raises `Stopped`. A second signal ends the process at once.
+    it looks there wherever it can stop without loss, and raises `Stopped`. A second signal ends the process at once;
+    what no key sent and comes within a second of the first is the same one.
 
     This holds in programs, which call `watch_signals` first; elsewhere signals do what they always did.
     """
@@ -109,8 +113,10 @@ def _received(number: int, by_key: bool) -> None:
     global _by_key
     _by_key = by_key
     run = _current
+    if run is not None and run.requested is not None and not by_key and time.monotonic() - run.since < _ONE_SIGNAL:
+        return
     if run is not None and run.requested is None:
-        run.requested = number
+        run.requested, run.since = number, time.monotonic()
         if by_key:
             _say("stopping where nothing is lost; Ctrl-C again stops at once")
         return

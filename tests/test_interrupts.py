@@ -132,7 +132,9 @@ def test_a_second_signal_ends_at_once_in_one_line(pictures, tmp_path):
     wait_for((out / "journal" / "0-of-1.jsonl").exists, process)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)  # as `timeout -s INT` does: the same one
+    time.sleep(1.2)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert finish(process) == (130, ["stopped at once; the same command goes on"])

@@ -13,8 +13,9 @@ from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import PassageReader
 from mindone_coca.config import Dtype, FrameType, Fusion
 from mindone_coca.errors import InputError
-from mindone_coca.factory import create_model, find_weights, named_weights
+from mindone_coca.factory import create_model, find_config_and_weights, find_weights, named_weights
 from mindone_coca.generation.generate import generate
+from mindone_coca.hub.names import hub_name
 from mindone_coca.model.families import load_model_config
 from mindone_coca.model.family import FamilyConfig
 from mindone_coca.model.video import check_fusion
@@ -50,6 +51,8 @@ class VideoCaptioner:
         num_frames: int = 16,
         fusion: Fusion = "mean",
     ) -> None:
+        if model_path is None and isinstance(config, str | os.PathLike) and hub_name(config):
+            config, model_path = find_config_and_weights(config, None)
         self.config = load_model_config(config)
         # refuses wrong values before the model is loaded
         self._options = CaptionOptions(num_frames=num_frames, fusion=fusion)
