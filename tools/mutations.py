@@ -122,8 +122,8 @@ MUTATIONS = (
     Mutation(
         "sampling allows the end token before min_seq_len",
         "mindone_coca/generation/sampling.py",
-        "end_forbidden = window.shape[1] < config.min_seq_len",
-        "end_forbidden = False",
+        "forbidden[window.shape[1] < config.min_seq_len]",
+        "forbidden[False]",
         (FULL_LENGTH,),
     ),
     Mutation(
@@ -142,16 +142,16 @@ MUTATIONS = (
     ),
     Mutation(
         "a token written to the next slot of the cache",
-        "mindone_coca/model/open_clip/decoding.py",
-        "slot = (ops.arange(0, ids.shape[1], 1) == position)",
-        "slot = (ops.arange(0, ids.shape[1], 1) == position + 1)",
+        "mindone_coca/generation/cache.py",
+        "first[:, 2:] + position",
+        "first[:, 2:] + position + 1",
         (FULL_LENGTH,),
     ),
     Mutation(
-        "the cache not reordered by the beams' parents",
-        "mindone_coca/model/open_clip/decoding.py",
-        "ops.gather(unimodal, parents, 1), ops.gather(multimodal, parents, 1)",
-        "unimodal, multimodal",
+        "a row sees its own past in the cache, not that of the beam it continues",
+        "mindone_coca/generation/session.py",
+        "self.lineage[slot][parents[image]]",
+        "self.lineage[slot]",
         (FULL_LENGTH,),
     ),
     Mutation(
@@ -171,9 +171,9 @@ MUTATIONS = (
     # layers
     Mutation(
         "the attention mask subtracted",
-        "mindone_coca/model/layers.py",
-        "scores = scores + mask",
-        "scores = scores - mask",
+        "mindone_coca/kernels/cpu.py",
+        "scores = scores + tile_to(mask, scores.shape)",
+        "scores = scores - tile_to(mask, scores.shape)",
         ("tests/model/test_layers.py::test_attend_matches_torch_with_a_mask",),
     ),
     Mutation(
