@@ -61,6 +61,16 @@ def test_values_and_gradients_are_those_of_the_plain_form(name):
         np.testing.assert_allclose(got.asnumpy(), expected.asnumpy(), atol=2e-5)
 
 
+@pytest.mark.parametrize(("count", "k"), [(640, 4), (701, 5), (100, 4), (64 * 9 + 1, 4)])
+def test_the_best_are_those_of_the_plain_form(count, k):
+    x = np.random.default_rng(0).permuted(np.tile(np.arange(count, dtype=np.float32), (6, 1)), axis=1)
+    x[0, -1], x[1, :] = 1e4, np.sort(x[1])[::-1]  # the last number; all in one group
+    x[2, :10] = -np.inf
+    for got, expected in zip(cpu.TopKOnCPU(k)(Tensor(x)), plain.PlainTopK(k)(Tensor(x)), strict=True):
+        assert got.dtype == expected.dtype
+        np.testing.assert_array_equal(got.asnumpy(), expected.asnumpy())
+
+
 def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 

@@ -7,11 +7,13 @@ broadcasts: a row is added by BiasAdd, which joins the matrix product before it,
 
 import math
 
+import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 from mindone_coca.kernels.plain import EPSILON, PlainLayerNorm, attention_scores
 
 SOME_ROWS = 8, 64  # between these a product is faster with the weight on the left
+GROUP = 64  # numbers of which one stands for all at first
 FEW_NUMBERS = 8192  # up to here an operator more takes longer on the CPU than a slow kernel
 
 
@@ -89,6 +91,33 @@ class AttentionOnCPU(nn.Cell):
         if mask is not None:
             scores = scores + tile_to(mask, scores.shape)
         return ops.BatchMatMul()(self.softmax(scores).astype(value.dtype), value)
+
+
+class TopKOnCPU(nn.Cell):
+    """The k best of each row: first the k groups whose best are best, then the best of those groups' members. The
+    operator sorts with an index for each number and takes ten times as long over a whole vocabulary."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k, self.operator = k, ops.TopK(sorted=True)
+
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows, count = x.shape
+        groups, k = count // GROUP, self.k
+        if groups < 2 * k:
+            return self.operator(x, k)
+        members = x[:, : groups * GROUP].reshape(rows, groups, GROUP)
+        best = self.operator(members.max(axis=2), k)[1]  # (R, k)
+        best = ops.tile(best[:, :, None], (1, 1, GROUP))
+        candidates = ops.gather_elements(members, 1, best).reshape(rows, k * GROUP)
+        offsets = ops.tile(ops.arange(0, GROUP, 1).astype(ms.int32)[None, None], (rows, k, 1))
+        columns = (best * GROUP + offsets).reshape(rows, k * GROUP)
+        if groups * GROUP < count:  # the last ones, too few for a group
+            rest = ops.arange(groups * GROUP, count, 1).astype(ms.int32)[None]
+            candidates = ops.concat((candidates, x[:, groups * GROUP :]), 1)
+            columns = ops.concat((columns, ops.tile(rest, (rows, 1))), 1)
+        values, places = self.operator(candidates, k)
+        return values, ops.gather_elements(columns, 1, places)
 
 
 class LayerNormOnCPU(PlainLayerNorm):
