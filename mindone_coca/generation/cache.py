@@ -54,7 +54,7 @@ class KeyValueCache(nn.Cell):
             ]
         )
 
-    def fill(self, images: np.ndarray, other: "KeyValueCache") -> None:
+    def take_over(self, images: np.ndarray, other: "KeyValueCache") -> None:
         """Take over these images, by their numbers there, from a cache of another size."""
         index = Tensor(images.astype(np.int32))
         for own, theirs in zip(self.tensors, other.tensors):

@@ -67,7 +67,7 @@ class DecodeSession:
         if self.cache is not None:
             self._pick_images(picked)
             smaller = self.engine.cache(size, self.rows_each, self.cache_length)
-            smaller.fill(picked, self.cache)
+            smaller.take_over(picked, self.cache)
             self.cache, self.lineage = smaller, self.lineage[picked]
         else:
             self._pick_images((picked[:, None] * self.rows_each + np.arange(self.rows_each)).ravel())

@@ -48,3 +48,8 @@ def attention() -> nn.Cell:
     The mask, or None, is added to the float32 scores (..., Q, K), and has their rank, each axis theirs or 1.
     """
     return cpu.AttentionOnCPU() if _on_cpu() else plain.PlainAttention()
+
+
+def top_k(k: int) -> nn.Cell:
+    """A cell x (R, V) -> the k best of each row, best first, and their columns, int32, both (R, k)."""
+    return cpu.TopKOnCPU(k) if _on_cpu() else plain.PlainTopK(k)

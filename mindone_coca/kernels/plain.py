@@ -52,3 +52,14 @@ class PlainAttention(nn.Cell):
         if mask is not None:
             scores = scores + mask
         return ops.BatchMatMul()(ops.softmax(scores, -1).astype(value.dtype), value)
+
+
+class PlainTopK(nn.Cell):
+    """The operator TopK."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k, self.operator = k, ops.TopK(sorted=True)
+
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.operator(x, self.k)
