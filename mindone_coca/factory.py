@@ -147,20 +147,15 @@ def find_config_and_weights(
     """
     if model_path is None and hub_name(config):
         config, model_path = None, config
-    weights = None if model_path is None else find_weights(model_path)
-    if config is not None:
-        found: str | os.PathLike | FamilyConfig = config
-    elif weights is not None:
-        found = config_beside(weights) or inferred_config(weights)
-    else:
-        raise InputError("give a model config with -c, or weights with a config beside them with --model_path")
-    loaded = load_model_config(found)
-    weights = weights or named_weights(found, loaded)
-    if weights is None:
-        weights = next((path for path in DEFAULT_WEIGHTS if path.is_file()), None)
+    given = None if model_path is None else find_weights(model_path)
+    default = next((path for path in DEFAULT_WEIGHTS if path.is_file()), None)
+    loaded = None if config is None else load_model_config(config)
+    weights = given or (None if config is None or loaded is None else named_weights(config, loaded)) or default
     if weights is None:
         raise InputError(
             f"{DEFAULT_WEIGHTS[0]}: no weights there; convert some with tools/model_conversion/coca_convert.py, or "
-            "name a file with --model_path"
+            "name others with --model_path"
         )
+    if loaded is None:
+        loaded = load_model_config(config_beside(weights) or inferred_config(weights))
     return loaded, weights

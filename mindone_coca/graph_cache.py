@@ -119,25 +119,24 @@ class _Session:
         }
 
     def graph(self, key: str) -> "_Graph":
-        graph = _Graph(self, self.store / f"{key}.mindir", self.count)
-        self.count += 1
-        return graph
+        return _Graph(self, self.store / f"{key}.mindir")
 
 
 class _Graph:
-    """Enables MindSpore's cache for the one compilation within."""
+    """Enables MindSpore's cache for the one compilation within. Then the folder is empty again: should MindSpore number
+    its graphs otherwise than is thought here, it finds none, and never another one."""
 
-    def __init__(self, session: _Session, kept: Path, number: int) -> None:
+    def __init__(self, session: _Session, kept: Path) -> None:
         rank = os.environ.get("RANK_ID", "0")
-        self.kept = kept
-        self.folder, self.waits = session.folder, session.waits
-        self.file = session.folder / f"rank_{rank}" / "graph_cache" / f"compile_cache_{number}.mindir"
+        self.session, self.kept = session, kept
+        self.place = session.folder / f"rank_{rank}" / "graph_cache"
+        self.file = self.place / f"compile_cache_{session.count}.mindir"
 
     def __enter__(self) -> Wait:
         """Returns what says why it takes long."""
-        self.variables = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(self.folder)}
+        self.variables = {"MS_COMPILER_CACHE_ENABLE": "1", "MS_COMPILER_CACHE_PATH": str(self.session.folder)}
         try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self.place.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.kept, self.file)
             self.found = True
             # its own check is of the program's files, not of the graph; the key is the check here
@@ -146,16 +145,23 @@ class _Graph:
             self.found = False
         os.environ.update(self.variables)
         self.entry_script, graph_api.entry_script_path = graph_api.entry_script_path, _ENTRY_SCRIPT
-        return self.waits[self.found]
+        return self.session.waits[self.found]
 
     def __exit__(self, kind: type | None, *_: object) -> None:
         graph_api.entry_script_path = self.entry_script
         for name in self.variables:
             os.environ.pop(name, None)
-        if kind is not None or self.found or not self.file.is_file():
-            return
+        made = [path for path in self.place.glob("compile_cache_*.mindir") if not self.found or path != self.file]
+        if made:  # by MindSpore, under its own number
+            self.session.count = int(made[0].stem.rpartition("_")[2])
+            if kind is None:
+                self._keep(made[0])
+        self.session.count += 1
+        shutil.rmtree(self.place, ignore_errors=True)
+
+    def _keep(self, file: Path) -> None:
         try:
             with atomic_path(self.kept) as partial:
-                shutil.copyfile(self.file, partial)
+                shutil.copyfile(file, partial)
         except OSError as error:
             warnings.warn(f"{self.kept.parent}: a compiled graph was not kept ({error.strerror})", stacklevel=2)

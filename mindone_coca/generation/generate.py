@@ -51,7 +51,7 @@ def generate(
     top_k: int = 1,
     pad_token_id: int | None = None,
     eos_token_id: int | Sequence[int] | None = None,
-    sot_token_id: int | None = None,
+    sot_token_id: int | Sequence[int] | None = None,
     num_beams: int = 6,
     num_beam_groups: int = 3,
     min_seq_len: int = MIN_SEQ_LEN,
