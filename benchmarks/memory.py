@@ -30,11 +30,12 @@ def measure(task: str, config: str, weights: str, sizes: Sequence[int]) -> float
     import resource
 
     from mindone_coca import create_model
+    from mindone_coca.model.families import load_model_config
 
     model = create_model(config, weights)
     rng = np.random.default_rng(0)
     for size in sizes:
-        images = rng.standard_normal((size, 3, *model.visual.image_hw)).astype(np.float32)
+        images = rng.standard_normal((size, 3, *load_model_config(config).image_hw)).astype(np.float32)
         if task == "encode":
             model.encode_image(images).asnumpy()
         else:

@@ -26,8 +26,9 @@ from mindone_coca.weights.hub import local_weights
 from mindone_coca.weights.infer import config_beside, inferred_config
 from mindone_coca.weights.load import load_weights
 from mindone_coca.weights.save import save_weights
-from mindone_coca.weights.source import weights_in_folder
+from mindone_coca.weights.source import INDEX_SUFFIX, weights_in_folder
 
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 DEFAULT_WEIGHTS = (Path("models/coca_model.ckpt"), Path("models/coca_model.safetensors"))
 
 
@@ -102,6 +103,8 @@ def find_weights(path: str | os.PathLike) -> Path:
     path = local_weights(path)
     if path.is_dir():
         return weights_in_folder(path)
+    if path.suffix in CONFIG_SUFFIXES and not path.name.endswith(INDEX_SUFFIX):
+        raise InputError(f"{path}: a config, no weights; give it with -c, or the weights beside it")
     if not path.is_file():
         raise InputError(f"{path}: no such weights file; convert one with tools/model_conversion/coca_convert.py")
     return path
@@ -136,6 +139,18 @@ def named_weights(config: str | os.PathLike | Mapping | FamilyConfig, loaded: Fa
     )
 
 
+def _check_default(weights: Path, name: str, config: FamilyConfig) -> None:
+    """Refuse weights that nobody named for a config of another model, by the config beside them."""
+    if (beside := config_beside(weights)) is None:
+        return
+    own = load_model_config(beside)
+    if family_of(own).shapes(own) != family_of(config).shapes(config):
+        raise InputError(
+            f"{name}: names no weights, and {weights}, which would be taken then, is another model ({beside}); name "
+            "weights with --model_path"
+        )
+
+
 def find_config_and_weights(
     config: str | os.PathLike | None, model_path: str | os.PathLike | None
 ) -> tuple[FamilyConfig, Path]:
@@ -150,7 +165,11 @@ def find_config_and_weights(
     given = None if model_path is None else find_weights(model_path)
     default = next((path for path in DEFAULT_WEIGHTS if path.is_file()), None)
     loaded = None if config is None else load_model_config(config)
-    weights = given or (None if config is None or loaded is None else named_weights(config, loaded)) or default
+    weights = given or (None if config is None or loaded is None else named_weights(config, loaded))
+    if weights is None and default is not None:
+        weights = default
+        if loaded is not None:
+            _check_default(default, str(config), loaded)
     if weights is None:
         raise InputError(
             f"{DEFAULT_WEIGHTS[0]}: no weights there; convert some with tools/model_conversion/coca_convert.py, or "

@@ -117,8 +117,7 @@ def _received(number: int, by_key: bool) -> None:
         return
     if run is not None and run.requested is None:
         run.requested, run.since = number, time.monotonic()
-        if by_key:
-            _say("stopping where nothing is lost; Ctrl-C again stops at once")
+        _say(f"stopping where nothing is lost; {'Ctrl-C again' if by_key else 'a second signal'} stops at once")
         return
     _say("stopped at once; the same command goes on" if run else f"stopped by {signal.Signals(number).name}")
     if workers := sys.modules.get("multiprocessing"):

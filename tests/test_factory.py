@@ -57,6 +57,23 @@ def test_given_weights_come_before_the_config_s(saved, tmp_path):
     np.testing.assert_array_equal(feature(loaded), feature(other))
 
 
+def test_converted_weights_need_no_option(saved, tmp_path, monkeypatch):
+    """models/coca_model.*, where the converter writes, by itself; but not for a config of another model."""
+    config, want = saved
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"^models/coca_model.ckpt: no weights there; convert some .* --model_path$"):
+        find_config_and_weights(None, None)
+    own = create_model(config)
+    save_model(tmp_path / "models" / "coca_model.safetensors", own.config, parameter_entries(own))
+    loaded, weights = find_config_and_weights(None, None)
+    np.testing.assert_array_equal(feature(create_model(loaded, weights)), want)
+    message = r"^coca_digits: names no weights, and models/coca_model.safetensors, .* is another model"
+    with pytest.raises(InputError, match=message):
+        find_config_and_weights("coca_digits", None)
+    with pytest.raises(InputError, match=r"coca_model.yaml: a config, no weights; give it with -c"):
+        find_config_and_weights(None, tmp_path / "models" / "coca_model.yaml")
+
+
 def test_the_packaged_demo_model_is_the_one_that_ships():
     stored = read_safetensors(WEIGHTS)["visual.proj"].read().astype(np.float32)
     np.testing.assert_array_equal(feature(create_model("coca_tiny")), stored)

@@ -80,7 +80,7 @@ def finish(process: subprocess.Popen) -> tuple[int, list[str]]:
     """Exit code, and the lines on standard error but those of work that takes long on a busy machine."""
     errors = process.communicate(timeout=120)[1]
     assert "Traceback" not in errors, errors
-    slow = ("starting ", "loading ", "compiling ")
+    slow = ("starting ", "loading ", "compiling ", "stopping ")
     return process.returncode, [line for line in errors.splitlines() if not line.startswith(slow)]
 
 

@@ -64,6 +64,8 @@ def uses_in(source: str, where: str) -> Iterator[Use]:
                     aliases[local] = item.name if item.asname else "mindspore"
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "mindspore":
             aliases.update({item.asname or item.name: f"{node.module}.{item.name}" for item in node.names})
+        elif isinstance(node, ast.ImportFrom):
+            modules.update(item.asname or item.name for item in node.names)  # no tensors, whatever their members
     if not aliases:
         return
     calls = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}

@@ -25,6 +25,7 @@ from mindone_coca.preprocess.transforms import make_transform
 # what a call takes: those of `generate` too that the captioner does not give itself
 _FROM_CAPTIONER = ("model", "image", "text", "image_embs", "return_scores")
 _ARGUMENTS = ["video_path", "frame_type", "prompt"]
+_OF_CONSTRUCTOR = dict.fromkeys(("num_frames", "fusion", "dtype"), "give it when you make the captioner")
 _ARGUMENTS += [name for name in inspect.signature(generate).parameters if name not in _FROM_CAPTIONER]
 
 
@@ -85,7 +86,9 @@ class VideoCaptioner:
         Raises:
             InputError: an unreadable file, naming it, or arguments that do not exist or do not go together.
         """
-        check_argument_names("VideoCaptioner", generation, _ARGUMENTS)
+        check_argument_names("VideoCaptioner", generation, _ARGUMENTS, _OF_CONSTRUCTOR)
+        if not isinstance(video_path, str | os.PathLike):
+            raise InputError(f"video_path: must be the path of one file, got {type(video_path).__name__}")
         options = dataclasses.replace(self._options, frame_type=frame_type, prompt=prompt, generation=generation)
         if options.in_segments:
             raise InputError("frame_type: segments gives a caption for each; give middle or multi_frames")

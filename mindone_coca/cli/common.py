@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import errno
 import os
+import signal
 import sys
 import types
 import typing
@@ -206,18 +208,36 @@ def say_written(what: str, place: Path, files: Iterable[Path] | None = None) -> 
     print(f"wrote {what} to {place}: {number_of(len(sizes), 'file')}, {size}", file=sys.stderr)
 
 
+def _discard_stdout() -> None:
+    """Let what is left for standard output go nowhere: Python would try to write it again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_cli(program: Callable[[], int | None]) -> int:
     """Run a program whose arguments are parsed. Returns its exit code: its own (None: 0), 2 after an InputError, or 130
-    and 143 where SIGINT and SIGTERM stopped it (`interrupts`). These and warnings are printed in one line."""
+    and 143 where SIGINT and SIGTERM stopped it (`interrupts`), or 141 where nobody reads its results any more. These,
+    but for the last, and warnings are printed in one line."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a name that the terminal's encoding lacks is written with escapes
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     waiting.show()
     try:
-        return program() or 0
+        code = program() or 0
+        sys.stdout.flush()
+        return code
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # who reads the results has what he wants, as `head` has
+        _discard_stdout()
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        # files are written through files.py, which names them; what has no name is standard output
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        _discard_stdout()
+        print(f"error: standard output cannot be written ({error.strerror})", file=sys.stderr)
         return 2
     except Stopped as stopped:
         print(stopped, file=sys.stderr)

@@ -247,6 +247,8 @@ def run(parser: Parser, arguments: argparse.Namespace) -> None:
 
     for name, value in metrics.items():
         print(name, show(value))
+    if arguments.output_dir is not None:
+        common.say_written("the report", arguments.output_dir)
 
 
 COMMAND = Command(DESCRIPTION, add_options, run)

@@ -20,7 +20,8 @@ from mindone_coca.files import check_output, reported_writes, try_lock
 from mindone_coca.outputs.schema import Record
 
 FORMAT = 2
-KEPT = ("thumbnails", "features")  # settings that say what records hold beside their results
+# settings that say what records hold beside their results, and the options for them
+KEPT = {"thumbnails": "--output_format html", "features": "--save_features"}
 
 
 def encode_line(record: Mapping) -> bytes:
@@ -119,6 +120,10 @@ class Results:
             before, now = found.get(name), self.settings.get(name)
             if name in KEPT and (before or not now):
                 self.settings[name] = before
+            elif name in KEPT:
+                raise InputError(
+                    f"{path}: was begun without {KEPT[name]}; give another --output_dir, or remove this one"
+                )
             elif before != now:
                 raise InputError(
                     f"{path}: was begun with {name} {json.dumps(before)}, now it is {json.dumps(now)}; give another "

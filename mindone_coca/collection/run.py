@@ -21,7 +21,7 @@ from mindone_coca.config import Dtype
 from mindone_coca.generation.settings import fitting
 from mindone_coca.interrupts import Stopped, StopRequest, stop_on_signals
 from mindone_coca.model.family import FamilyConfig
-from mindone_coca.outputs.formats import go_beside_inputs, write_outputs
+from mindone_coca.outputs.formats import go_beside_inputs, present_outputs, write_outputs
 from mindone_coca.outputs.schema import Outcome, Provenance
 from mindone_coca.outputs.sidecar import Sidecars
 from mindone_coca.preprocess.transforms import make_transform
@@ -264,10 +264,11 @@ class CollectionRun:
             kept = ("model", "version", "thumbnails", "features")
             options = {name: value for name, value in self._settings.items() if name not in kept}
             provenance = Provenance(self._settings["model"], options, __version__, self._source)
+            formats, features = present_outputs(target)  # those of earlier runs are written again, too
             return write_outputs(
                 target,
-                self._output.formats,
-                self._output.features,
+                {*self._output.formats, *formats},
+                self._output.features or features,
                 lambda: results.records(paths),
                 paths,
                 provenance,

@@ -69,11 +69,11 @@ class BeamCandidates(nn.Cell):
         self.penalties, self.outputs = Penalties(repeats), 2 + with_log_probs
         self.normalize = normalize
         self.with_log_probs = with_log_probs
-        self.top_k = kernels.top_k(k)
+        self.best = kernels.top_k(k)
 
     def construct(self, logits: Tensor, ids: Tensor, forbidden: Tensor, penalty: Tensor) -> tuple[Tensor, ...]:
         scores = logits - across(log_normalizer(logits), logits) if self.normalize else logits
-        values, tokens = self.top_k(self.penalties(scores, ids, forbidden, penalty))
+        values, tokens = self.best(self.penalties(scores, ids, forbidden, penalty))
         if not self.with_log_probs:
             return values, tokens
         return values, tokens, ops.gather_elements(logits, 1, tokens.astype(ms.int32)) - log_normalizer(logits)
@@ -96,14 +96,14 @@ class Sampler(nn.Cell):
         self.k = top_k
         self.with_log_probs = with_log_probs
         self.sort = ops.TopK(sorted=True)
-        self.top_k = kernels.top_k(top_k or 1)
+        self.best = kernels.top_k(top_k or 1)
         self.cumulate = ops.CumSum()
         self.argmax = ops.Argmax(axis=1, output_type=ms.int32)
 
     def keep(self, scores: Tensor, top_p: Tensor) -> Tensor:
         """Scores (R, V) -> which of them stay (R, V)."""
         if self.k is not None:
-            return scores >= across(self.top_k(scores)[0][:, -1:], scores)
+            return scores >= across(self.best(scores)[0][:, -1:], scores)
         descending = self.sort(scores, scores.shape[1])[0]
         ascending = ops.flip(ops.softmax(descending, -1), (1,))
         dropped = (self.cumulate(ascending, 1) <= 1 - top_p).astype(ms.int32).sum(1, keepdims=True)  # (R, 1)

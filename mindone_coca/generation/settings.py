@@ -126,7 +126,8 @@ def check_generation(config: GenerationConfig, prompts: Sequence[np.ndarray], vo
     )
     require(
         config.seq_len > config.min_seq_len,
-        f"seq_len: {config.seq_len} must be larger than min_seq_len {config.min_seq_len}; raise it, or lower the other",
+        f"seq_len: {config.seq_len} must be larger than min_seq_len {config.min_seq_len}; lower min_seq_len, or raise "
+        "seq_len where the model has room",
     )
     require(config.max_seq_len > 0, f"max_seq_len: must be positive, got {config.max_seq_len}")
     require(config.repetition_penalty > 0, f"repetition_penalty: must be positive, got {config.repetition_penalty}")

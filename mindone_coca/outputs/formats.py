@@ -46,6 +46,7 @@ FORMATS: dict[str, Format] = {
     )
 }
 ALL = "all"
+FEATURES = "features"  # their folder
 
 
 def expand_formats(names: Collection[str]) -> tuple[str, ...]:
@@ -56,6 +57,12 @@ def expand_formats(names: Collection[str]) -> tuple[str, ...]:
 def go_beside_inputs(names: Collection[str]) -> bool:
     """Whether these formats can do without an output folder."""
     return bool(names) and all(name in FORMATS and FORMATS[name].beside_inputs for name in names)
+
+
+def present_outputs(folder: Path) -> tuple[list[str], bool]:
+    """The formats of which a folder has files already, and whether it has features."""
+    formats = [name for name, kind in FORMATS.items() if kind.target and (folder / kind.target).exists()]
+    return formats, (folder / FEATURES / "model.json").exists()
 
 
 def write_outputs(
@@ -83,7 +90,7 @@ def write_outputs(
         more = {"force": force, "taken": [*own, *taken]} if kind.beside_inputs else {}
         _write(outcome, target, partial(kind.write, target, records, paths, provenance, **more))
     if features:
-        target = folder / "features"
+        target = folder / FEATURES
         _write(outcome, target, partial(write_features, target, records, provenance))
     return outcome
 

@@ -99,6 +99,7 @@ def test_the_library_and_evaluation_take_it_too(folder, passed, tmp_path, capsys
     [
         ("num_beam", "unknown argument 'num_beam'; did you mean 'num_beams'?"),
         ("frame_typ", "unknown argument 'frame_typ'; did you mean 'frame_type'?"),
+        ("num_frames", "unknown argument 'num_frames'; give it when you make the captioner"),
         ("promt", "unknown argument 'promt'; did you mean 'prompt'?"),
         ("return_scores", "unknown argument 'return_scores'"),  # the captioner asks for them itself
     ],
@@ -106,6 +107,11 @@ def test_the_library_and_evaluation_take_it_too(folder, passed, tmp_path, capsys
 def test_a_wrong_argument_is_named_before_the_file_is_read(wrong, message):
     with pytest.raises(InputError, match="^VideoCaptioner: " + re.escape(message)):
         VideoCaptioner("coca_tiny", WEIGHTS)("no such file.mp4", **{wrong: 4})
+
+
+def test_one_path_at_a_time():
+    with pytest.raises(InputError, match=r"^video_path: must be the path of one file, got list"):
+        VideoCaptioner("coca_tiny", WEIGHTS)(["a.mp4", "b.mp4"])
 
 
 @pytest.mark.parametrize("sampled", [False, True])

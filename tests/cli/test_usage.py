@@ -1,5 +1,6 @@
 """Mistakes in a command: one line, which names what is meant."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,22 @@ def test_files_do_not_go_with_a_query(capsys):
     with pytest.raises(SystemExit):
         inference.main(["x.mp4", "--output_dir", "out", "--query", "a dog"])
     assert "no files" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("target", "code", "errors"),
+    [("head", 141, ""), ("/dev/full", 2, "error: standard output cannot be written (No space left on device)\n")],
+)
+def test_standard_output_that_ends_early(target, code, errors):
+    program = "from mindone_coca.cli.common import run_cli\nraise SystemExit(run_cli(lambda: print('x' * 100_000)))"
+    if target == "head":
+        read, write = os.pipe()
+        os.close(read)
+    else:
+        write = os.open(target, os.O_WRONLY)
+    done = subprocess.run([sys.executable, "-c", program], stdout=write, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (code, errors)
 
 
 def test_help_says_what_is_high(capsys):

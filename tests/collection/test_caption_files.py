@@ -235,6 +235,25 @@ def test_what_the_journal_has_is_kept(folder, run, tmp_path, formats):
         assert [row["path"] for row in rows] == sorted(map(str, [*folder.rglob("*.png"), new]))
 
 
+def test_what_earlier_runs_wrote_is_written_again(folder, run, tmp_path):
+    """Also by a run that does not ask for it: no file of the folder is behind the others."""
+    out = tmp_path / "out"
+    first = sorted(folder.rglob("*.png"))[0]
+    assert run(first, "--output_dir", out, "--output_format", "all", "--save_features")[0] == 0
+    assert run(folder, "--output_dir", out)[0] == 0
+    count = len(list(folder.rglob("*.png")))
+    assert len((out / "captions.txt").read_text().splitlines()) == count
+    assert len((out / "captions.jsonl").read_text().splitlines()) == count
+    assert (out / "captions.html").read_text().count("<article") == count
+    assert len(np.load(out / "features" / "img_emb" / "img_emb_0.npy")) == count
+
+
+def test_features_cannot_be_added_later(folder, run, tmp_path):
+    assert run(folder, "--output_dir", tmp_path / "out")[0] == 0
+    code, _, errors, _ = run(folder, "--output_dir", tmp_path / "out", "--save_features")
+    assert code == 2 and "was begun without --save_features; give another --output_dir" in errors
+
+
 def test_a_file_under_another_name_is_the_same_file(folder, run, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     for name in ("a.png", str(folder / "a.png")):

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
+from mindone_coca import interrupts
 from mindone_coca.config import find_config
 from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model, save_model
@@ -210,6 +211,7 @@ def _run_python(words: Sequence[str]) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", list(sys.path))
         try:
+            patch.setattr(interrupts, "watch_signals", lambda name: None)  # it would block signals in this process
             if words[0] == "mindone-coca":
                 from mindone_coca.cli.main import main
 

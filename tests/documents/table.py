@@ -65,9 +65,9 @@ def published_weights(checkout: Checkout) -> None:
     if not weights.exists():
         torch.save(random_reference(SMALL, seed=3, logit_std=3.0).state_dict(), weights)
     checkout.forget_weights()
-    video = checkout.path("VIDEO")
-    if not video.exists():
-        shutil.copy(checkout.path("assets/demo.mp4"), video)
+    for name in ("VIDEO", "clip.mp4"):
+        if not checkout.path(name).exists():
+            shutil.copy(checkout.path("assets/demo.mp4"), checkout.path(name))
 
 
 def collection(checkout: Checkout) -> None:
