@@ -107,6 +107,7 @@ def journal(out: Path) -> list[dict]:
     return [json.loads(line) for line in text.splitlines()[1:]]
 
 
+@pytest.mark.graphs
 def test_a_folder_stops_after_the_files_at_hand_and_goes_on(pictures, tmp_path):
     out = tmp_path / "out"
     command = ["-c", CAPTIONS, str(ROOT), "0.05", *MODEL, str(pictures), "--output_dir", str(out)]
@@ -126,6 +127,7 @@ def test_a_folder_stops_after_the_files_at_hand_and_goes_on(pictures, tmp_path):
     assert [row["path"] for row in rows] == sorted(map(str, pictures.iterdir())) and len(journal(out)) == FILES
 
 
+@pytest.mark.graphs
 def test_a_second_signal_ends_at_once_in_one_line(pictures, tmp_path):
     out = tmp_path / "out"
     process = start(["-c", CAPTIONS, str(ROOT), "60", *MODEL, str(pictures), "--output_dir", str(out)])
@@ -141,6 +143,7 @@ def test_a_second_signal_ends_at_once_in_one_line(pictures, tmp_path):
     assert journal(out) == []
 
 
+@pytest.mark.graphs
 def test_a_single_file_ends_at_once(pictures):
     process = start(["-c", CAPTIONS, str(ROOT), "60", *MODEL, str(pictures / "00.png")])
     wait_for(lambda: blocks_interrupts(process), process)

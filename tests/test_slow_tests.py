@@ -43,6 +43,7 @@ def commit(folder: Path) -> None:
     git(folder, "commit", "--quiet", "--message", "x")
 
 
+@pytest.mark.graphs
 def test_what_passed_is_not_run_again(repository: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert slow_tests.main([]) == 1
     first = capfd.readouterr().out

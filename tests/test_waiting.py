@@ -77,6 +77,7 @@ def test_compiling_names_the_folder_and_taking_from_it_does_too(tmp_path):
         assert wait.line == f"loading compiled graphs from {tmp_path}"
 
 
+@pytest.mark.graphs
 def test_training_says_what_it_waits_for(shown, tmp_path, monkeypatch, capsys):
     report = {"loss": 1.0, "updated": 1.0}
 

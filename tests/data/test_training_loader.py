@@ -289,6 +289,7 @@ def test_under_msrun_two_processes_read_the_single_one_s_batches(tmp_path):
     assert samples_in("\n".join(logs)) == samples_in(single)
 
 
+@pytest.mark.graphs
 def test_workers_end_when_the_process_is_killed(tmp_path):
     settings = write_layouts(tmp_path, 13)[0]["tsv"]["path"]
     path, options = program(tmp_path)

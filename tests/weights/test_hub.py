@@ -315,6 +315,7 @@ def test_what_needs_a_token(kind, hub, weights, monkeypatch):
     assert local_weights(f"hf:{NAME}").read_bytes() == weights
 
 
+@pytest.mark.graphs
 def test_a_caption_of_a_repository(hub, tmp_path, capsys):
     """In open_clip's layout: what the programs and the library make of its torch file is what they make of ours."""
     ours, theirs = ROOT / "models/coca_tiny.safetensors", tmp_path / "theirs"

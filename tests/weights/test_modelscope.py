@@ -98,6 +98,7 @@ def refusal(name: str) -> str:
     return str(caught.value)
 
 
+@pytest.mark.graphs
 def test_fetched_broken_off_and_offline(hub, monkeypatch):
     hub.cut = 1
     config, path = find_config_and_weights(None, "ms:a/coca")
