@@ -16,6 +16,7 @@ from mindone_coca.argument_names import names_arguments
 from mindone_coca.config import Dtype, find_config
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
+from mindone_coca.hub.configs import CONFIG_SUFFIXES
 from mindone_coca.hub.names import hub_name
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import family_of, load_model_config
@@ -28,7 +29,6 @@ from mindone_coca.weights.load import load_weights
 from mindone_coca.weights.save import save_weights
 from mindone_coca.weights.source import INDEX_SUFFIX, weights_in_folder
 
-CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 DEFAULT_WEIGHTS = (Path("models/coca_model.ckpt"), Path("models/coca_model.safetensors"))
 
 
@@ -50,10 +50,7 @@ def create_model(
     Raises:
         InputError: a config that cannot be built, or weights that are not there or do not fit it.
     """
-    if checkpoint_path is None and isinstance(config, str | os.PathLike) and hub_name(config):
-        config, checkpoint_path = find_config_and_weights(config, None)
-    loaded = load_model_config(config)
-    weights = named_weights(config, loaded) if checkpoint_path is None else find_weights(checkpoint_path)
+    loaded, weights = load_config_and_weights(config, checkpoint_path)
     if weights is None and isinstance(config, str | os.PathLike):
         warnings.warn(
             f"{config}: names no weights, so they are drawn at random and captions will mean nothing; give a "
@@ -137,6 +134,17 @@ def named_weights(config: str | os.PathLike | Mapping | FamilyConfig, loaded: Fa
         f"{where}: checkpoint: {loaded.checkpoint} is not there, neither beside the config nor from the working "
         "directory; name other weights"
     )
+
+
+def load_config_and_weights(
+    config: str | os.PathLike | Mapping | FamilyConfig, weights: str | os.PathLike | None
+) -> tuple[FamilyConfig, Path | None]:
+    """What a config and weights mean where a library's user names them: weights are those given, else the config's
+    own, None where it names none; a repository that is the config has both. Raises InputError."""
+    if weights is None and isinstance(config, str | os.PathLike) and hub_name(config):
+        return find_config_and_weights(config, None)
+    loaded = load_model_config(config)
+    return loaded, named_weights(config, loaded) if weights is None else find_weights(weights)
 
 
 def _check_default(weights: Path, name: str, config: FamilyConfig) -> None:

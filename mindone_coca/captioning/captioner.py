@@ -13,10 +13,8 @@ from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import PassageReader
 from mindone_coca.config import Dtype, FrameType, Fusion
 from mindone_coca.errors import InputError
-from mindone_coca.factory import create_model, find_config_and_weights, find_weights, named_weights
+from mindone_coca.factory import create_model, load_config_and_weights
 from mindone_coca.generation.generate import generate
-from mindone_coca.hub.names import hub_name
-from mindone_coca.model.families import load_model_config
 from mindone_coca.model.family import FamilyConfig
 from mindone_coca.model.video import check_fusion
 from mindone_coca.preprocess.tokenizer import Tokenizer
@@ -52,9 +50,7 @@ class VideoCaptioner:
         num_frames: int = 16,
         fusion: Fusion = "mean",
     ) -> None:
-        if model_path is None and isinstance(config, str | os.PathLike) and hub_name(config):
-            config, model_path = find_config_and_weights(config, None)
-        self.config = load_model_config(config)
+        self.config, weights = load_config_and_weights(config, model_path)
         # refuses wrong values before the model is loaded
         self._options = CaptionOptions(num_frames=num_frames, fusion=fusion)
         self.tokenizer = Tokenizer()
@@ -63,7 +59,6 @@ class VideoCaptioner:
                 f"vocabulary of {self.config.vocab_size}: captions need CLIP's tokenizer with "
                 f"{self.tokenizer.vocab_size} ids; use a model trained with it"
             )
-        weights = named_weights(config, self.config) if model_path is None else find_weights(model_path)
         if weights is None:
             raise InputError("model_path: give weights, as the config names none")
         self.model = create_model(self.config, weights, dtype)

@@ -1,7 +1,6 @@
 """The program that converts weights."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -130,9 +129,7 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int:
             list_entries(arguments.source, arguments.ema, arguments.key)
         else:
             convert(arguments)
-    except BrokenPipeError:  # e.g. `--list | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except InputError:
+    except (BrokenPipeError, InputError):  # which all programs end by in the same way
         raise
     except OSError as error:  # of reading
         print(f"error: {error.filename or arguments.source}: {error.strerror or error}", file=sys.stderr)

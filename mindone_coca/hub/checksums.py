@@ -4,10 +4,9 @@ import hashlib
 import warnings
 from pathlib import Path
 
-from tqdm import tqdm
-
 from mindone_coca.errors import InputError
 from mindone_coca.files import user_cache
+from mindone_coca.progress import Progress
 
 _CHUNK = 4 << 20
 
@@ -44,12 +43,8 @@ def check_sum(path: Path, expected: str, given: str) -> None:
 
 def _sha256(file: Path, name: str) -> str:
     digest = hashlib.sha256()
-    # disable=None: no bar where standard error is no terminal
-    with (
-        open(file, "rb") as source,
-        tqdm(total=file.stat().st_size, unit="B", unit_scale=True, desc=f"checking {name}", disable=None) as bar,
-    ):
+    with open(file, "rb") as source, Progress(file.stat().st_size, f"checking {name}", "B") as shown:
         while chunk := source.read(_CHUNK):
             digest.update(chunk)
-            bar.update(len(chunk))
+            shown.update(len(chunk))
     return digest.hexdigest()

@@ -9,7 +9,7 @@ from mindone_coca.hub.names import HubName
 from mindone_coca.hub.repository import Repository
 from mindone_coca.typed_mapping import read_mapping
 
-SUFFIXES = (".yaml", ".yml", ".json")
+CONFIG_SUFFIXES = (".yaml", ".yml", ".json")
 _PLAIN = "config.json"
 REPOSITORY_CONFIGS = ("open_clip_config.json", _PLAIN)
 _INDEX_SUFFIX = ".index.json"
@@ -20,7 +20,7 @@ def config_names(weights: str) -> list[str]:
     """What the config of a weights file may be called, the likeliest first: as the file is but for its suffix, or as
     a repository calls it."""
     stem = PurePosixPath(weights.removesuffix(_INDEX_SUFFIX) if weights.endswith(_INDEX_SUFFIX) else weights).stem
-    return [*(stem + suffix for suffix in SUFFIXES), *REPOSITORY_CONFIGS]
+    return [*(stem + suffix for suffix in CONFIG_SUFFIXES), *REPOSITORY_CONFIGS]
 
 
 def folders_around(path: Path) -> list[Path]:
@@ -54,7 +54,7 @@ def fetch_config(name: HubName) -> Path | str:
         InputError: the repository has none or cannot be asked.
     """
     repository = open_repository(name)
-    if name.file in repository.files and PurePosixPath(name.file).suffix in SUFFIXES:
+    if name.file in repository.files and PurePosixPath(name.file).suffix in CONFIG_SUFFIXES:
         return repository.fetch(name.file)
     weights = name.file if name.file in repository.files else f"{name.file or '.'}/coca_model.safetensors"
     for file in repository_configs(repository, str(PurePosixPath(weights))):
