@@ -5,11 +5,10 @@ records of the logger `mindone_coca.waiting`.
 """
 
 import logging
-import sys
 import threading
 import time
 
-from tqdm import tqdm
+from mindone_coca.progress import say
 
 PATIENCE = 2.0  # seconds
 
@@ -40,19 +39,11 @@ class Wait:
             self._timer.cancel()
 
 
-class FirstWait(Wait):
-    """The same for the first time alone, when graphs are compiled."""
-
-    def __exit__(self, *_: object) -> None:
-        super().__exit__()
-        self.patience = 0.0
-
-
 class _StandardError(logging.Handler):
     """Writes lines to standard error, as it is at that time, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(record.getMessage(), file=sys.stderr)
+        say(record.getMessage())
 
 
 def show() -> None:

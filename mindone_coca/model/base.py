@@ -89,7 +89,7 @@ class ImageTextModel(nn.Cell):
     def __init__(self) -> None:
         super().__init__()
         device.ensure_configured()
-        self._recomputes = False
+        self.recomputes = False
         self._decode_engine: DecodeEngine | None = None
 
     # --- features and captions
@@ -185,12 +185,12 @@ class ImageTextModel(nn.Cell):
         Raises:
             RuntimeError: when it is on and shall be turned off, which MindSpore cannot do for a built model.
         """
-        if self._recomputes and not enable:
+        if self.recomputes and not enable:
             raise RuntimeError("recomputation cannot be turned off again in MindSpore; build the model anew")
-        if enable and not self._recomputes:
+        if enable and not self.recomputes:
             for cell in self.recomputed_cells():
                 cell.recompute()
-            self._recomputes = True
+            self.recomputes = True
 
     def unused_parameters(self, caption_weight: float, contrastive_weight: float) -> list[str]:
         """Patterns of the names of parameters that the two losses, so weighted, do not depend on."""

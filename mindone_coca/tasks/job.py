@@ -23,6 +23,7 @@ from mindone_coca.training.checkpoints import export
 from mindone_coca.training.job import CocaJob, Job, held_out, open_model, set_precision, training_transform
 from mindone_coca.training.optim import AdamW, freeze, freeze_matching
 from mindone_coca.training.settings import TrainConfig
+from mindone_coca.training.step import keep_graphs
 from mindone_coca.training.validation import write_page
 from mindone_coca.weights.formats.entry import Entry
 
@@ -74,6 +75,7 @@ class TaskJob:
             ranks,
             config.train.accumulate_steps,
         )
+        keep_graphs(self.step.cells, model, self.optimiser, ranks, self.cfg, head.label_smoothing, self.frozen)
         self.predictor = Predictor(self.classifier, head.views, self._open_cache(head.cache) if head.cache else None)
         self.sum = Sum(ranks)
 

@@ -6,10 +6,10 @@ from contextlib import closing
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindone_coca import graph_cache
 from mindone_coca.tasks.cache import FeatureCache
 from mindone_coca.tasks.data import TaskBatch, TaskData
 from mindone_coca.tasks.heads import Classifier, no_text
-from mindone_coca.waiting import FirstWait
 
 
 class Probabilities(nn.Cell):
@@ -34,18 +34,24 @@ class Predictor:
     def __init__(self, classifier: Classifier, views: int = 1, cache: FeatureCache | None = None) -> None:
         self.features, self.probabilities = classifier.features, Probabilities(classifier.head)
         self.views, self.cache = views, cache
+        for cell in (self.features, self.probabilities):
+            graph_cache.tag_cell(cell, f"{classifier.model.graph_tag} {classifier.cfg}")
 
     def encode(self, images: np.ndarray, text: np.ndarray) -> Tensor:
         """Images (B, n, 3, S, S) and ids (B, T) -> what the head reads, (B, n, K, C)."""
         if self.cache is None:
-            return self.features(Tensor(images), Tensor(text))
-        return Tensor(self.cache(lambda: self.features(Tensor(images), Tensor(text)).asnumpy(), images, text))
+            return self._features(images, text)
+        return Tensor(self.cache(lambda: self._features(images, text).asnumpy(), images, text))
+
+    def _features(self, images: np.ndarray, text: np.ndarray) -> Tensor:
+        return graph_cache.call(self.features, Tensor(images), Tensor(text))
 
     def __call__(self, images: np.ndarray, text: np.ndarray | None) -> np.ndarray:
         """Images (B, views n, 3, S, S) and ids (B, T), None where the task has no text -> probabilities (B, C)."""
         text = no_text(len(images)) if text is None else text
         clips = np.split(images, self.views, 1)
-        total = sum(self.probabilities(self.encode(clip, text), Tensor(text)).asnumpy() for clip in clips)
+        parts = [graph_cache.call(self.probabilities, self.encode(clip, text), Tensor(text)) for clip in clips]
+        total = sum(part.asnumpy() for part in parts)
         return total / self.views
 
 
@@ -53,13 +59,11 @@ def predict_all(
     predictor: Predictor, data: TaskData, batch_size: int
 ) -> Generator[tuple[TaskBatch, np.ndarray], None, None]:
     """The batches of the data in order, each with its probabilities (B, C). Close it when it is left early."""
-    compiling = FirstWait("compiling graphs")
     with closing(data.epoch(0)) as batches:
         for batch in batches:
             missing = batch_size - len(batch.labels)  # of the last: filled up, to compile no graph for another size
             text = None if batch.text is None else fill(batch.text, missing)
-            with compiling:
-                probabilities = predictor(fill(batch.images, missing), text)
+            probabilities = predictor(fill(batch.images, missing), text)
             yield batch, probabilities[: len(batch.labels)]
 
 

@@ -6,6 +6,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from mindone_coca import graph_cache
 from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.training.optim import AdamW, as_scalar
 from mindone_coca.training.step import Accumulate, Apply, WholeStep
@@ -62,10 +63,12 @@ class TaskStep:
         self.loss = TaskLoss(forward, smoothing, ranks)
         if accumulate_steps == 1:
             self.whole = WholeStep(self.loss, optimiser)
+            self.cells: list[nn.Cell] = [self.whole]
         else:
             self.accumulate = Accumulate(self.loss, optimiser)
             self.apply = Apply(self.accumulate)
             self.label_sum = Sum(ranks)
+            self.cells = [self.accumulate, self.apply]
 
     def run(self, micro_batches: Sequence[MicroBatch], lr: float) -> tuple[Tensor, ...]:
         """Make one update, without waiting for the device: `report` reads the result."""
@@ -74,13 +77,13 @@ class TaskStep:
             for images, text, labels in micro_batches
         ]
         if self.accumulate_steps == 1:
-            return self.whole(*batches[0], as_scalar(lr))
+            return graph_cache.call(self.whole, *batches[0], as_scalar(lr))
         count = self.label_sum(as_scalar(sum(np.count_nonzero(labels >= 0) for _, _, labels in micro_batches)))
         right = loss = as_scalar(0)
         for batch in batches:
-            more_right, more_loss = self.accumulate(*batch, count)
+            more_right, more_loss = graph_cache.call(self.accumulate, *batch, count)
             right, loss = right + more_right, loss + more_loss
-        loss, norm, good = self.apply(as_scalar(lr), loss)
+        loss, norm, good = graph_cache.call(self.apply, as_scalar(lr), loss)
         return right, loss, count, norm, good
 
     def report(self, result: tuple[Tensor, ...]) -> dict[str, float]:

@@ -28,7 +28,7 @@ from mindone_coca.training.checkpoints import export
 from mindone_coca.training.optim import AdamW, freeze, freeze_matching
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.step import TrainStep
-from mindone_coca.training.validation import Evaluate, evaluate, write_page
+from mindone_coca.training.validation import evaluate, write_page
 from mindone_coca.weights.formats.entry import Entry
 
 Data = TypeVar("Data")
@@ -167,7 +167,6 @@ class CocaJob:
         self.step = TrainStep(
             self.model, config.loss, self.optimiser, ranks, config.train.accumulate_steps, config.data.fusion
         )
-        self.evaluation = Evaluate(self.step.loss)
 
     def _prepare_videos(self) -> None:
         """Check the fusion of frames, and add temporal embeddings where the weights have none yet."""
@@ -207,7 +206,7 @@ class CocaJob:
         return self.step.report(result)
 
     def validate(self) -> dict[str, float]:
-        return evaluate(self.evaluation, held_out(self.val), self.config.loss)
+        return evaluate(self.step.evaluation, held_out(self.val), self.config.loss)
 
     def write_page(self, target: Path, step: int, losses: dict[str, float]) -> None:
         """Images with their captions, where the decoder is trained."""

@@ -128,6 +128,13 @@ class AdamW(nn.Cell):
             self.good_steps,
         ]
 
+    @property
+    def graph_settings(self) -> str:
+        """What its graph depends on besides the model."""
+        trained = [(p.name, group) for p, group in zip(self.parameters, self.group_of)]
+        rest = (self.betas, self.eps, self.grad_clip_norm, self.ema_decay, self.loss_scaling)
+        return f"{self.groups} {trained} {rest}"
+
     def construct(self, grads: tuple[Tensor, ...], lr: Tensor) -> tuple[Tensor, Tensor]:
         """Update by the gradients of the scaled loss; -> the gradients' norm before clipping, and whether it was done
         (1.0, or 0.0 where it is left out)."""

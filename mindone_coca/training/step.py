@@ -5,12 +5,13 @@ contrastive loss over all of them, then forward and backward of each micro-batch
 given, so that the result is the large batch's; the update is the fourth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 
+from mindone_coca import graph_cache
 from mindone_coca.config import Fusion
 from mindone_coca.distributed import Gather, Ranks, Sum
 from mindone_coca.losses import PAD_ID, CaptionLossSums, ContrastiveLoss, caption_labels, count_labels
@@ -112,6 +113,18 @@ class Loss(nn.Cell):
         return total * loss_scale, contrastive, caption, count
 
 
+class Evaluate(nn.Cell):
+    """Images and text of this device -> contrastive loss, caption loss, number of labels over all devices."""
+
+    def __init__(self, loss: Loss) -> None:
+        super().__init__(auto_prefix=False)
+        self.loss, self.sum = loss, loss.sum
+
+    def construct(self, images: Tensor, text: Tensor, labels: Tensor, one: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        _, contrastive, caption, count = self.loss(images, text, labels, one)
+        return contrastive, self.sum(caption), count
+
+
 class WholeStep(nn.Cell):
     """One batch, one update, one graph.
 
@@ -177,6 +190,19 @@ class Apply(nn.Cell):
         return self.sum(part), norm, good
 
 
+def keep_graphs(
+    cells: Iterable[nn.Cell], model: ImageTextModel, optimiser: AdamW, ranks: Ranks, *settings: object
+) -> None:
+    """Allow the graphs of training to be kept, so that a run that is resumed or repeated compiles nothing.
+
+    Args:
+        settings: what the graphs depend on besides the model, the optimiser and the device's number.
+    """
+    tag = f"{model.graph_tag} {model.recomputes} {optimiser.graph_settings} {ranks} {settings}"
+    for cell in cells:
+        graph_cache.tag_cell(cell, tag)
+
+
 class TrainStep:
     """Train on a batch of `accumulate_steps` micro-batches; the gradient is that of the whole batch over all devices.
 
@@ -199,11 +225,15 @@ class TrainStep:
         self.optimiser = optimiser
         if accumulate_steps == 1:
             self.whole = WholeStep(self.loss, optimiser)
+            cells: list[nn.Cell] = [self.whole]
         else:
             self.features, self.contrast = Features(model, fusion), Contrast(model, ranks)
             self.accumulate = Accumulate(self.loss, optimiser)
             self.apply = Apply(self.accumulate)
             self.label_sum = Sum(ranks)
+            cells = [self.features, self.contrast, self.accumulate, self.apply]
+        self.evaluation = Evaluate(self.loss)
+        keep_graphs([*cells, self.evaluation], model, optimiser, ranks, config, fusion)
 
     def __call__(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> dict[str, float]:
         """Make one update from pairs of images (b, 3, H, W) and ids (b, T), one pair for each accumulation step.
@@ -220,7 +250,7 @@ class TrainStep:
             (Tensor(images), Tensor(text), Tensor(caption_labels(np.asarray(text)))) for images, text in micro_batches
         ]
         if self.accumulate_steps == 1:
-            return self.whole(*batches[0], as_scalar(lr))
+            return graph_cache.call(self.whole, *batches[0], as_scalar(lr))
         return self._accumulated(batches, lr)
 
     def report(self, result: tuple[Tensor, ...]) -> dict[str, float]:
@@ -236,9 +266,9 @@ class TrainStep:
         shares: list[tuple[Tensor, ...]] = [()] * parts
         if self.config.contrastive_weight:
             # cached features: pass one of two
-            image, text, counts = zip(*(self.features(images, text) for images, text, _ in batches))
-            contrastive, count, image_grad, text_grad, scale_grad = self.contrast(
-                ops.concat(image), ops.concat(text), sum(counts[1:], counts[0])
+            image, text, counts = zip(*(graph_cache.call(self.features, images, text) for images, text, _ in batches))
+            contrastive, count, image_grad, text_grad, scale_grad = graph_cache.call(
+                self.contrast, ops.concat(image), ops.concat(text), sum(counts[1:], counts[0])
             )
             size = image[0].shape[0]
             shares = [
@@ -251,6 +281,6 @@ class TrainStep:
             )
 
         for batch, share in zip(batches, shares):
-            caption = caption + self.accumulate(*batch, count, *share)[1]
-        caption, norm, good = self.apply(as_scalar(lr), caption)
+            caption = caption + graph_cache.call(self.accumulate, *batch, count, *share)[1]
+        caption, norm, good = graph_cache.call(self.apply, as_scalar(lr), caption)
         return contrastive, caption, count, norm, good

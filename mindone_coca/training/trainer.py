@@ -25,7 +25,7 @@ from mindone_coca.training.overview import beginning, overview
 from mindone_coca.training.progress import LeftOut, Metrics, Progress, say
 from mindone_coca.training.record import check_record, write_record
 from mindone_coca.training.settings import TrainConfig
-from mindone_coca.waiting import FirstWait, Wait
+from mindone_coca.waiting import Wait
 
 
 class Trainer:
@@ -103,11 +103,10 @@ class Trainer:
             return self.position
         self._start_output(checkpoint)
         val_every = output.val_every or self.steps_per_epoch
-        compiling = FirstWait("compiling the graphs of training")
         with closing(self._updates()) as updates:
             for micro_batches in updates:
                 rate = learning_rate(self.config.optim, self.position.step, self.total_steps)
-                with self._profiled(self.position.step + 1), compiling:
+                with self._profiled(self.position.step + 1):
                     result = self.job.run(micro_batches, rate)
                 self.position.step += 1
                 self.position.samples += self.batch_samples

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor
 from PIL import Image
 
+from mindone_coca import graph_cache
 from mindone_coca.config import PreprocessCfg
 from mindone_coca.data.loader import Batch, TrainingData
 from mindone_coca.evaluation.reports import Example
@@ -15,19 +16,7 @@ from mindone_coca.losses import caption_labels
 from mindone_coca.preprocess.transforms import to_pixels
 from mindone_coca.training.optim import as_scalar
 from mindone_coca.training.settings import LossConfig
-from mindone_coca.training.step import Loss
-
-
-class Evaluate(nn.Cell):
-    """Images and text of this device -> contrastive loss, caption loss, number of labels over all devices."""
-
-    def __init__(self, loss: Loss) -> None:
-        super().__init__(auto_prefix=False)
-        self.loss, self.sum = loss, loss.sum
-
-    def construct(self, images: Tensor, text: Tensor, labels: Tensor, one: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        _, contrastive, caption, count = self.loss(images, text, labels, one)
-        return contrastive, self.sum(caption), count
+from mindone_coca.training.step import Evaluate
 
 
 def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig) -> dict[str, float]:
@@ -36,7 +25,7 @@ def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig) -> di
     contrastive, captions, counted = [], 0.0, 0.0
     for batch in data.epoch(0):
         labels = Tensor(caption_labels(batch.text))
-        values = evaluation(Tensor(batch.images), Tensor(batch.text), labels, as_scalar(1))
+        values = graph_cache.call(evaluation, Tensor(batch.images), Tensor(batch.text), labels, as_scalar(1))
         pair_loss, caption, count = (float(value.asnumpy()) for value in values)
         contrastive.append(pair_loss)
         captions, counted = captions + caption * count, counted + count

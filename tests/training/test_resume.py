@@ -1,4 +1,5 @@
-"""Killed or stopped at any moment, a run goes on to bitwise the same weights; its folder takes no other meanwhile."""
+"""Killed or stopped at any moment, a run goes on to bitwise the same weights, and compiles nothing again; its folder
+takes no other meanwhile."""
 
 import random
 import re
@@ -52,12 +53,19 @@ def stop(process: subprocess.Popen, number: signal.Signals, folder: Path) -> Non
 
 
 def run_with_interruptions(
-    tmp_path: Path, signals: list[signal.Signals], total: int, capfd: pytest.CaptureFixture
+    tmp_path: Path,
+    signals: list[signal.Signals],
+    total: int,
+    capfd: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A run of `total` steps; the first signal comes while the first graph is compiled."""
     output = {"save_every": 3, "keep_last": 2, "log_every": 1}
     steps = {"max_steps": total, "ema_decay": 0.9, "accumulate_steps": 2, "batch_size": 4}
+    monkeypatch.setenv("MINDONE_COCA_CACHE", str(tmp_path / "graphs"))
     train(write_config(tmp_path, output=output, train=steps))
+    kept = set((tmp_path / "graphs").glob("*.mindir"))
+    assert len(kept) >= 4  # the steps of accumulation
     folder = tmp_path / "stopped"
     config = write_config(tmp_path, output={**output, "dir": str(folder)}, train=steps)
     rng = random.Random(len(signals))
@@ -78,6 +86,7 @@ def run_with_interruptions(
         else:
             stop(process, number, folder)
     assert re.search(rf"{folder}: goes on from step_0*(\d+).safetensors at step \1 of {total}\n", train(config))
+    assert set((tmp_path / "graphs").glob("*.mindir")) == kept
     whole, resumed = (read_weights(tmp_path / name / "final.safetensors") for name in ("run", "stopped"))
     assert whole.keys() == resumed.keys()
     for name in whole:
@@ -90,11 +99,11 @@ def run_with_interruptions(
     assert left == {f"step_{step:08d}.safetensors" for step in ((total - 1) // 3 * 3, total)}
 
 
-def test_a_stop_and_a_kill(tmp_path, capfd):
-    run_with_interruptions(tmp_path, [signal.SIGINT, signal.SIGKILL], 80, capfd)
+def test_a_stop_and_a_kill(tmp_path, capfd, monkeypatch):
+    run_with_interruptions(tmp_path, [signal.SIGINT, signal.SIGKILL], 80, capfd, monkeypatch)
 
 
 @pytest.mark.slow
-def test_ten_kills_and_stops(tmp_path, capfd):
+def test_ten_kills_and_stops(tmp_path, capfd, monkeypatch):
     signals = [signal.SIGTERM, *3 * [signal.SIGKILL, signal.SIGINT, signal.SIGTERM]]
-    run_with_interruptions(tmp_path, signals, 200, capfd)
+    run_with_interruptions(tmp_path, signals, 200, capfd, monkeypatch)
