@@ -106,18 +106,17 @@ class TopKOnCPU(nn.Cell):
         groups, k = count // GROUP, self.k
         if groups < 2 * k:
             return self.operator(x, k)
-        members = x[:, : groups * GROUP].reshape(rows, groups, GROUP)
+        rest = count - groups * GROUP  # the last ones, too few for a group
+        members = (x if rest == 0 else x[:, : groups * GROUP]).reshape(rows, groups, GROUP)
         best = self.operator(members.max(axis=2), k)[1]  # (R, k)
-        best = ops.tile(best[:, :, None], (1, 1, GROUP))
-        candidates = ops.gather_elements(members, 1, best).reshape(rows, k * GROUP)
-        offsets = ops.tile(ops.arange(0, GROUP, 1).astype(ms.int32)[None, None], (rows, k, 1))
-        columns = (best * GROUP + offsets).reshape(rows, k * GROUP)
-        if groups * GROUP < count:  # the last ones, too few for a group
-            rest = ops.arange(groups * GROUP, count, 1).astype(ms.int32)[None]
+        first = ops.arange(0, rows * groups, groups).astype(ms.int32).reshape(rows, 1)  # of each row's groups
+        candidates = ops.gather(members.reshape(-1, GROUP), best + first, 0).reshape(rows, k * GROUP)
+        if rest:
             candidates = ops.concat((candidates, x[:, groups * GROUP :]), 1)
-            columns = ops.concat((columns, ops.tile(rest, (rows, 1))), 1)
+            best = ops.concat((best, ops.full((rows, 1), groups, dtype=ms.int32)), 1)
         values, places = self.operator(candidates, k)
-        return values, ops.gather_elements(columns, 1, places)
+        group = places // GROUP  # among the best
+        return values, ops.gather_elements(best, 1, group) * GROUP + (places - group * GROUP)
 
 
 class LayerNormOnCPU(PlainLayerNorm):
