@@ -1,6 +1,7 @@
 """Settings of a whole test run, made before MindSpore is imported; xdist's workers inherit the environment."""
 
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -24,6 +25,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         file = item.nodeid.split("::")[0]
         heavy[file] = heavy.get(file, 0) + (item.get_closest_marker("graphs") is not None)
     items.sort(key=lambda item: heavy[item.nodeid.split("::")[0]] == 0)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is imported by now out of Python's search for garbage, which MindSpore starts at each compilation."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
