@@ -232,7 +232,8 @@ def test_bundled_video(tmp_path):
 
 @pytest.mark.graphs
 def test_command_writes_what_training_reads(tmp_path):
-    command = [sys.executable, TOOL, "--target", tmp_path / "demo", "--train", "40", "--held_out", "8", "--videos", "2"]
+    counts = ["--train", "40", "--single", "24", "--held_out", "8", "--videos", "2"]
+    command = [sys.executable, TOOL, "--target", tmp_path / "demo", *counts]
     run = subprocess.run([*command, "--workers", "2"], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     folder = tmp_path / "demo"

@@ -40,9 +40,9 @@ def test_the_bundled_video(captioner):
 
 @pytest.mark.graphs
 def test_unseen_scenes_and_videos(captioner):
-    """As tools/demo_figures.py, whose whole figures tests/test_readme_slow.py holds against models/README.md; twenty
+    """As tools/demo_figures.py, whose whole figures tests/test_readme_slow.py holds against models/README.md; eight
     videos leave the shares some room."""
-    for pictures in (demo_figures.scenes(100), demo_figures.middle_frames(20)):
+    for pictures in (demo_figures.scenes(24), demo_figures.middle_frames(8)):
         figures = demo_figures.measure(captioner, *pictures)
         print(figures)
         assert figures.exact >= 0.85 and figures.words >= 0.9 and figures.recall_at_1 >= 0.85

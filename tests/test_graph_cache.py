@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mindone_coca import graph_cache
+from tests.models import make_config, one_layer
 
 pytestmark = pytest.mark.graphs
 
@@ -19,26 +20,27 @@ import numpy as np
 import mindspore as ms
 from mindone_coca import CoCa
 from mindone_coca import graph_cache
-from tests.models import make_config, one_layer
 
 for name in sys.argv[1:]:
-    options, _, order = name.partition("/")
+    config, _, order = name.partition("/")
     ms.set_seed(1)
-    config = one_layer(make_config(json.loads(options)))
-    config.pop("custom_text", None)
-    model = CoCa(**config)
+    model = CoCa(**json.loads(config))
     rng = np.random.default_rng(0)
     for parameter in model.get_parameters():
         parameter.set_data(ms.Tensor(rng.standard_normal(parameter.shape).astype(np.float32) * 0.3))
     images = rng.standard_normal((1, 3, 32, 32)).astype(np.float32)
     steps = [
-        lambda: model.generate(images, sot_token_id=118, eos_token_id=119, seq_len=9),
+        lambda: model.generate(images, sot_token_id=118, eos_token_id=119, seq_len=9, generation_type="top_k"),
         lambda: model.encode_text(np.arange(12)[None]),
     ]
     results = [step().asnumpy().astype(float).round(3).tolist() for step in (steps if not order else steps[::-1])]
     print(json.dumps(results if not order else results[::-1]))
 print(json.dumps(sum(len(signatures) for signatures in graph_cache._seen.values())), file=sys.stderr)
 """
+
+
+CONFIG = one_layer(make_config())
+PLAIN, QUICK = json.dumps(CONFIG), json.dumps({**CONFIG, "quick_gelu": True})
 
 
 # by -c, where MindSpore finds no program file; tests/test_inference.py runs one that is a file
@@ -52,19 +54,18 @@ def run(store: Path, *models: str) -> list:
 
 
 def test_other_models_and_orders_never_meet_a_stale_graph(tmp_path):
-    plain, quick = "{}", '{"quick_gelu": true}'
-    want_plain, want_quick = run(tmp_path / "one", plain, quick)
+    want_plain, want_quick = run(tmp_path / "one", PLAIN, QUICK)
     assert want_plain != want_quick
     store = tmp_path / "one"
     kept = sorted(store.iterdir())
     assert len(kept) > 6
     # the same names and shapes in another order, within and across models, from the filled store
-    assert run(store, quick + "/reversed", plain + "/reversed") == [want_quick, want_plain]
+    assert run(store, QUICK + "/reversed", PLAIN + "/reversed") == [want_quick, want_plain]
     assert sorted(store.iterdir()) == kept, "a graph was compiled again"
     for path in kept[::2]:
         path.unlink()
     kept[1].write_bytes(kept[1].read_bytes()[:100])  # cut short: compiled again
-    assert run(store, plain, quick) == [want_plain, want_quick]
+    assert run(store, PLAIN, QUICK) == [want_plain, want_quick]
 
 
 def test_a_graph_under_another_number_than_expected_is_never_another_one_s(tmp_path):
@@ -84,4 +85,4 @@ def test_a_graph_under_another_number_than_expected_is_never_another_one_s(tmp_p
 def test_an_unusable_store_only_costs_time(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    assert run(blocked, "{}")[0]
+    assert run(blocked, PLAIN)[0]

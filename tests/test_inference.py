@@ -119,15 +119,17 @@ def test_options_reach_generate(converted, reference, monkeypatch, capsys):
             {"generation_type": "top_k", "repetition_penalty": 1.3, "seq_len": 12},
         ),
     ]
-    for arguments, options in cases:
-        assert inference.main(start + arguments) == 0
-        assert capsys.readouterr().out == reference_caption(reference, frames, **options) + "\n"
-    assert inference.main([*start, "--generation_type", "top_p", "--seed", "5", "--temperature", "2"]) == 0
-    sampled = capsys.readouterr().out
-    assert inference.main([*start, "--generation_type", "top_p", "--seed", "5", "--temperature", "2"]) == 0
-    assert capsys.readouterr().out == sampled
-    assert inference.main([*start, "--prompt", "a photo of", "--generation_type", "top_k"]) == 0
-    assert capsys.readouterr().out.startswith("a photo of")
+    with shared_captioners():
+        for arguments, options in cases:
+            assert inference.main(start + arguments) == 0
+            assert capsys.readouterr().out == reference_caption(reference, frames, **options) + "\n"
+        sample = [*start, "--generation_type", "top_p", "--seed", "5", "--temperature", "2", "--seq_len", "12"]
+        assert inference.main(sample) == 0
+        sampled = capsys.readouterr().out
+        assert inference.main(sample) == 0
+        assert capsys.readouterr().out == sampled
+        assert inference.main([*start, "--prompt", "a photo of", "--generation_type", "top_k", "--seq_len", "12"]) == 0
+        assert capsys.readouterr().out.startswith("a photo of")
     assert inference.main([*start, "--mode", "pynative", "--seq_len", "8"]) == 0
     assert capsys.readouterr().out == reference_caption(reference, frames, seq_len=8) + "\n"
     assert inference.main([*start, "--seq_len", "8"]) == 0  # back to graph mode

@@ -17,11 +17,11 @@ CONTEXT = 40  # two cache lengths: 32 and 40
 _LONG = {"context_length": CONTEXT}
 _ONE_LAYER = {**_LONG, "layers": 1}
 CONFIGS = {
-    "base": make_config(text=_LONG, multimodal=_LONG),
+    "base": make_config(vision={"layers": 1}, text=_ONE_LAYER, multimodal=_ONE_LAYER),
     "odd_sizes": make_config(
         {"embed_dim": 36, "pad_id": 5},
         vision={"image_size": (30, 44), "patch_size": (7, 9), "layers": 1, "attn_pooler_heads": 3},
-        text={**_ONE_LAYER, "width": 36, "heads": 3, "ls_init_value": 0.3, "vocab_size": 333, "pad_id": 3},
+        text={**_LONG, "width": 36, "heads": 3, "ls_init_value": 0.3, "vocab_size": 333, "pad_id": 3},
         multimodal={**_LONG, "width": 36, "heads": 6, "ls_init_value": 0.5},
     ),
     "packed": make_config(
@@ -41,7 +41,7 @@ CONFIGS = {
 # in some captions and not in others
 _END = -1
 _FAVOUR: dict[str, dict[int, float]] = {
-    "base": {_END: 5, 0: 5},
+    "base": {_END: 5, 0: 4},
     "odd_sizes": {_END: 3, 0: 2, 3: 3.5, 5: 3.5},
     "packed": {_END: 3, 0: 5},
     "no_class_token": {_END: 4, 0: 3},
@@ -138,7 +138,7 @@ def let_short_text_run(reference: ReferenceCoCa) -> None:
 def get_pair(name: str) -> Pair:
     """Built, and so compiled, once for all tests."""
     config = CONFIGS[name]
-    reference = random_reference(config, seed=1, logit_std=3)
+    reference = random_reference(config, seed=3 if name == "base" else 1, logit_std=3)
     favour(reference, _FAVOUR[name])
     model = from_reference(reference, config)
     if name == "no_class_token":

@@ -74,7 +74,7 @@ def test_nothing_compiles_again(base, compiled):
 
 
 def test_finished_captions_stop_costing(base, rows_run):
-    images = base.images(4, seed=5)
+    images = base.images(4, seed=3)
     captions = base.ours(images, uniforms=np.random.default_rng(6).random(200), **TOP_P)
     lengths = np.array(
         [next((i for i, token in enumerate(row) if token in (base.end, base.pad)), len(row)) for row in captions]
@@ -86,7 +86,7 @@ def test_finished_captions_stop_costing(base, rows_run):
 
 
 def test_finished_images_stop_costing_beams(base, rows_run):
-    images = base.images(5, seed=2)
+    images = base.images(5, seed=5)
     together = base.ours(images, **TWO_BEAMS)
     first = list(rows_run)
     steps = []

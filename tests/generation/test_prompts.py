@@ -57,7 +57,7 @@ def joined(rows: list[np.ndarray], pad: int) -> np.ndarray:
 
 @pytest.mark.graphs
 def test_every_form_of_a_prompt_gives_what_open_clip_gives_its_row(base):
-    images, bare = base.images(4, seed=5), bare_prompts(base)
+    images, bare = base.images(4, seed=9), bare_prompts(base)
     options = {**GREEDY, "seq_len": 20}
     alone = [base.theirs(image[None], prompt[None], **options) for image, prompt in zip(images, bare)]
     want = joined(alone, base.pad)

@@ -52,8 +52,9 @@ SMALL = one_layer(CONFIGS["base"])
 EMA_DECAY = 0.75
 TRAJECTORIES = {
     "plain": ("base", LossConfig(), OptimConfig(lr=1e-3, warmup_steps=10), None, 1),
-    "clipped": ("packed_pooler", LossConfig(), OptimConfig(lr=1e-3, weight_decay=0.1), 1.0, 1),
-    "caption": ("base", LossConfig(1.0, 0.0), OptimConfig(lr=5e-4, schedule="constant"), None, 1),
+    "clipped": (
+        *("packed_pooler", LossConfig(1.0, 0.0), OptimConfig(lr=5e-4, weight_decay=0.1, schedule="constant"), 1.0, 1),
+    ),
     "accumulated": ("base", LossConfig(), OptimConfig(lr=5e-4), None, 2),
 }
 

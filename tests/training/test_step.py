@@ -63,10 +63,9 @@ class Gradients:
 SMALL = one_layer(CONFIGS["base"])
 CASES = {
     "base": (CONFIGS["base"], LossConfig(), (True, False)),
-    "z_loss": (SMALL, LossConfig(z_loss_weight=0.5), (True,)),
     "caption": (SMALL, LossConfig(caption_weight=1.0, contrastive_weight=0.0), (True,)),
     "contrastive": (SMALL, LossConfig(caption_weight=0.0), (True,)),
-    "odd_sizes": (CONFIGS["odd_sizes"], LossConfig(), (True,)),
+    "odd_sizes": (CONFIGS["odd_sizes"], LossConfig(z_loss_weight=0.5), (True,)),
     "bias": (one_layer(CONFIGS["bias"]), LossConfig(), (True,)),
     "cascade": (one_layer(CONFIGS["cascade"]), LossConfig(), (False,)),
 }
