@@ -13,12 +13,12 @@ demo: $(VENV)/.installed
 
 # the demo model's training, from nothing, and its figures
 train-demo: $(VENV)/.installed
-	test -d data/demo || $(RUN) tools/make_demo_data.py --target data/demo
+	test -d data/demo || $(RUN) examples/demo/make_demo_data.py --target data/demo
 	$(RUN) train.py -c configs/train_demo_words.yaml
 	$(RUN) train.py -c configs/train_demo.yaml
 	$(RUN) tools/model_conversion/coca_convert.py --source outputs/train_demo/final.safetensors --dtype float16 \
 		--target outputs/train_demo/coca_tiny.safetensors --force
-	$(RUN) tools/demo_figures.py --model_path outputs/train_demo/coca_tiny.safetensors
+	$(RUN) examples/demo/demo_figures.py --model_path outputs/train_demo/coca_tiny.safetensors
 
 PYTEST = $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -19,14 +19,14 @@ from tests.documents.reading import ROOT, documents, inline_names, read_pieces
 from tests.documents.table import TABLE
 from tests.documents.walk import Section, Walk, read_documents, run, unaccounted
 
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "examples/demo"))
 
 from demo_scenes import describe
 from make_demo_data import demo_scene
 
 SHOWN = read_documents()
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-TOOLS = sorted((ROOT / "tools").glob("*.py"))
+TOOLS = sorted([*(ROOT / "tools").glob("*.py"), *(ROOT / "examples").glob("*/*.py")])
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ WRONG = {
     "python train.py -c configs/train_digits.yaml optim.learning_rate=1": "learning_rate",
     "python train.py -c configs/train_digits.yaml": "data/digits/train.csv",
     "python evaluate.py zeroshot -c configs/coca_tiny.yaml --data nowhere": "nowhere",
-    "python tools/make_digits.py": "folder",
+    "python examples/digits/make_digits.py": "folder",
     "python tools/make_what.py": "make_what.py",
     "msrun --workers=8 train.py -c configs/pretrain.yaml": "exit code 2",
     "msrun --worker_num=8 --local_worker_num=8 train.py -c configs/nothing.yaml": "nothing.yaml",
@@ -151,7 +151,7 @@ def test_options_settings_and_files_that_are_named_exist(path):
             assert name[0] in settings, f"{path.name}: there is no setting {name[0]}"
         if overrides := [word for word in shlex.split(span.replace("'", "")) if re.match(r"(?!dotted)\w+\.\w+=", word)]:
             load_train_config("finetune_captioning", overrides)
-        if re.fullmatch(r"(configs|tools|tests|docs|benchmarks|mindone_coca|assets)/[\w./-]+", span):
+        if re.fullmatch(r"(configs|tools|examples|tests|docs|benchmarks|mindone_coca|assets)/[\w./-]+", span):
             assert (ROOT / span).exists(), f"{path.name}: there is no {span}"
     for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         assert "://" in link or (path.parent / link).exists(), f"{path.name}: {link} leads nowhere"
@@ -170,9 +170,9 @@ def settings_of(cls: type, prefix: str = "") -> set[str]:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_what_a_configs_comments_name_exists(walk, path):
     said = " ".join(re.findall(r"#\s*(.*)", path.read_text()))
-    for command in re.findall(r"python tools/\w+\.py [\w/]+", said):
+    for command in re.findall(r"python (?:tools|examples/\w+)/\w+\.py [\w/]+", said):
         walk.checkout.check(command, files=False)
-    for tool in re.findall(r"tools/\w+\.py", said):
+    for tool in re.findall(r"(?:tools|examples/\w+)/\w+\.py", said):
         assert (ROOT / tool).is_file(), tool
     for config in re.findall(r"\b\w+\.yaml", said):
         assert (ROOT / "configs" / config).is_file(), config

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from examples.digits.make_digits import NAMES
 from mindone_coca.factory import create_model, find_config_and_weights
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import create_transforms
@@ -23,7 +24,6 @@ from tests.documents.table import DIGITS, TABLE, VIT, collection, finetune_data
 from tests.documents.walk import Walk, read_documents, replaced
 from tests.frames import greedy_captions
 from tests.training.runs import free_port
-from tools.make_digits import NAMES
 
 pytestmark = pytest.mark.slow
 
@@ -274,7 +274,7 @@ def test_the_demo_models_training(tmp_path):
 
 def test_the_demo_models_figures(work):
     """models/README.md has what its command prints."""
-    printed = work.run("python tools/demo_figures.py")
+    printed = work.run("python examples/demo/demo_figures.py")
     print(printed)
     written = (ROOT / "models/README.md").read_text()
     rows = ("1,000 unseen scenes", "middle frames of 100 unseen videos")

@@ -360,7 +360,7 @@ README = {
     "Layout": Section({"make test-slow": recipe(), "make mutate": recipe(), "pre-commit": check()}),
 }
 OTHERS = {
-    "models/README.md: Figures": Section({"tools/demo_figures.py": check(), "pytest": check()}),
+    "models/README.md: Figures": Section({"examples/demo/demo_figures.py": check(), "pytest": check()}),
     "models/README.md: Training": Section({"make train-demo": recipe(make_demo_data=FEW_SCENES)}),
     "benchmarks/README.md: Benchmarks": Section({"benchmarks.training": check()}),
     "benchmarks/README.md: ViT-L/14, `python benchmarks/speed.py`": Section({"speed.py": check()}),
