@@ -15,6 +15,7 @@ from mindone_coca.cli.main import COMMANDS
 from mindone_coca.tasks.settings import TaskTrainConfig, load_train_config
 from tests.captioners import shared_models
 from tests.documents.checkout import Checkout
+from tests.documents.messages import is_of_sources
 from tests.documents.reading import ROOT, documents, inline_names, read_pieces
 from tests.documents.table import TABLE
 from tests.documents.walk import Section, Walk, read_documents, run, unaccounted
@@ -37,6 +38,38 @@ def walk(tmp_path_factory) -> Iterator[Walk]:
 
 def test_each_command_and_block_is_tried():
     assert unaccounted(SHOWN, TABLE) == []
+
+
+def test_readme_is_one_page_with_measured_figures():
+    """The figures are those of benchmarks/README.md."""
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    measured = (ROOT / "benchmarks/README.md").read_text()
+    [table] = re.findall(r"## Measured\n(.*?)\n\n\D", text, re.DOTALL)
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 5
+    for name, *cells in rows:
+        [line] = [line for line in measured.splitlines() if line.startswith(f"| {name.strip().split(' (')[0]}")][:1]
+        for figure in re.findall(r"[\d.]+", " ".join(cells)):
+            assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d])", line), f"{name}: {figure} is not in: {line}"
+
+
+def test_every_page_is_in_the_navigation():
+    """As make docs demands, which needs an environment of its own."""
+    listed = re.findall(r"^ +- [^:]+: ([\w.]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_thirty_messages_are_explained():
+    pieces = [piece for name in SHOWN if name.startswith("docs/troubleshooting.md") for piece in SHOWN[name]]
+    assert len({piece.text for piece in pieces if piece.kind == "text"}) == 30
+
+
+@pytest.mark.parametrize(
+    "line", ["error: clip.mp4: the video is cut off", "error: OUT: no features there", "error: a: b"]
+)
+def test_a_message_that_no_source_has_is_found(line):
+    assert not is_of_sources(line)
 
 
 @pytest.mark.graphs

@@ -46,7 +46,7 @@ HEAD = """# Settings of a training
 Made from the sources by `python tools/make_settings_page.py`; a test says when it is no longer theirs.
 
 A training config is a YAML or JSON file of these sections. On the command line any setting follows as
-`section.key=value`, the value in YAML, and wins over the file. A key that does not exist is refused by name. What is
+`dotted.key=value`, the value in YAML, and wins over the file. A key that does not exist is refused by name. What is
 without a default must be given.
 
 `task`, beside the sections, is `coca`, the default, or a downstream task:

@@ -1,4 +1,4 @@
-"""Whether a message that a document shows is one that the package prints: its words are those of a text in the sources."""
+"""Whether a message that a document shows is one that the package prints: a text in the sources has its words."""
 
 import ast
 import re
