@@ -110,9 +110,9 @@ def default(spec: dataclasses.Field) -> str:
 def table(cls: type, prefix: str) -> list[str]:
     """A table of a dataclass's fields, a line each."""
     said, hints = comments(cls), typing.get_type_hints(cls)
-    lines = ["| setting | value | default | meaning |", "|---|---|---|---|"]
+    lines = ["| setting | meaning | value | default |", "|---|---|---|---|"]
     for spec in dataclasses.fields(cls):
-        cells = f"`{prefix}{spec.name}`", kind(hints[spec.name]), default(spec), said[spec.name]
+        cells = f"`{prefix}{spec.name}`", said[spec.name], kind(hints[spec.name]), default(spec)
         lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")
     return lines
 
