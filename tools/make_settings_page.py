@@ -64,7 +64,7 @@ def comments(cls: type) -> dict[str, str]:
     for node in tree.body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
             continue
-        above = []
+        above: list[str] = []
         for line in reversed(lines[: node.lineno - 1]):
             if not line.strip().startswith("#"):
                 break
