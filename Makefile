@@ -43,9 +43,9 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-# the documents as pages in site/; a warning, such as a link that leads nowhere, is an error
+# the documents as pages in site/; a warning, such as a link that leads nowhere, is an error (with --quiet it is none)
 docs: $(DOCS_VENV)/.installed
-	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
 	@echo "The pages: site/index.html"
 
 $(DOCS_VENV)/.installed: requirements-docs.txt

@@ -188,6 +188,11 @@ def test_options_settings_and_files_that_are_named_exist(path):
             assert (ROOT / span).exists(), f"{path.name}: there is no {span}"
     for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         assert "://" in link or (path.parent / link).exists(), f"{path.name}: {link} leads nowhere"
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", path.read_text()):
+        page = path.parent / link if link else path
+        headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+        slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert anchor in slugs, f"{path.name}: {link} has no heading #{anchor}"
 
 
 def settings_of(cls: type, prefix: str = "") -> set[str]:

@@ -262,7 +262,7 @@ def captioned_demo(checkout: Checkout, piece: Piece) -> None:
 def built_pages(checkout: Checkout, piece: Piece) -> None:
     """`.ci/run` builds them; the environment for that is no part of this one."""
     printed = checkout.run_process("make -n docs DOCS_VENV=nowhere")
-    assert "mkdocs build --strict" in printed and checkout.path("mkdocs.yml").is_file()
+    assert "mkdocs build --strict\n" in printed and checkout.path("mkdocs.yml").is_file()
 
 
 def message(checkout: Checkout, piece: Piece) -> None:
