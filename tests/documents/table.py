@@ -146,7 +146,7 @@ def converted_caption(checkout: Checkout, piece: Piece) -> None:
 
 
 def all_formats(checkout: Checkout, piece: Piece) -> None:
-    """OUT holds what the README lists after this command."""
+    """OUT holds what the page lists after this command."""
     checkout.run(piece.text)
     out = checkout.path("OUT")
     for suffix in ("txt", "json", "jsonl", "csv", "html"):
