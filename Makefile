@@ -1,9 +1,10 @@
 # Python 3.11 and a package index are all that a fresh machine needs.
 PYTHON ?= python3.11
 VENV ?= .venv
+DOCS_VENV ?= .venv-docs
 RUN = $(VENV)/bin/python
 
-.PHONY: demo train-demo check test test-slow mutate lint clean
+.PHONY: demo train-demo check test test-slow mutate lint docs clean
 
 # the demo model captions the bundled video
 demo: $(VENV)/.installed
@@ -13,12 +14,12 @@ demo: $(VENV)/.installed
 
 # the demo model's training, from nothing, and its figures
 train-demo: $(VENV)/.installed
-	test -d data/demo || $(RUN) tools/make_demo_data.py --target data/demo
+	test -d data/demo || $(RUN) examples/demo/make_demo_data.py --target data/demo
 	$(RUN) train.py -c configs/train_demo_words.yaml
 	$(RUN) train.py -c configs/train_demo.yaml
 	$(RUN) tools/model_conversion/coca_convert.py --source outputs/train_demo/final.safetensors --dtype float16 \
 		--target outputs/train_demo/coca_tiny.safetensors --force
-	$(RUN) tools/demo_figures.py --model_path outputs/train_demo/coca_tiny.safetensors
+	$(RUN) examples/demo/demo_figures.py --model_path outputs/train_demo/coca_tiny.safetensors
 
 PYTEST = $(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -42,6 +43,16 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# the documents as pages in site/; a warning, such as a link that leads nowhere, is an error (with --quiet it is none)
+docs: $(DOCS_VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict
+	@echo "The pages: site/index.html"
+
+$(DOCS_VENV)/.installed: requirements-docs.txt
+	command -v $(PYTHON) >/dev/null && $(PYTHON) -m venv $(DOCS_VENV) || python3 -m venv $(DOCS_VENV)
+	$(DOCS_VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	touch $@
+
 $(VENV)/bin/pip:
 	command -v $(PYTHON) >/dev/null && $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
 
@@ -55,4 +66,4 @@ $(VENV)/.installed-test: requirements.txt requirements-test.txt constraints.txt 
 	touch $(VENV)/.installed $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build *.egg-info
+	rm -rf $(VENV) $(DOCS_VENV) .pytest_cache .ruff_cache .mypy_cache build dist site *.egg-info

@@ -7,7 +7,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # MindSpore reads this when it is imported: of its log only errors, unless the user says otherwise
 os.environ.setdefault("GLOG_v", "3")

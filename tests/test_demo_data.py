@@ -22,7 +22,7 @@ from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import create_train_transforms
 from mindone_coca.video.frames import read_frames
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples/demo"))
 
 import demo_drawing
 import demo_scenes
@@ -30,7 +30,7 @@ import make_demo_data
 from demo_scenes import COLOURS, SHAPES, Shape, describe
 
 REPOSITORY = Path(__file__).parents[1]
-TOOL = REPOSITORY / "tools" / "make_demo_data.py"
+TOOL = REPOSITORY / "examples/demo/make_demo_data.py"
 SMALL, LARGE = 7.0, 13.0
 
 

@@ -13,7 +13,7 @@ from mindone_coca.video.frames import read_frames
 from tests.reference import ReferenceCoCa, torch
 from tools.model_conversion import coca_convert
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples/demo"))
 
 import demo_figures
 from demo_scenes import describe
@@ -40,7 +40,7 @@ def test_the_bundled_video(captioner):
 
 @pytest.mark.graphs
 def test_unseen_scenes_and_videos(captioner):
-    """As tools/demo_figures.py, whose whole figures tests/test_readme_slow.py holds against models/README.md; eight
+    """As demo_figures.py, whose whole figures tests/test_readme_slow.py holds against models/README.md; eight
     videos leave the shares some room."""
     for pictures in (demo_figures.scenes(24), demo_figures.middle_frames(8)):
         figures = demo_figures.measure(captioner, *pictures)

@@ -165,7 +165,7 @@ def test_every_program_takes_care_before_its_imports():
     """In the text: the first import of the package's other modules stands behind it."""
     programs = {
         path
-        for path in [*ROOT.glob("*.py"), *ROOT.glob("tools/**/*.py")]
+        for path in [*ROOT.glob("*.py"), *ROOT.glob("tools/**/*.py"), *ROOT.glob("examples/**/*.py")]
         if '__name__ == "__main__"' in path.read_text()
     }
     runners_of_tests = {ROOT / "tools" / name for name in ("mutate.py", "slow_tests.py")}  # which get it as well

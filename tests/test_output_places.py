@@ -21,6 +21,8 @@ from mindone_coca.training.progress import Metrics
 from tests.training.runs import TINY, write_config
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples/demo"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples/digits"))
 
 import make_demo_data
 import make_digit_tasks

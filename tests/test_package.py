@@ -31,8 +31,12 @@ def installed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pip")
     source, target = folder / "source", folder / "site"
     source.mkdir()
-    for name in ("mindone_coca", "configs", "pyproject.toml", "README.md", "LICENSE", "requirements.txt"):
+    (source / "models").mkdir()
+    (source / "models" / "coca_model.ckpt").touch()  # as the converter leaves one
+    names = ("mindone_coca", "configs", "assets", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+    for name in (*names, "requirements.txt"):
         subprocess.run(["cp", "-r", ROOT / name, source], check=True)  # pip builds in the source tree
+    subprocess.run(["cp", ROOT / "models" / "coca_tiny.safetensors", source / "models"], check=True)
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*install, "--target", target, source], check=True, capture_output=True)
     return target
@@ -57,13 +61,25 @@ def test_installed_package_finds_its_data(installed, tmp_path):
     assert done.stdout.split() == ["768", "512", "512", "768"]
 
 
+def test_of_models_and_assets_the_demos_are_installed_alone(installed):
+    package = installed / "mindone_coca"
+    found = {
+        path.relative_to(package).as_posix() for name in ("models", "assets") for path in (package / name).iterdir()
+    }
+    assert found == {"models/coca_tiny.safetensors", "assets/demo.mp4"}
+
+
 @pytest.mark.graphs
-def test_installed_command_captions_a_video(installed, tmp_path):
-    program = installed / "bin" / "mindone-coca"
-    weights, video = ROOT / "models" / "coca_tiny.safetensors", ROOT / "assets" / "demo.mp4"
-    done = run(installed, tmp_path, program, "caption", "--model_path", weights, "--video_path", video)
+def test_installed_demo_needs_nothing_else(installed, tmp_path):
+    done = run(installed, tmp_path, installed / "bin" / "mindone-coca", "demo")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "a large red star above a small yellow ring\n"
+    assert done.stdout == "a large red star above a small yellow ring\n" and not list(tmp_path.iterdir())
+
+
+def test_one_version():
+    assert f'version = "{mindone_coca.__version__}"' in (ROOT / "pyproject.toml").read_text()
+    assert f"\nversion: {mindone_coca.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## [{mindone_coca.__version__}] - " in (ROOT / "CHANGELOG.md").read_text()
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -15,18 +15,19 @@ from mindone_coca.cli.main import COMMANDS
 from mindone_coca.tasks.settings import TaskTrainConfig, load_train_config
 from tests.captioners import shared_models
 from tests.documents.checkout import Checkout
+from tests.documents.messages import is_of_sources
 from tests.documents.reading import ROOT, documents, inline_names, read_pieces
 from tests.documents.table import TABLE
 from tests.documents.walk import Section, Walk, read_documents, run, unaccounted
 
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(ROOT / "examples/demo"))
 
 from demo_scenes import describe
 from make_demo_data import demo_scene
 
 SHOWN = read_documents()
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-TOOLS = sorted((ROOT / "tools").glob("*.py"))
+TOOLS = sorted([*(ROOT / "tools").glob("*.py"), *(ROOT / "examples").glob("*/*.py")])
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,38 @@ def walk(tmp_path_factory) -> Iterator[Walk]:
 
 def test_each_command_and_block_is_tried():
     assert unaccounted(SHOWN, TABLE) == []
+
+
+def test_readme_is_one_page_with_measured_figures():
+    """The figures are those of benchmarks/README.md."""
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    measured = (ROOT / "benchmarks/README.md").read_text()
+    [table] = re.findall(r"## Measured\n(.*?)\n\n\D", text, re.DOTALL)
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 5
+    for name, *cells in rows:
+        [line] = [line for line in measured.splitlines() if line.startswith(f"| {name.strip().split(' (')[0]}")][:1]
+        for figure in re.findall(r"[\d.]+", " ".join(cells)):
+            assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d])", line), f"{name}: {figure} is not in: {line}"
+
+
+def test_every_page_is_in_the_navigation():
+    """As make docs demands, which needs an environment of its own."""
+    listed = re.findall(r"^ +- [^:]+: ([\w.]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_thirty_messages_are_explained():
+    pieces = [piece for name in SHOWN if name.startswith("docs/troubleshooting.md") for piece in SHOWN[name]]
+    assert len({piece.text for piece in pieces if piece.kind == "text"}) == 30
+
+
+@pytest.mark.parametrize(
+    "line", ["error: clip.mp4: the video is cut off", "error: OUT: no features there", "error: a: b"]
+)
+def test_a_message_that_no_source_has_is_found(line):
+    assert not is_of_sources(line)
 
 
 @pytest.mark.graphs
@@ -96,7 +129,7 @@ WRONG = {
     "python train.py -c configs/train_digits.yaml optim.learning_rate=1": "learning_rate",
     "python train.py -c configs/train_digits.yaml": "data/digits/train.csv",
     "python evaluate.py zeroshot -c configs/coca_tiny.yaml --data nowhere": "nowhere",
-    "python tools/make_digits.py": "folder",
+    "python examples/digits/make_digits.py": "folder",
     "python tools/make_what.py": "make_what.py",
     "msrun --workers=8 train.py -c configs/pretrain.yaml": "exit code 2",
     "msrun --worker_num=8 --local_worker_num=8 train.py -c configs/nothing.yaml": "nothing.yaml",
@@ -151,10 +184,15 @@ def test_options_settings_and_files_that_are_named_exist(path):
             assert name[0] in settings, f"{path.name}: there is no setting {name[0]}"
         if overrides := [word for word in shlex.split(span.replace("'", "")) if re.match(r"(?!dotted)\w+\.\w+=", word)]:
             load_train_config("finetune_captioning", overrides)
-        if re.fullmatch(r"(configs|tools|tests|docs|benchmarks|mindone_coca|assets)/[\w./-]+", span):
+        if re.fullmatch(r"(configs|tools|examples|tests|docs|benchmarks|mindone_coca|assets)/[\w./-]+", span):
             assert (ROOT / span).exists(), f"{path.name}: there is no {span}"
     for link in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         assert "://" in link or (path.parent / link).exists(), f"{path.name}: {link} leads nowhere"
+    for link, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", path.read_text()):
+        page = path.parent / link if link else path
+        headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+        slugs = [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert anchor in slugs, f"{path.name}: {link} has no heading #{anchor}"
 
 
 def settings_of(cls: type, prefix: str = "") -> set[str]:
@@ -170,9 +208,9 @@ def settings_of(cls: type, prefix: str = "") -> set[str]:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_what_a_configs_comments_name_exists(walk, path):
     said = " ".join(re.findall(r"#\s*(.*)", path.read_text()))
-    for command in re.findall(r"python tools/\w+\.py [\w/]+", said):
+    for command in re.findall(r"python (?:tools|examples/\w+)/\w+\.py [\w/]+", said):
         walk.checkout.check(command, files=False)
-    for tool in re.findall(r"tools/\w+\.py", said):
+    for tool in re.findall(r"(?:tools|examples/\w+)/\w+\.py", said):
         assert (ROOT / tool).is_file(), tool
     for config in re.findall(r"\b\w+\.yaml", said):
         assert (ROOT / "configs" / config).is_file(), config

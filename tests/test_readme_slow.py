@@ -1,4 +1,4 @@
-"""The README's trainings as they stand there, in its order, and its figures beside what they give.
+"""The documents' trainings as they stand there, in their order, and their figures beside what they give.
 
 tools/slow_tests.py names a folder in which what has run is kept for as long as the sources stay the same: the tests
 build upon each other, and each runs in a process of its own.
@@ -14,23 +14,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from examples.digits.make_digits import NAMES
 from mindone_coca.factory import create_model, find_config_and_weights
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import create_transforms
 from tests.documents.checkout import Checkout, ProcessCheckout
 from tests.documents.reading import ROOT, Piece
-from tests.documents.table import DIGITS, TABLE, VIT, collection, finetune_data
+from tests.documents.table import COLLECTION, DIGITS, FINETUNE, TABLE, collection, finetune_data
 from tests.documents.walk import Walk, read_documents, replaced
 from tests.frames import greedy_captions
 from tests.training.runs import free_port
-from tools.make_digits import NAMES
 
 pytestmark = pytest.mark.slow
 
 SHOWN = read_documents()
-README = (ROOT / "README.md").read_text()
+PAGES = {name: (ROOT / f"docs/{name}.md").read_text() for name in ("train", "tasks", "second_family")}
+EVALUATED = "docs/evaluate.md: An example: the digits"
+TASK_RECIPES = "docs/tasks.md: Recipes"
 MINUTES = 15  # a recipe may take, on two cores that do nothing else
-NEAR = 0.02  # how far a figure may lie from the README's
+NEAR = 0.02  # how far a figure may lie from the documents'
 DIRECTIONS = ("right", "left", "down", "up")
 
 
@@ -40,14 +42,14 @@ def work(tmp_path_factory) -> ProcessCheckout:
     return ProcessCheckout(Path(kept) / "readme" if kept else tmp_path_factory.mktemp("readme") / "checkout")
 
 
-def commands(heading: str, *words: str) -> list[Piece]:
-    """The README's commands under a heading that have one of these words."""
-    pieces = [piece for piece in SHOWN[f"README.md: {heading}"] if piece.kind == "command"]
+def commands(section: str, *words: str) -> list[Piece]:
+    """The commands of a section that have one of these words."""
+    pieces = [piece for piece in SHOWN[section] if piece.kind == "command"]
     return [piece for piece in pieces if any(word in piece.text for word in words)]
 
 
-def command(heading: str, *words: str) -> str:
-    [found] = [piece.text for piece in commands(heading, words[0]) if all(word in piece.text for word in words)]
+def command(section: str, *words: str) -> str:
+    [found] = [piece.text for piece in commands(section, words[0]) if all(word in piece.text for word in words)]
     return found
 
 
@@ -101,7 +103,7 @@ def held_out_digits(run: Path, digits: Path) -> tuple[float, float]:
 
 @pytest.fixture(scope="session")
 def digits(work) -> ProcessCheckout:
-    """With the digits and the model that the README trains on them."""
+    """With the digits and the model that docs/train.md trains on them."""
     work.run(command(DIGITS, "make_digits.py"))
     train(work, command(DIGITS, "train.py"))
     return work
@@ -110,27 +112,27 @@ def digits(work) -> ProcessCheckout:
 def test_digits(digits):
     assert digits.run(command(DIGITS, "inference.py")) == "a handwritten four\n"
     found = held_out_digits(digits.path("outputs/digits"), digits.path("data/digits"))
-    written = re.search(r"From scratch, [^%]*%[^%]*%", README)
+    written = re.search(r"From scratch, [^%]*%[^%]*%", PAGES["train"])
     assert found == pytest.approx(percentages(written[0]), abs=NEAR)
 
 
 def test_digits_evaluated(digits):
-    """The README's metrics stand behind its commands, as comments."""
-    for piece in commands("Evaluate", "echo"):
+    """The metrics stand behind the commands, as comments."""
+    for piece in commands(EVALUATED, "echo"):
         digits.run(piece.text)
-    shown = [piece for piece in commands("Evaluate", "outputs/digits") if piece.comment]
+    shown = [piece for piece in commands(EVALUATED, "outputs/digits") if piece.comment]
     assert len(shown) == 3
     for piece in shown:
         check_figures(digits, piece)
 
 
 def test_scenes_found_by_their_captions(work):
-    make, find = commands("Evaluate", "data/scenes")
+    make, find = commands(EVALUATED, "data/scenes")
     work.run(make.text)
     check_figures(work, find)
 
 
-TASKS = {  # the run: the beginning of its row in the README's table
+TASKS = {  # the run: the beginning of its row in the table of docs/tasks.md
     "task_classification/": "classification, frozen",
     "task_classification_finetuned/": "classification, finetuned",
     "task_vqa/": "VQA",
@@ -141,8 +143,10 @@ TASKS = {  # the run: the beginning of its row in the README's table
 
 
 def table_row(beginning: str) -> tuple[float, int, list[float]]:
-    """A row of the README's table of tasks: share right, number of rows, shares in its other cells."""
-    [(label, right, rows, chance)] = re.findall(rf"^\| ({beginning}[^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", README, re.M)
+    """A row of that table: share right, number of rows, shares in its other cells."""
+    [(label, right, rows, chance)] = re.findall(
+        rf"^\| ({beginning}[^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", PAGES["tasks"], re.M
+    )
     return percentages(right)[0], int(rows.replace(",", "")), percentages(label) + percentages(chance)
 
 
@@ -155,10 +159,9 @@ def guessed_from_sentences(rows: list[dict[str, str]], sentence: str, label: str
 
 
 def task_model(digits: ProcessCheckout, run: str) -> dict[str, float]:
-    """Train and evaluate as the README does -> metrics."""
-    heading = "Downstream tasks"
-    digits.run(command(heading, "make_digit_tasks.py"))
-    pieces = commands(heading, "python train.py", "python evaluate.py")
+    """Train and evaluate as docs/tasks.md does -> metrics."""
+    digits.run(command(TASK_RECIPES, "make_digit_tasks.py"))
+    pieces = commands(TASK_RECIPES, "python train.py", "python evaluate.py")
     place = next(i for i, piece in enumerate(pieces) if f"outputs/{run}" in piece.text)
     train(digits, pieces[place - 1].text)
     found = metrics(digits.run(pieces[place].text))
@@ -187,7 +190,7 @@ def test_questions_one_by_one(digits):
 
 @pytest.mark.parametrize(("task", "beginning"), [("entailment", "entailment"), ("nlvr2", "NLVR2")])
 def test_sentences_alone_tell_nothing(digits, task, beginning):
-    digits.run(command("Downstream tasks", "make_digit_tasks.py"))
+    digits.run(command(TASK_RECIPES, "make_digit_tasks.py"))
     rows = read_rows(digits.path(f"data/digit_tasks/{task}/val.csv"))
     [chance] = table_row(beginning)[2]
     assert guessed_from_sentences(rows, "sentence", "label") == pytest.approx(chance, abs=0.001)
@@ -195,12 +198,12 @@ def test_sentences_alone_tell_nothing(digits, task, beginning):
 
 def test_motions_need_several_frames(digits):
     """The row of the table that names a setting in place of a command."""
-    assert "(`data.frame_type=middle`)" in README
+    assert "(`data.frame_type=middle`)" in PAGES["tasks"]
     task_model(digits, "task_motions/")
     run = "outputs/motions_middle"
     middle = f"data.frame_type=middle output.dir={run} head.cache={run}/features"
     train(digits, f"{command('Downstream tasks', 'train.py', 'task_motions')} {middle}")
-    evaluate = replaced(command("Downstream tasks", "evaluate.py", "task_motions"), {"outputs/task_motions": run})
+    evaluate = replaced(command(TASK_RECIPES, "evaluate.py", "task_motions"), {"outputs/task_motions": run})
     digits.run(f"{evaluate} --output_dir reports/motions_middle")
     rows = read_rows(digits.path("reports/motions_middle/predictions.csv"))
     moved = [row["expected"] == row["predicted"] for row in rows if row["expected"] in DIRECTIONS]
@@ -210,10 +213,9 @@ def test_motions_need_several_frames(digits):
 
 
 def test_digits_by_the_other_family(digits):
-    heading = "The other CoCa: coca-pytorch's architecture"
-    train(digits, command(heading, "train.py"))
+    train(digits, command("docs/second_family.md: Training", "train.py"))
     found = held_out_digits(digits.path("outputs/digits_parallel"), digits.path("data/digits"))
-    written = re.search(r"`train_digits_parallel.yaml` trains it on the digits[^%]*%[^%]*%", README)
+    written = re.search(r"`train_digits_parallel.yaml` trains it on the digits[^%]*%[^%]*%", PAGES["second_family"])
     assert found == pytest.approx(percentages(written[0]), abs=NEAR)
 
 
@@ -228,15 +230,15 @@ def test_finetuning_and_a_collection_by_several_processes(tmp_path):
     work = ProcessCheckout(tmp_path / "checkout")
     finetune_data(work)
     collection(work)
-    for text in (piece.text for piece in commands("Finetune", "python")):
+    for text in (piece.text for piece in commands(FINETUNE, "python")):
         if "msrun" not in text:
             work.run(text)
     once = work.path("outputs/finetune_captioning")
     assert (once / "final.safetensors").is_file()
     once.rename(once.with_name("once"))
-    work.run(few_processes(next(piece.text for piece in commands("Finetune", "msrun"))))
+    work.run(few_processes(next(piece.text for piece in commands("docs/finetune.md: On several cards", "msrun"))))
     assert (once / "final.safetensors").is_file()
-    work.run(few_processes(command("Caption a collection", "msrun")))
+    work.run(few_processes(command(COLLECTION, "msrun")))
     assert work.path("OUT/captions.json").is_file()
 
 
@@ -244,10 +246,12 @@ def test_captions_conversion_and_export_in_processes(tmp_path):
     """What test_readme.py runs within its own process, and what it only checks of these sections."""
     work = ProcessCheckout(tmp_path / "checkout")
     walk = Walk(work, SHOWN, TABLE)
-    for heading in (VIT, "Caption a collection", "As a library", "Convert", "Deploy"):
-        walk.section(f"README.md: {heading}")
+    pages = ("captioning", "collections", "library", "convert", "deploy")
+    for section in SHOWN:
+        if section.startswith(tuple(f"docs/{page}.md: " for page in pages)):
+            walk.section(section)
     # within this process, where tests.reference has made open_clip fit for a torch without CUDA
-    verified = Checkout.run(work, re.sub(r"[][]", "", command("Convert", "[--verify")))
+    verified = Checkout.run(work, re.sub(r"[][]", "", command("docs/convert.md: Convert weights", "[--verify")))
     assert "largest relative difference from open_clip" in verified, verified
     for text in work.recipe("demo"):
         work.run(text)
@@ -274,7 +278,7 @@ def test_the_demo_models_training(tmp_path):
 
 def test_the_demo_models_figures(work):
     """models/README.md has what its command prints."""
-    printed = work.run("python tools/demo_figures.py")
+    printed = work.run("python examples/demo/demo_figures.py")
     print(printed)
     written = (ROOT / "models/README.md").read_text()
     rows = ("1,000 unseen scenes", "middle frames of 100 unseen videos")

@@ -9,14 +9,16 @@ from pathlib import Path
 import mindspore as ms
 import pytest
 
+from examples.digits import make_digits
 from mindone_coca import create_model, progress, waiting
 from mindone_coca.cli import common, export
 from mindone_coca.factory import save_model
 from mindone_coca.weights.load import parameter_entries
 from tests.models import make_config, one_layer
-from tools import make_digits, make_mindrecord
+from tools import make_mindrecord
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples/demo"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples/digits"))
 
 import make_demo_data
 import make_digit_tasks

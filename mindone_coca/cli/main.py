@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from mindone_coca.cli import caption, convert, curves, evaluate, export, models, train
+from mindone_coca.cli import caption, convert, curves, demo, evaluate, export, models, train
 from mindone_coca.cli.common import Command, Parser, run_cli
 
 COMMANDS: dict[str, Command] = {
@@ -14,6 +14,7 @@ COMMANDS: dict[str, Command] = {
     "export": export.COMMAND,
     "curves": curves.COMMAND,
     "models": models.COMMAND,
+    "demo": demo.COMMAND,
 }
 
 

@@ -53,15 +53,15 @@ class SourceConfig:
 
 @dataclass
 class DataConfig:
-    """What to train on. `train` and `val` are a path, a mapping with SourceConfig's keys, or a list of these."""
+    """What to train on. `train` and `val` are a path, a mapping with a source's keys, or a list of these."""
 
-    train: Any
+    train: Any  # shuffled anew in each epoch
     # Read in order, without augmentation, first caption only.
     val: Any = None
     # Defaults for the sources in csv, tsv and jsonl files; open_clip's names.
     image_key: str = "filepath"
-    caption_key: str = "title"
-    separator: str | None = None
+    caption_key: str = "title"  # as image_key
+    separator: str | None = None  # as image_key
     # Parallel decoders for each training process, at most one for each core; 0 decodes in that process itself.
     num_workers: int = 4
     # The run ends when more than this share of the samples cannot be read, or of a list's rows cannot be used.
@@ -71,7 +71,7 @@ class DataConfig:
     random_crop: bool | None = None
     # Of a video: its middle frame, a random one, or num_frames spread evenly (an image then stands for each of them).
     frame_type: Literal["middle", "random", "multi_frames"] = "middle"
-    num_frames: int = 16
+    num_frames: int = 16  # of a video, with multi_frames
     # Turn pictures upright as their EXIF data says; open_clip does not, so its numbers want false.
     exif_orientation: bool = True
     # Pictures of 16 bits: scaled to 8, or clipped to 0..255 (nearly all of them white) as open_clip does.

@@ -27,12 +27,12 @@ class ModelSection:
 class OptimConfig:
     """AdamW and its schedule; open_clip's defaults where it has one."""
 
-    lr: float = 5e-4
-    betas: tuple[float, float] = (0.9, 0.98)
-    eps: float = 1e-6
+    lr: float = 5e-4  # the learning rate after warmup
+    betas: tuple[float, float] = (0.9, 0.98)  # decay of the moving averages of gradients and their squares
+    eps: float = 1e-6  # added to the root of the latter
     weight_decay: float = 0.2  # off for norms, biases, gains and the temperature
-    warmup_steps: int = 0
-    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = 0  # updates over which the learning rate rises from 0
+    schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate, after warmup
     end_lr: float = 0.0  # where the cosine ends
     layer_decay: float = 1.0  # factor of the learning rate per block, counted from the end of each tower
 
@@ -41,8 +41,8 @@ class OptimConfig:
 class LossConfig:
     """Weights of the terms; a term of weight 0 is not computed."""
 
-    caption_weight: float = 2.0
-    contrastive_weight: float = 1.0
+    caption_weight: float = 2.0  # of the cross-entropy of captions
+    contrastive_weight: float = 1.0  # of the contrast of images and texts
     # Weight of the mean log(Z)^2 of the caption's softmax (PaLM's z-loss; 1e-4 there), which the reported loss leaves
     # out. It draws logits to log-probabilities: open_clip's beam search adds up the former.
     z_loss_weight: float = 0.0
@@ -55,16 +55,16 @@ class RunConfig:
     max_steps: int | None = None  # updates; the run and its schedule end at the earlier of both
     accumulate_steps: int = 1  # micro-batches per update
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"  # of activations; parameters stay in float32
-    grad_clip_norm: float | None = None
+    grad_clip_norm: float | None = None  # the largest norm of all gradients together; None: no limit
     ema_decay: float | None = None  # keep a moving average of the weights; it is what is validated and exported
     recompute: bool = False  # compute activations again in the backward pass: less memory, more time
     freeze: list[str] = field(default_factory=list)  # patterns of parameter names, such as "visual.*"
-    seed: int = 0
+    seed: int = 0  # of fresh weights, the order of samples and all that is drawn
 
 
 @dataclass
 class OutputConfig:
-    dir: str = "outputs/train"
+    dir: str = "outputs/train"  # the run's folder
     log_every: int = 10  # steps
     save_every: int = 1000  # steps between checkpoints; one more is written at the end
     keep_last: int = 2  # checkpoints
@@ -77,10 +77,10 @@ class OutputConfig:
 
 @dataclass
 class DeviceConfig:
-    target: DeviceTarget = "auto"
-    id: int | None = None
-    mode: Mode = "graph"
-    jit_level: JitLevel | None = None
+    target: DeviceTarget = "auto"  # auto: MindSpore's own choice
+    id: int | None = None  # of several devices; under msrun each process has its own
+    mode: Mode = "graph"  # graph compiles first, pynative runs one operation after another
+    jit_level: JitLevel | None = None  # of the compiler; None: MindSpore's own choice
     max_memory: str | None = None  # such as 30GB
 
 

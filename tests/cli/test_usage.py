@@ -49,18 +49,19 @@ def test_a_mistake_is_one_line(capsys, command, message):
 @pytest.mark.parametrize(
     ("tool", "option", "meant"),
     [
-        ("make_digits.py", "--zzz", ""),
-        ("slow_tests.py", "--agian", "again"),
+        ("examples/digits/make_digits.py", "--zzz", ""),
+        ("tools/slow_tests.py", "--agian", "again"),
     ],
 )
 def test_the_tools_too(tool, option, meant):
-    done = subprocess.run([sys.executable, ROOT / "tools" / tool, option], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, ROOT / tool, option], capture_output=True, text=True)
     hint = f"; did you mean --{meant}?" if meant else ""
     assert (done.returncode, done.stderr) == (2, f"error: {option}: no such option{hint}; see --help\n")
 
 
 def test_no_program_has_a_parser_of_its_own_kind():
-    programs = [*ROOT.glob("*.py"), *ROOT.glob("tools/**/*.py"), *ROOT.glob("mindone_coca/**/*.py")]
+    folders = ("tools", "examples", "mindone_coca")
+    programs = [*ROOT.glob("*.py"), *(path for folder in folders for path in ROOT.glob(f"{folder}/**/*.py"))]
     assert [path.name for path in programs if "ArgumentParser(" in path.read_text()] == []
 
 

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "models/README.md", "benchmarks/README.md", "assets/README.md", "docs/*.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "models/README.md",
+    "benchmarks/README.md",
+    "assets/README.md",
+    "examples/README.md",
+    "docs/*.md",
+)
 PROGRAMS = ("python", "pip", "make", "msrun", "mindone-coca", "pytest", "converter_lite", "pre-commit", "echo")
 SHELL = ("sh", "bash", "shell", "console")
 SCRIPT = re.compile(r"[\w/]+\.py")

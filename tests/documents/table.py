@@ -15,6 +15,7 @@ from mindone_coca.cli.main import COMMANDS
 from mindone_coca.hub.names import hub_name
 from mindone_coca.model.families import load_model_config
 from tests.documents.checkout import Checkout
+from tests.documents.messages import is_of_sources
 from tests.documents.reading import ROOT, Piece
 from tests.documents.walk import How, Section, check, recipe, replaced, run
 from tests.parallel_models import build_reference
@@ -54,6 +55,7 @@ SMALL = {
 }
 FEW_SCENES = "--train 2 --single 2 --held_out 2 --videos 1 --workers 1"
 LINE = r"[^\n]+\n"
+DEMO_CAPTION = "a large red star above a small yellow ring\n"
 METRICS = r"([\w@]+ [\d.]+\n)+"
 ROW = r"[^\t\n]+(\t[^\t\n]*)+\n"
 
@@ -144,7 +146,7 @@ def converted_caption(checkout: Checkout, piece: Piece) -> None:
 
 
 def all_formats(checkout: Checkout, piece: Piece) -> None:
-    """OUT holds what the README lists after this command."""
+    """OUT holds what the page lists after this command."""
     checkout.run(piece.text)
     out = checkout.path("OUT")
     for suffix in ("txt", "json", "jsonl", "csv", "html"):
@@ -204,7 +206,7 @@ def all_commands(checkout: Checkout, piece: Piece) -> None:
 
 
 def each_command(checkout: Checkout, piece: Piece) -> None:
-    assert set(COMMANDS) and piece.text == "mindone-coca COMMAND"
+    assert piece.text.removeprefix("mindone-coca ") in (*COMMANDS, "COMMAND")
 
 
 def each_task(checkout: Checkout, piece: Piece) -> None:
@@ -252,47 +254,112 @@ def other_config(checkout: Checkout, piece: Piece) -> None:
     checkout.forget_weights()
 
 
+def captioned_demo(checkout: Checkout, piece: Piece) -> None:
+    """Lines of Python that caption the bundled video by the demo model."""
+    assert checkout.execute(piece.text)["printed"] == DEMO_CAPTION
+
+
+def built_pages(checkout: Checkout, piece: Piece) -> None:
+    """`.ci/run` builds them; the environment for that is no part of this one."""
+    printed = checkout.run_process("make -n docs DOCS_VENV=nowhere")
+    assert "mkdocs build --strict\n" in printed and checkout.path("mkdocs.yml").is_file()
+
+
+def message(checkout: Checkout, piece: Piece) -> None:
+    """A message of the package, word for word but for the names and numbers in it."""
+    assert piece.kind == "text" and is_of_sources(piece.text), piece.text
+
+
 def shown_only(checkout: Checkout, piece: Piece) -> None:
     """Text that is neither command nor code."""
     assert piece.kind == "text"
 
 
-VIT, DIGITS = "Caption a video with the published ViT-L/14", "An example in minutes: handwritten digits"
-README = {
-    "mindone_coca": Section(
+VIT = "docs/captioning.md: From a file that was fetched by hand"
+COLLECTION = "docs/collections.md: Caption a collection"
+DIGITS = "docs/train.md: An example in minutes: handwritten digits"
+FINETUNE = "docs/finetune.md: Captions"
+MESSAGES = ("Commands", "Weights", "Hubs", "Collections", "Devices", "Training")
+TABLE = {
+    "README.md: Install": Section({"pip install .": check()}),
+    "README.md: Caption a video": Section(
         {
+            "mindone-coca demo": run(prints=DEMO_CAPTION),
+            "mindone-coca models": run(prints=f"({LINE}|\n)+"),
+            "mindone-coca caption": published_name,
+            "VideoCaptioner": captioned_demo,
+        },
+        published_weights,
+    ),
+    "README.md: Measured": Section({"benchmarks/speed.py": check()}),
+    "README.md: Documents": Section(
+        {
+            "pip install -r": check(),
+            "coca_convert.py": converted_caption,
+            "inference.py": check(),
+            "train.py": check(),
             "make demo": recipe(),
             "make check": recipe(),
             "make test": recipe(),
-            "benchmarks/speed.py": check(),
+            "make docs": built_pages,
+        },
+        finetune_data,
+    ),
+    "CONTRIBUTING.md: Contributing": Section(
+        {
+            "make check": recipe(),
+            "make test": recipe(),
+            "make docs": built_pages,
+            "pre-commit": check(),
+            "make_settings_page.py": check(),
         }
     ),
-    "What `make demo` shows": Section({"make demo": recipe(), "make train-demo": recipe(make_demo_data=FEW_SCENES)}),
+    "CONTRIBUTING.md: What tests hold": Section({"make test-slow": recipe(), "make mutate": recipe()}),
+    "models/README.md: Figures": Section({"demo_figures.py": check(), "pytest": check()}),
+    "models/README.md: Training": Section({"make train-demo": recipe(make_demo_data=FEW_SCENES)}),
+    "benchmarks/README.md: Benchmarks": Section({"benchmarks.training": check()}),
+    "benchmarks/README.md: ViT-L/14, `python benchmarks/speed.py`": Section({"speed.py": check()}),
+    "benchmarks/README.md: Training, `python -m benchmarks.training`": Section({"benchmarks.training": check()}),
+    "benchmarks/README.md: The converter at ViT-L/14 (2.55 GB), `python benchmarks/convert.py`": Section(
+        {"convert.py": check()}
+    ),
+    "benchmarks/README.md: Retrieval metrics, `python benchmarks/retrieval.py`": Section({"retrieval.py": check()}),
+    "assets/README.md: demo.mp4": Section({"make_demo_data.py": check()}),
+    "examples/README.md: digits": Section({"make_digits.py": check(), "train.py": check()}, needs=(DIGITS,)),
+    "examples/README.md: demo": Section(
+        {"make_demo_data.py": check(), "demo_figures.py": check(), "make train-demo": recipe()},
+        needs=("models/README.md: Training",),
+    ),
+    "docs/adding.md: Adding to it": Section({"make_settings_page.py": check()}),
+    "docs/architecture.md: Architecture": Section(
+        {"errors.py": shown_only, "mindone-coca COMMAND": each_command, "pip install": check()}
+    ),
+    "docs/captioning.md: By the name of published weights": Section(
+        {"pip install -r": check(), "inference.py": published_name, "mindone-coca models": check()}, published_weights
+    ),
     VIT: Section(
         {
             "pip install -r": check(),
             "coca_convert.py": converted_caption,
             "inference.py": run(prints=LINE),
-            "inference.py mscoco_finetuned": published_name,
-            "mindone-coca models": run(prints=f"({LINE}|\n)+"),
             "pip install .": check(),
             "mindone-coca caption|train": all_commands,
         },
         published_weights,
     ),
-    "Caption a collection": Section(
+    COLLECTION: Section(
         {
             "inference.py --save_features": all_formats,
             "inference.py --query": run(prints=f"({ROW})+"),
             "msrun": check(),
-            "sidecar": sidecar("FOLDER"),
-            "sidecar --output_dir": sidecar("OUT"),
         },
         collection,
         needs=(VIT,),
     ),
-    "As a library": Section({"VideoCaptioner": library}, needs=("Caption a collection",)),
-    "Convert": Section(
+    "docs/collections.md: Caption files beside pictures": Section(
+        {"sidecar": sidecar("FOLDER"), "sidecar --output_dir": sidecar("OUT")}, needs=(COLLECTION,)
+    ),
+    "docs/convert.md: Convert weights": Section(
         {
             "--source SOURCE [--target": convert_usage,
             "--reverse": run(prints=rf"wrote open_clip/{LINE}"),
@@ -301,16 +368,79 @@ README = {
         convert_source,
         needs=(VIT,),
     ),
-    "Deploy": Section({"export_mindir.py": deep_export, "converter_lite": check()}, exported_model, needs=(VIT,)),
-    "Finetune": Section(
+    "docs/data.md: Nothing is lost in silence": Section({"rows read": shown_only}),
+    "docs/data.md: Rules": Section({"make test-slow": recipe()}),
+    "docs/deploy.md: MINDIR graphs": Section({"export_mindir.py": deep_export}, exported_model, needs=(VIT,)),
+    "docs/deploy.md: MindSpore Lite on Ascend": Section(
+        {"converter_lite": check()}, needs=("docs/deploy.md: MINDIR graphs",)
+    ),
+    "docs/evaluate.md: Evaluate": Section(
         {
-            "coca_convert.py": converted_caption,
-            "python train.py": check(),
-            "inference.py": check(),
-            "msrun": check(),
-            "mindone-coca curves": check(RUN="finetune_captioning"),
+            "zeroshot imagenet": run(prints=METRICS),
+            "retrieval captions_val2014": run(prints=METRICS),
+            "captioning captions_val2014": run(prints=METRICS),
         },
-        finetune_data,
+        evaluation_data,
+    ),
+    "docs/evaluate.md: retrieval": Section({"benchmarks/retrieval.py": check()}),
+    "docs/evaluate.md: An example: the digits": Section(
+        {
+            "echo": run(),
+            "zeroshot digits": run(prints=METRICS),
+            "captioning digits": run(prints=METRICS),
+            "make_demo_data.py": run("--held_out 5 --workers 1"),
+            "retrieval scenes": check(),
+        },
+        needs=(DIGITS,),
+    ),
+    FINETUNE: Section(
+        {"coca_convert.py": converted_caption, "python train.py": check(), "inference.py": check()}, finetune_data
+    ),
+    "docs/finetune.md: On several cards": Section({"msrun": check()}, needs=(FINETUNE,)),
+    "docs/finetune.md: The recipes": Section({"make train-demo": recipe()}, needs=("models/README.md: Training",)),
+    "docs/hub.md: Weights from a hub": Section({"mindone-coca models": check()}),
+    "docs/library.md: As a library": Section({"VideoCaptioner": library}, needs=(VIT,)),
+    "docs/parity.md: Parity with open_clip": Section({"make test-slow": recipe()}),
+    "docs/quick_start.md: Install": Section({"pip install .": check()}),
+    "docs/quick_start.md: A caption within a minute": Section({"mindone-coca demo": check()}),
+    "docs/quick_start.md: Your own video": Section({"mindone-coca caption": published_name}, published_weights),
+    "docs/quick_start.md: In Python": Section({"VideoCaptioner": captioned_demo}),
+    "docs/quick_start.zh.md: 安装": Section({"pip install .": check()}),
+    "docs/quick_start.zh.md: 一分钟内得到第一条描述": Section({"mindone-coca demo": check()}),
+    "docs/quick_start.zh.md: 描述自己的视频": Section(
+        {"mindone-coca caption": published_name, "mindone-coca models": check()}, published_weights
+    ),
+    "docs/quick_start.zh.md: 无法访问 Hugging Face 时": Section({"pip install": check()}),
+    "docs/quick_start.zh.md: 在 Python 中使用": Section({"VideoCaptioner": captioned_demo}),
+    "docs/quick_start.zh.md: 多卡": Section({"msrun": check()}, collection),
+    "docs/reading.md: Formats": Section({"pip install": check()}),
+    "docs/scale.md: Several machines": Section({"msrun": check()}, collection),
+    "docs/second_family.md: The other CoCa: coca-pytorch's architecture": Section(
+        {"import ParallelCoCa": other_family}
+    ),
+    "docs/second_family.md: By a config": Section({"family: parallel_coca": other_config}),
+    "docs/second_family.md: Conversion": Section(
+        {
+            "--source coca.pt": run(prints=rf"wrote models/coca_model\.ckpt{LINE}"),
+            "--reverse": run(prints=rf"wrote back/coca_pytorch\.pt{LINE}"),
+        },
+        needs=("docs/second_family.md: By a config",),
+    ),
+    "docs/second_family.md: Training": Section({"train.py": check(), "pytest": check()}, needs=(DIGITS,)),
+    "docs/settings.md: Settings of a training": Section({"make_settings_page.py": check()}),
+    "docs/tasks.md: Downstream tasks": Section({"evaluate.py TASK": each_task}),
+    "docs/tasks.md: Recipes": Section(
+        {
+            "make_digit_tasks.py": run("--count 10"),
+            "train.py": check(),
+            "evaluate.py": check(),
+            "pytest": check(),
+        },
+        needs=(DIGITS,),
+    ),
+    "docs/train.md: Train": Section({"train.py": check(), "mindone-coca train": each_command}, needs=(FINETUNE,)),
+    "docs/train.md: What there is to look at": Section(
+        {"mindone-coca curves": check(RUN="finetune_captioning")}, needs=(FINETUNE,)
     ),
     DIGITS: Section(
         {
@@ -321,61 +451,7 @@ README = {
         },
         digits,
     ),
-    "Evaluate": Section(
-        {
-            "zeroshot imagenet": run(prints=METRICS),
-            "retrieval captions_val2014": run(prints=METRICS),
-            "captioning captions_val2014": run(prints=METRICS),
-            "benchmarks/retrieval.py": check(),
-            "echo": run(),
-            "zeroshot digits": run(prints=METRICS),
-            "captioning digits": run(prints=METRICS),
-            "make_demo_data.py": run("--held_out 5 --workers 1"),
-            "retrieval scenes": check(),
-        },
-        evaluation_data,
-        needs=(DIGITS,),
-    ),
-    "Downstream tasks": Section(
-        {
-            "evaluate.py TASK": each_task,
-            "make_digit_tasks.py": run("--count 10"),
-            "train.py": check(),
-            "evaluate.py": check(),
-            "pytest": check(),
-        },
-        needs=(DIGITS,),
-    ),
-    "The other CoCa: coca-pytorch's architecture": Section(
-        {
-            "import ParallelCoCa": other_family,
-            "family: parallel_coca": other_config,
-            "--source coca.pt": run(prints=rf"wrote models/coca_model\.ckpt{LINE}"),
-            "--reverse": run(prints=rf"wrote back/coca_pytorch\.pt{LINE}"),
-            "train.py": check(),
-            "pytest": check(),
-        },
-        needs=(DIGITS,),
-    ),
-    "Layout": Section({"make test-slow": recipe(), "make mutate": recipe(), "pre-commit": check()}),
+    **{f"docs/troubleshooting.md: {heading}": Section({"": message}) for heading in MESSAGES},
+    "docs/troubleshooting.md: Videos and pictures": Section({"": message, "mindone-coca[heic]": check()}),
+    "docs/troubleshooting.md: Not from this package": Section({"pip install -r": check()}),
 }
-OTHERS = {
-    "models/README.md: Figures": Section({"tools/demo_figures.py": check(), "pytest": check()}),
-    "models/README.md: Training": Section({"make train-demo": recipe(make_demo_data=FEW_SCENES)}),
-    "benchmarks/README.md: Benchmarks": Section({"benchmarks.training": check()}),
-    "benchmarks/README.md: ViT-L/14, `python benchmarks/speed.py`": Section({"speed.py": check()}),
-    "benchmarks/README.md: Training, `python -m benchmarks.training`": Section({"benchmarks.training": check()}),
-    "benchmarks/README.md: The converter at ViT-L/14 (2.55 GB), `python benchmarks/convert.py`": Section(
-        {"convert.py": check()}
-    ),
-    "benchmarks/README.md: Retrieval metrics, `python benchmarks/retrieval.py`": Section({"retrieval.py": check()}),
-    "assets/README.md: demo.mp4": Section({"make_demo_data.py": check()}),
-    "docs/architecture.md: Architecture": Section(
-        {"errors.py": shown_only, "mindone-coca COMMAND": each_command, "pip install": check()}
-    ),
-    "docs/hub.md: Weights from a hub": Section({"mindone-coca models": check()}),
-    "docs/data.md: Nothing is lost in silence": Section({"rows read": shown_only}),
-    "docs/data.md: Rules": Section({"make test-slow": recipe()}),
-    "docs/reading.md: Formats": Section({"pip install": check()}),
-}
-TABLE = {**{f"README.md: {heading}": section for heading, section in README.items()}, **OTHERS}

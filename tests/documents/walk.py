@@ -18,7 +18,7 @@ class Section:
     Attributes:
         pieces: what is done with the piece that holds these words; of several that fit, the longest words count.
         prepare: makes what a reader has by himself, such as his own videos.
-        needs: headings of the same document that are tried before this one.
+        needs: sections that are tried before this one, such as "docs/train.md: Data".
     """
 
     pieces: Mapping[str, How]
@@ -67,8 +67,8 @@ class Walk:
             return
         self.done.add(name)  # also where it fails: those that need it go on with what it has left
         section = self.table.get(name, Section({}))
-        for heading in section.needs:
-            self.section(f"{name.split(': ')[0]}: {heading}")
+        for needed in section.needs:
+            self.section(needed)
         if section.prepare:
             section.prepare(self.checkout)
         for piece in self.shown[name]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from examples.digits.make_digits import write_digits
 from mindone_coca.tasks.settings import load_train_config
 from mindone_coca.training.trainer import Trainer
 from mindone_coca.weights.formats.safetensors_file import read_safetensors
-from tools.make_digits import write_digits
 
 ROOT = Path(__file__).parents[2]
 TINY = {

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from examples.digits.make_digits import write_digits
 from mindone_coca.config import CONFIG_DIR
 from mindone_coca.factory import create_model, find_config_and_weights
 from mindone_coca.preprocess.transforms import create_transforms
@@ -15,9 +16,8 @@ from mindone_coca.training.progress import read_metrics
 from mindone_coca.video.frames import read_frames
 from tests.frames import greedy_captions
 from tests.training.runs import train
-from tools.make_digits import write_digits
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples/digits"))
 
 from digit_pictures import write_clip
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measure the demo model on scenes and videos of combinations that its training never showed.
 
-    python tools/demo_figures.py [--model_path WEIGHTS] [--scenes 1000] [--videos 100]
+    python examples/demo/demo_figures.py [--model_path WEIGHTS] [--scenes 1000] [--videos 100]
 
 Prints, for the scenes and for the middle frames of the videos: the share of captions that are right to the letter
 (beam search with the defaults), the share of colour and shape words that are right, and R@1 of finding the caption of
@@ -12,7 +12,7 @@ weights.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
 
 from mindone_coca.interrupts import watch_signals
 
@@ -34,7 +34,7 @@ from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.factory import find_config_and_weights
 from mindone_coca.video.frames import read_frames
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "models" / "coca_tiny.safetensors"
+WEIGHTS = Path(__file__).resolve().parents[2] / "models" / "coca_tiny.safetensors"
 BATCH = 50
 CANDIDATES = 100  # captions to choose from
 WORDS = {*COLOURS, *SHAPES, *SHAPES.values()}

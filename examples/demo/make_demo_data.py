@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Draw the synthetic world of the demo model: scenes of one to three shapes with their captions, and short videos.
 
-    python tools/make_demo_data.py --target data/demo
-    python tools/make_demo_data.py --demo_video assets/demo.mp4
+    python examples/demo/make_demo_data.py --target data/demo
+    python examples/demo/make_demo_data.py --demo_video assets/demo.mp4
 
 The folder gets train-*.tar and, of single shapes, single-*.tar (webdataset), val.csv with scenes of the training
 combinations, held_out.csv and videos.csv with scenes of combinations that training never shows; demo_scenes.py says
@@ -13,7 +13,7 @@ Every file follows from the seed. Exit code 2: bad usage.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
 
 from mindone_coca.interrupts import watch_signals
 

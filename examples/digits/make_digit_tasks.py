@@ -1,6 +1,6 @@
 """Write downstream tasks made of scikit-learn's digit scans, to train on and to be measured on held-out scans.
 
-python tools/make_digit_tasks.py data/digit_tasks [--tasks vqa motions] [--seed 0]
+python examples/digits/make_digit_tasks.py data/digit_tasks [--tasks vqa motions] [--seed 0]
 
 Makes a folder for each task with pictures or clips (32 px), train.csv and val.csv. Every fifth scan occurs in val.csv
 only.
@@ -18,7 +18,7 @@ motions         clips of a digit that moves right, left, down or up, or grows; t
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
 
 from mindone_coca.interrupts import watch_signals
 

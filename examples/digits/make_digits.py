@@ -1,6 +1,6 @@
 """Write scikit-learn's 1,797 scans of handwritten digits as images with captions, to train on.
 
-python tools/make_digits.py data/digits
+python examples/digits/make_digits.py data/digits
 
 Makes images/*.png (32 px), train.csv and, with every fifth scan, val.csv (columns filepath, title, label). Exit code 2:
 bad usage, or a folder that cannot be written.
@@ -9,7 +9,7 @@ bad usage, or a folder that cannot be written.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for a checkout that is not installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for a checkout that is not installed
 
 from mindone_coca.interrupts import watch_signals
 
