@@ -3,7 +3,11 @@ PYTHON ?= python3.11
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo train-demo check test test-slow mutate lint clean
+# of MindSpore, for make test-versions
+V ?= 2.7.2
+OLD = .venv-mindspore-$(V)
+
+.PHONY: demo train-demo check test test-slow test-versions mutate lint clean
 
 # the demo model captions the bundled video
 demo: $(VENV)/.installed
@@ -33,6 +37,10 @@ test: $(VENV)/.installed-test lint
 test-slow: $(VENV)/.installed-test
 	$(RUN) tools/slow_tests.py $(SLOW)
 
+# an older MindSpore, without torch and open_clip, against numbers that open_clip gave: make test-versions V=2.7.2
+test-versions: $(OLD)/.installed
+	$(OLD)/bin/python -m pytest -o addopts= -p no:cacheprovider -q --durations=10 tests/versions/test_versions.py
+
 # wrong changes, one by one, each of which the tests must notice
 mutate: $(VENV)/.installed-test
 	$(RUN) tools/mutate.py
@@ -54,5 +62,13 @@ $(VENV)/.installed-test: requirements.txt requirements-test.txt constraints.txt 
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt -c constraints.txt
 	touch $(VENV)/.installed $@
 
+# all other versions are those of constraints.txt
+$(OLD)/.installed: requirements.txt requirements-versions.txt constraints.txt constraints/mindspore-$(V).txt
+	test -x $(OLD)/bin/pip || $(PYTHON) -m venv $(OLD) || python3 -m venv $(OLD)
+	grep -vi -e '^mindspore==' -e '^protobuf==' constraints.txt > $(OLD)/constraints.txt
+	$(OLD)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-versions.txt \
+		-c $(OLD)/constraints.txt -c constraints/mindspore-$(V).txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache build *.egg-info
+	rm -rf $(VENV) .venv-mindspore-* .pytest_cache .ruff_cache .mypy_cache build *.egg-info

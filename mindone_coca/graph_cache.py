@@ -12,6 +12,7 @@ shared by any number of processes. Who sets MS_COMPILER_CACHE_ENABLE keeps MindS
 import atexit
 import functools
 import hashlib
+import importlib
 import os
 import platform
 import shutil
@@ -24,7 +25,6 @@ from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn
-from mindspore.graph import api as graph_api
 
 from mindone_coca.files import atomic_path, user_cache
 from mindone_coca.interrupts import TEMPORARY
@@ -34,6 +34,21 @@ from mindone_coca.waiting import Wait
 # and says nothing about a graph; it is given a file that imports nothing instead.
 _ENTRY_SCRIPT = str(Path(__file__).with_name("errors.py"))
 
+
+def _private_api() -> Any:
+    """MindSpore's module that walks through those imports, and the one private name that is used here: its place is
+    another in each release. None where it is not known."""
+    for name in ("mindspore.graph.api", "mindspore.common.api"):  # since 2.10; before
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        if hasattr(module, "entry_script_path"):
+            return module
+    return None
+
+
+_graph_api = _private_api()
 _seen: "weakref.WeakKeyDictionary[nn.Cell, set]" = weakref.WeakKeyDictionary()
 _lock = threading.RLock()
 _compiling = Wait("compiling graphs")  # where none are kept
@@ -93,7 +108,11 @@ def _environment() -> str:
 @functools.cache
 def _session() -> "_Session | None":
     """This process's session, or None where nothing can be kept or the user takes care of it."""
-    if "MS_COMPILER_CACHE_ENABLE" in os.environ or not hasattr(graph_api, "entry_script_path"):
+    if "MS_COMPILER_CACHE_ENABLE" in os.environ:
+        return None
+    if _graph_api is None:
+        reason = f"MindSpore {ms.__version__} keeps its own in another way"
+        warnings.warn(f"compiled graphs cannot be kept ({reason}): slower start-up", stacklevel=2)
         return None
     home = user_cache()
     try:
@@ -144,11 +163,11 @@ class _Graph:
         except OSError:  # not in the store, or just deleted: compile
             self.found = False
         os.environ.update(self.variables)
-        self.entry_script, graph_api.entry_script_path = graph_api.entry_script_path, _ENTRY_SCRIPT
+        self.entry_script, _graph_api.entry_script_path = _graph_api.entry_script_path, _ENTRY_SCRIPT
         return self.session.waits[self.found]
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        graph_api.entry_script_path = self.entry_script
+        _graph_api.entry_script_path = self.entry_script
         for name in self.variables:
             os.environ.pop(name, None)
         made = [path for path in self.place.glob("compile_cache_*.mindir") if not self.found or path != self.file]

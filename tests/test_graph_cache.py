@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import mindspore as ms
 import pytest
 
 from mindone_coca import graph_cache
@@ -85,3 +88,32 @@ def test_an_unusable_store_only_costs_time(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     assert run(blocked, "{}")[0]
+
+
+def test_without_mindspores_private_name_nothing_is_kept_and_one_line_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINDONE_COCA_CACHE", str(tmp_path / "store"))
+    monkeypatch.setattr(graph_cache, "_graph_api", None)
+    graph_cache._session.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert graph_cache._session() is None and graph_cache._session() is None
+    graph_cache._session.cache_clear()
+    [line] = [str(warning.message) for warning in caught]
+    assert line == (
+        f"compiled graphs cannot be kept (MindSpore {ms.__version__} keeps its own in another way): slower start-up"
+    )
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(("homes", "found"), [(("graph", "common"), "graph"), (("common",), "common"), ((), None)])
+def test_the_private_name_is_found_where_each_release_has_it(homes, found, monkeypatch):
+    """mindspore.graph.api since 2.10, mindspore.common.api before."""
+    modules = {f"mindspore.{home}.api": SimpleNamespace(entry_script_path="") for home in homes}
+
+    def load(name: str) -> SimpleNamespace:
+        if name not in modules:
+            raise ModuleNotFoundError(name)
+        return modules[name]
+
+    monkeypatch.setattr(graph_cache.importlib, "import_module", load)
+    assert graph_cache._private_api() is modules.get(f"mindspore.{found}.api")
