@@ -1,5 +1,6 @@
 """Where and how MindSpore runs: device, graph or PyNative mode, jit level, memory limit."""
 
+import os
 import re
 from typing import get_args
 
@@ -7,6 +8,7 @@ import mindspore as ms
 
 from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Mode
 from mindone_coca.errors import InputError
+from mindone_coca.launcher import own_device_id
 
 _configured = False
 
@@ -22,7 +24,7 @@ def configure(
 
     Args:
         target: `auto` takes the device this MindSpore installation finds, else `CPU`, `GPU` or `Ascend`.
-        device_id: which of several devices; None lets MindSpore (or msrun) choose.
+        device_id: which of several devices; None takes that of the launcher (DEVICE_ID), else lets MindSpore choose.
         jit_level: MindSpore's graph optimisation, `O0`, `O1` or `O2`; None keeps the device's default.
         max_memory: device memory limit such as `30GB`.
     Raises:
@@ -43,6 +45,8 @@ def configure(
         # asked first, because set_device also writes lines of its own where there is none
         if not getattr(ms.device_context, target.lower()).is_available():
             raise InputError(f"device_target {target}: not available here; choose another")
+        if device_id is None and target != "CPU":
+            device_id = own_device_id(os.environ)  # without a number set_device takes 0, whatever a launcher says
         try:
             ms.set_device(target, device_id)
         except (RuntimeError, ValueError) as error:

@@ -7,6 +7,9 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.communication import get_group_size, get_rank, init
 
+from mindone_coca.errors import InputError
+from mindone_coca.launcher import find_launch
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -31,11 +34,25 @@ class Ranks:
 
 
 def start_ranks() -> Ranks:
-    """Join the processes that msrun started; alone without msrun."""
-    if int(os.environ.get("MS_WORKER_NUM", "1")) < 2:
+    """Join the processes that a launcher started, or alone where there is none. Call it after `device.configure`.
+
+    Raises InputError where the environment promises several processes and they cannot be joined.
+    """
+    launch = find_launch(os.environ)
+    if launch is None:
         return Ranks()
-    init()
+    if refusal := launch.refusal(ms.get_context("device_target"), os.environ):
+        raise InputError(refusal)
+    try:
+        init()
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(
+            f"{launch.variable} promises {launch.size} processes, which could not be joined: {reason}"
+        ) from None
     ranks = Ranks(get_rank(), get_group_size())
+    if ranks.size != launch.size:
+        raise InputError(f"{launch.variable} promises {launch.size} processes, but {ranks.size} were joined")
     ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=False, device_num=ranks.size)
     return ranks
 
