@@ -18,6 +18,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 DeviceTarget = Literal["auto", "CPU", "GPU", "Ascend"]
 Mode = Literal["graph", "pynative"]
 JitLevel = Literal["O0", "O1", "O2"]
+Kernels = Literal["auto", "portable"]  # the fastest forms of operations that a device has, or those that all have
 # what stands for a video: its middle frame, several frames, or a frame of each of its stretches
 SeveralFrames = Literal["multi_frames", "mutil_frames"]  # the second is the older port's spelling of the first
 FrameType = Literal["middle", SeveralFrames, "segments"]

@@ -2,15 +2,23 @@
 
 import os
 import re
-from typing import get_args
+from typing import Literal, get_args
 
 import mindspore as ms
 
-from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Mode
+from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Kernels, Mode
 from mindone_coca.errors import InputError
 from mindone_coca.launcher import own_device_id
 
+# Products by what their matrix unit computes in. 910A: Atlas training; 310P: Atlas inference.
+Product = Literal["CPU", "GPU", "A2", "A3", "910A", "310P", "another Ascend"]
+FUSED_PRODUCTS: tuple[Product, ...] = ("A2", "A3")
+BFLOAT16_PRODUCTS: tuple[Product, ...] = ("GPU", "A2", "A3")
+# The parts of a chip's name that tell its product, the first that fits; 910B without a number is one of the first 910s.
+CHIPS: tuple[tuple[str, Product], ...] = (("910B[1-9]", "A2"), ("910_93", "A3"), ("910", "910A"), ("310P", "310P"))
+
 _configured = False
+_kernels: Kernels = "auto"
 
 
 def configure(
@@ -19,6 +27,7 @@ def configure(
     mode: Mode = "graph",
     jit_level: JitLevel | None = None,
     max_memory: str | None = None,
+    kernels: Kernels = "auto",
 ) -> None:
     """Set up this process; call it before building a model. Without a call, a model sets graph mode, default device.
 
@@ -27,14 +36,16 @@ def configure(
         device_id: which of several devices; None takes that of the launcher (DEVICE_ID), else lets MindSpore choose.
         jit_level: MindSpore's graph optimisation, `O0`, `O1` or `O2`; None keeps the device's default.
         max_memory: device memory limit such as `30GB`.
+        kernels: `auto` builds models of the fastest forms that the device has, `portable` of those that all have.
     Raises:
         InputError: a value that is not known, or a device that is not there.
     """
-    global _configured
+    global _configured, _kernels
     choices = {
         "device_target": (target, DeviceTarget),
         "mode": (mode, Mode),
         "jit_level": (jit_level or "O0", JitLevel),
+        "kernels": (kernels, Kernels),
     }
     for name, (value, known) in choices.items():
         if value not in get_args(known):
@@ -60,7 +71,7 @@ def configure(
         if not match:
             raise InputError(f"max_device_memory: write it like 30GB, got {max_memory!r}")
         ms.set_context(max_device_memory=f"{match[1]}GB")
-    _configured = True
+    _configured, _kernels = True, kernels
 
 
 def ensure_configured() -> None:
@@ -69,11 +80,30 @@ def ensure_configured() -> None:
         configure()
 
 
+def chosen_kernels() -> Kernels:
+    """What `configure` was told."""
+    return _kernels
+
+
+def product() -> Product:
+    """The kind of device that this process runs on."""
+    target = ms.get_context("device_target")
+    return product_of(ms.hal.get_device_name()) if target == "Ascend" else target
+
+
+def product_of(chip: str) -> Product:
+    """The product of an Ascend chip's name, such as Ascend910B4."""
+    return next((product for part, product in CHIPS if re.search(part, chip)), "another Ascend")
+
+
 def compute_dtype(name: Dtype | None) -> ms.Type:
     """`float32`, `float16` or `bfloat16` as a MindSpore type. Raises InputError where the device has it not."""
     name = name or "float32"
     if name not in get_args(Dtype):
         raise InputError(f"dtype: must be one of {', '.join(get_args(Dtype))}, got {name!r}")
-    if name == "bfloat16" and ms.get_context("device_target") == "CPU":
-        raise InputError("dtype bfloat16: MindSpore multiplies no bfloat16 matrices on the CPU; use float16 or float32")
+    if name == "bfloat16" and (found := product()) not in BFLOAT16_PRODUCTS:
+        where = "the CPU" if found == "CPU" else f"Ascend {found}"
+        raise InputError(
+            f"dtype bfloat16: MindSpore multiplies no bfloat16 matrices on {where}; use float16 or float32"
+        )
     return getattr(ms, name)

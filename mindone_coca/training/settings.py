@@ -9,7 +9,7 @@ from typing import Literal
 
 import yaml
 
-from mindone_coca.config import DeviceTarget, JitLevel, Mode, find_config
+from mindone_coca.config import DeviceTarget, JitLevel, Kernels, Mode, find_config
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
 from mindone_coca.model.families import is_model_config
@@ -82,6 +82,7 @@ class DeviceConfig:
     mode: Mode = "graph"
     jit_level: JitLevel | None = None
     max_memory: str | None = None  # such as 30GB
+    kernels: Kernels = "auto"  # the fastest forms of operations that the device has; portable: those that all have
 
 
 @dataclass

@@ -41,7 +41,9 @@ class Trainer:
         self.config, self.folder = config, Path(config.output.dir)
         self._check_folder()  # first: a refusal should not cost the time to load a model
         settings = config.device
-        device.configure(settings.target, settings.id, settings.mode, settings.jit_level, settings.max_memory)
+        device.configure(
+            settings.target, settings.id, settings.mode, settings.jit_level, settings.max_memory, settings.kernels
+        )
         self.ranks = start_ranks()
         self.lock = claim_folder(self.folder, self.ranks)
         try:
