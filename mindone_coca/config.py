@@ -15,6 +15,7 @@ from mindone_coca.typed_mapping import nearest, value_differs
 CONFIG_DIR = Path(__file__).parent / "configs"  # in a checkout a link to the folder on top
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["fp32", "fp16", "bf16"]
 DeviceTarget = Literal["auto", "CPU", "GPU", "Ascend"]
 Mode = Literal["graph", "pynative"]
 JitLevel = Literal["O0", "O1", "O2"]

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import mindspore as ms
 
-from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Kernels, Mode
+from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Kernels, Mode, Precision
 from mindone_coca.errors import InputError
 from mindone_coca.launcher import own_device_id
 
@@ -94,6 +94,12 @@ def product() -> Product:
 def product_of(chip: str) -> Product:
     """The product of an Ascend chip's name, such as Ascend910B4."""
     return next((product for part, product in CHIPS if re.search(part, chip)), "another Ascend")
+
+
+def training_precision() -> Precision:
+    """What `train.precision: auto` stands for on this device."""
+    halves: dict[Product, Precision] = {"A2": "bf16", "A3": "bf16", "910A": "fp16", "310P": "fp16"}
+    return halves.get(product(), "fp32")
 
 
 def compute_dtype(name: Dtype | None) -> ms.Type:

@@ -23,7 +23,7 @@ from mindone_coca.training.job import CocaJob, Job
 from mindone_coca.training.optim import learning_rate
 from mindone_coca.training.overview import beginning, overview
 from mindone_coca.training.progress import LeftOut, Metrics, Progress, say
-from mindone_coca.training.record import check_record, write_record
+from mindone_coca.training.record import check_record, with_precision, write_record
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.waiting import FirstWait, Wait
 
@@ -44,6 +44,7 @@ class Trainer:
         device.configure(
             settings.target, settings.id, settings.mode, settings.jit_level, settings.max_memory, settings.kernels
         )
+        self.config = with_precision(config, self.folder)
         self.ranks = start_ranks()
         self.lock = claim_folder(self.folder, self.ranks)
         try:
