@@ -7,7 +7,7 @@ RUN = $(VENV)/bin/python
 V ?= 2.7.2
 OLD = .venv-mindspore-$(V)
 
-.PHONY: demo train-demo check test test-slow test-versions mutate lint clean
+.PHONY: demo train-demo check test test-slow test-versions check-aarch64 ascend-dryrun mutate lint clean
 
 # the demo model captions the bundled video
 demo: $(VENV)/.installed
@@ -40,6 +40,19 @@ test-slow: $(VENV)/.installed-test
 # an older MindSpore, without torch and open_clip, against numbers that open_clip gave: make test-versions V=2.7.2
 test-versions: $(OLD)/.installed
 	$(OLD)/bin/python -m pytest -o addopts= -p no:cacheprovider -q --durations=10 tests/versions/test_versions.py
+
+# whether every requirement and extra has a wheel for most Ascend hosts; downloads what pip needs to know, no more
+check-aarch64: $(VENV)/bin/pip
+	for part in "-r requirements.txt" "pillow-heif>=1,<2" "modelscope-hub>=0.5,<0.6"; do \
+		$(VENV)/bin/pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --target build/aarch64 \
+			--platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
+			--platform manylinux1_aarch64 --python-version 3.11 --only-binary=:all: $$part -c constraints.txt || exit 1; \
+	done
+
+# graphs compiled for Ascend without a device; needs CANN, and was not run here
+ascend-dryrun: $(VENV)/.installed
+	test -n "$$ASCEND_TOOLKIT_HOME$$ASCEND_HOME_PATH" || { echo "CANN is not set up: source its set_env.sh"; exit 2; }
+	MS_SIMULATION_LEVEL=0 $(RUN) tools/check_device.py --device_target Ascend --compile_only
 
 # wrong changes, one by one, each of which the tests must notice
 mutate: $(VENV)/.installed-test

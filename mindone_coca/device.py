@@ -28,6 +28,7 @@ def configure(
     jit_level: JitLevel | None = None,
     max_memory: str | None = None,
     kernels: Kernels = "auto",
+    deterministic: bool = False,
 ) -> None:
     """Set up this process; call it before building a model. Without a call, a model sets graph mode, default device.
 
@@ -36,6 +37,8 @@ def configure(
         device_id: which of several devices; None takes that of the launcher (DEVICE_ID), else lets MindSpore choose.
         jit_level: MindSpore's graph optimisation, `O0`, `O1` or `O2`; None keeps the device's default.
         max_memory: device memory limit such as `30GB`.
+        deterministic: on Ascend take operators that give the same digits each time, and slower ones for it. Say it
+            before processes join. On the CPU they do anyway.
         kernels: `auto` builds models of the fastest forms that the device has, `portable` of those that all have.
     Raises:
         InputError: a value that is not known, or a device that is not there.
@@ -64,6 +67,8 @@ def configure(
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"device_target {target}: cannot be chosen: {reason}") from None
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
+    if deterministic:
+        ms.set_deterministic(True)
     if jit_level:
         ms.set_context(jit_level=jit_level)
     if max_memory:

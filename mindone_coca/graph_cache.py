@@ -5,8 +5,8 @@ loads: another model, option or order meets another model's graph. So its cache 
 process, and each graph is put there, under the number that MindSpore will ask for, from a store where it lies under a
 hash of all that shapes it: the cell and its model, the arguments, the device settings, the sources, the versions.
 
-The store is `$MINDONE_COCA_CACHE`, else `mindone_coca` in the user's cache folder. It may be deleted at any time, and
-shared by any number of processes. Who sets MS_COMPILER_CACHE_ENABLE keeps MindSpore's own behaviour.
+The store is `$MINDONE_COCA_CACHE`, else on the CPU `mindone_coca` in the user's cache folder. It may be deleted at any
+time, and shared by any number of processes. Who sets MS_COMPILER_CACHE_ENABLE keeps MindSpore's own behaviour.
 """
 
 import atexit
@@ -102,7 +102,18 @@ def _sources() -> str:
 def _environment() -> str:
     settings = [f"{name}={ms.get_context(name)}" for name in ("device_target", "jit_level", "deterministic")]
     flags = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("MS_") and "COMPILER_CACHE" not in k)
-    return "\n".join([ms.__version__, platform.python_version(), platform.machine(), _sources(), *settings, *flags])
+    where = [ms.__version__, platform.python_version(), platform.machine(), *_chip()]
+    return "\n".join([*where, _sources(), *settings, *flags])
+
+
+@functools.cache
+def _chip() -> list[str]:
+    """The chip and the version of CANN, off the CPU."""
+    if ms.get_context("device_target") != "Ascend":
+        return []
+    home = os.environ.get("ASCEND_TOOLKIT_HOME") or os.environ.get("ASCEND_HOME_PATH") or "/usr/local/Ascend/latest"
+    described = sorted(Path(home).glob("*/ascend_toolkit_install.info"))
+    return [ms.hal.get_device_name(), home, *(path.read_text(errors="replace") for path in described)]
 
 
 @functools.cache
@@ -110,6 +121,8 @@ def _session() -> "_Session | None":
     """This process's session, or None where nothing can be kept or the user takes care of it."""
     if "MS_COMPILER_CACHE_ENABLE" in os.environ:
         return None
+    if ms.get_context("device_target") != "CPU" and "MINDONE_COCA_CACHE" not in os.environ:
+        return None  # nobody has tried it there
     if _graph_api is None:
         reason = f"MindSpore {ms.__version__} keeps its own in another way"
         warnings.warn(f"compiled graphs cannot be kept ({reason}): slower start-up", stacklevel=2)

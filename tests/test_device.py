@@ -8,6 +8,7 @@ from pathlib import Path
 import mindspore as ms
 import pytest
 
+import mindone_coca
 from mindone_coca import device
 from mindone_coca.errors import InputError
 
@@ -55,6 +56,23 @@ def test_a_device_that_is_not_there_is_one_line(target, capfd):
     with pytest.raises(InputError, match=f"^device_target {target}: not available here; choose another$"):
         device.configure(target)
     assert capfd.readouterr() == ("", "")
+
+
+def test_on_ascend_mindspore_s_warnings_are_seen(tmp_path):
+    assert mindone_coca._log_level(tmp_path) == "3"
+    (tmp_path / "davinci_manager").touch()
+    assert mindone_coca._log_level(tmp_path) == "3"
+    (tmp_path / "davinci0").touch()
+    assert mindone_coca._log_level(tmp_path) == "2"
+
+
+def test_deterministic_is_handed_on(monkeypatch):
+    calls = []
+    monkeypatch.setattr(ms, "set_deterministic", calls.append)
+    device.configure()
+    assert calls == []
+    device.configure(deterministic=True)
+    assert calls == [True]
 
 
 CHIPS = {

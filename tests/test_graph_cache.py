@@ -117,3 +117,26 @@ def test_the_private_name_is_found_where_each_release_has_it(homes, found, monke
 
     monkeypatch.setattr(graph_cache.importlib, "import_module", load)
     assert graph_cache._private_api() is modules.get(f"mindspore.{found}.api")
+
+
+def test_off_the_cpu_the_store_is_used_where_it_is_named_and_knows_chip_and_cann(tmp_path, monkeypatch):
+    monkeypatch.setattr(ms, "get_context", lambda name: "Ascend" if name == "device_target" else "")
+    monkeypatch.setattr(ms.hal, "get_device_name", lambda: "Ascend910B4")
+    toolkit = tmp_path / "aarch64-linux"
+    toolkit.mkdir()
+    monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(tmp_path))
+    keys = []
+    for version in ("8.3.RC1", "8.5.0"):
+        (toolkit / "ascend_toolkit_install.info").write_text(f"version={version}\n")
+        graph_cache._chip.cache_clear()
+        keys.append(graph_cache._environment())
+    assert keys[0] != keys[1] and all("Ascend910B4" in key for key in keys) and "version=8.5.0" in keys[1]
+    for name in ("store", None):
+        if name is None:
+            monkeypatch.delenv("MINDONE_COCA_CACHE")
+        else:
+            monkeypatch.setenv("MINDONE_COCA_CACHE", str(tmp_path / name))
+        graph_cache._session.cache_clear()
+        assert (graph_cache._session() is None) == (name is None)
+    graph_cache._session.cache_clear()
+    graph_cache._chip.cache_clear()

@@ -123,23 +123,30 @@ def start_together(command: list[str], folder: Path, each: list[dict[str, str]])
 
 JOIN = """
 from mindone_coca import device
+import numpy as np
 from mindone_coca.distributed import start_ranks
+from mindone_coca.training.labels import CaptionLabels
 
 device.configure()
 ranks = start_ranks()
 print(ranks.rank, ranks.size, sorted(ranks.gather(10 + ranks.rank)))
+label = CaptionLabels(ranks)
+for tokens in ((4, 40), (40, 4), (3, 5)):  # of a caption on each of the two
+    print(label((np.arange(64)[None] < tokens[ranks.rank]).astype(np.int32)).shape[1])
 """
+LABELS = "47\n47\n5\n"
 
 
 @pytest.mark.graphs
 def test_the_variables_of_msrun_join_without_msrun(tmp_path):
-    """MindSpore's dynamic cluster: a scheduler and two workers, from the environment alone."""
+    """MindSpore's dynamic cluster: a scheduler and two workers, from the environment alone. Their labels have one
+    length, so that they compile the same graphs."""
     (tmp_path / "join.py").write_text(JOIN)
     cluster = {"MS_WORKER_NUM": "2", "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(free_port())}
     roles = [{"MS_ROLE": "MS_SCHED"}] + [{"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank)} for rank in (0, 1)]
     done = start_together([sys.executable, "join.py"], tmp_path, [{**cluster, **role} for role in roles])
     assert [code for code, _, _ in done] == [0, 0, 0], done
-    assert sorted(out for _, out, _ in done[1:]) == ["0 2 [10, 11]\n", "1 2 [10, 11]\n"], done
+    assert sorted(out for _, out, _ in done[1:]) == [f"{rank} 2 [10, 11]\n{LABELS}" for rank in (0, 1)], done
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -9,7 +9,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mindone_coca.distributed import Ranks, Sum
+from mindone_coca.distributed import Ranks, Sum, SumTogether
 from mindone_coca.errors import InputError
 from mindone_coca.training.overflow import FiniteOnAll
 from mindone_coca.training.settings import OptimConfig
@@ -113,6 +113,7 @@ class AdamW(nn.Cell):
         self.betas, self.eps = config.betas, config.eps
         self.grad_clip_norm, self.loss_scaling = grad_clip_norm, loss_scaling
         self.logit_scale = model.logit_scale if model.logit_scale.requires_grad else None
+        self.sum_together = SumTogether(ranks, [tuple(p.shape) for p in self.parameters])
         self.sum, self.finite = Sum(ranks), FiniteOnAll(ranks)
         self.fused = ops.AdamWeightDecay()
         self.map = ops.Map()
@@ -136,7 +137,7 @@ class AdamW(nn.Cell):
         if self.loss_scaling:  # asked before the sum over devices: what saturated leaves no trace in it
             good = self.finite(grads)
         # mapped, not looped: the graph compiler unrolls a loop into calls as deep as it is long
-        grads = self.map(self.sum_over_devices, grads)
+        grads = self.sum_together(self.map(as_float32, grads))
         norm, factor = self.norm_and_factor(grads)
         if self.loss_scaling:
             good = good * ops.isfinite(norm).astype(ms.float32)
@@ -166,9 +167,6 @@ class AdamW(nn.Cell):
         if self.loss_scaling:
             self.adapt_loss_scale(good)
         return norm, good
-
-    def sum_over_devices(self, grad: Tensor) -> Tensor:
-        return self.sum(grad.astype(ms.float32))
 
     def update_one(
         self,
@@ -211,6 +209,10 @@ class AdamW(nn.Cell):
         grows = (steps >= SCALE_GROWTH_STEPS).astype(ms.float32)
         ops.assign(self.loss_scale, self.loss_scale * (0.5 + 0.5 * good) * (1.0 + grows))
         ops.assign(self.good_steps, steps * (1.0 - grows))
+
+
+def as_float32(x: Tensor) -> Tensor:
+    return x.astype(ms.float32)
 
 
 def scaled_sum_of_squares(factor: Tensor, x: Tensor) -> Tensor:

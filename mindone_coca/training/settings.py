@@ -84,6 +84,7 @@ class DeviceConfig:
     mode: Mode = "graph"
     jit_level: JitLevel | None = None
     max_memory: str | None = None  # such as 30GB
+    deterministic: bool = False  # the same digits each time also on Ascend, more slowly
     kernels: Kernels = "auto"  # the fastest forms of operations that the device has; portable: those that all have
 
 

@@ -40,10 +40,9 @@ class Trainer:
     def __init__(self, config: TrainConfig, open_job: Callable[[TrainConfig, Ranks], Job] = CocaJob) -> None:
         self.config, self.folder = config, Path(config.output.dir)
         self._check_folder()  # first: a refusal should not cost the time to load a model
-        settings = config.device
-        device.configure(
-            settings.target, settings.id, settings.mode, settings.jit_level, settings.max_memory, settings.kernels
-        )
+        place = config.device
+        chosen = (place.mode, place.jit_level, place.max_memory, place.kernels, place.deterministic)
+        device.configure(place.target, place.id, *chosen)
         self.config = with_precision(config, self.folder)
         self.ranks = start_ranks()
         self.lock = claim_folder(self.folder, self.ranks)

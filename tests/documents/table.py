@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -257,6 +259,17 @@ def shown_only(checkout: Checkout, piece: Piece) -> None:
     assert piece.kind == "text"
 
 
+def starts(words: str) -> How:
+    """A target of make that takes long or needs what is not here: it would start this."""
+
+    def how(checkout: Checkout, piece: Piece) -> None:
+        command = ["make", "-n", "-f", str(ROOT / "Makefile"), *shlex.split(piece.text)[1:]]
+        done = subprocess.run(command, cwd=checkout.folder, check=True, capture_output=True, text=True)
+        assert words in done.stdout, done.stdout
+
+    return how
+
+
 VIT, DIGITS = "Caption a video with the published ViT-L/14", "An example in minutes: handwritten digits"
 README = {
     "mindone_coca": Section(
@@ -372,6 +385,20 @@ OTHERS = {
     "assets/README.md: demo.mp4": Section({"make_demo_data.py": check()}),
     "docs/architecture.md: Architecture": Section(
         {"errors.py": shown_only, "mindone-coca COMMAND": each_command, "pip install": check()}
+    ),
+    "docs/ascend.md: Versions": Section(
+        {
+            "make test": recipe(),
+            "make test-versions": starts("tests/versions/test_versions.py"),
+            "pip install": check(),
+        }
+    ),
+    "docs/ascend.md: Install": Section(
+        {
+            "Ascend-hdk": shown_only,
+            "make check-aarch64": starts("--platform manylinux_2_28_aarch64"),
+            "make ascend-dryrun": starts("tools/check_device.py --device_target Ascend --compile_only"),
+        }
     ),
     "docs/hub.md: Weights from a hub": Section({"mindone-coca models": check()}),
     "docs/data.md: Nothing is lost in silence": Section({"rows read": shown_only}),
