@@ -21,8 +21,10 @@ from tests.training.runs import free_port, write_config
 
 ROOT = Path(__file__).parents[1]
 START_BY_MSRUN = "start them by msrun"
-VARIABLES = ("MS_WORKER_NUM", "MS_ROLE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "RANK_TABLE_FILE", "RANK_SIZE")
-VARIABLES += ("RANK_ID", "MA_NUM_HOSTS", "MINDSPORE_HCCL_CONFIG_PATH", "DEVICE_ID")
+VARIABLES = (
+    *("MS_WORKER_NUM", "MS_ROLE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "RANK_TABLE_FILE", "RANK_SIZE"),
+    *("RANK_ID", "MA_NUM_HOSTS", "MINDSPORE_HCCL_CONFIG_PATH", "DEVICE_ID"),
+)
 # by the one that starts them: what it sets for process number 1 of 2, and why that cannot be joined here
 REFUSED = {
     "mpirun": (

@@ -32,6 +32,7 @@ from mindone_coca import device
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.cli import common
 from mindone_coca.cli.common import Parser, run_cli
+from mindone_coca.config import Dtype
 from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
 from mindone_coca.factory import find_config_and_weights
@@ -108,10 +109,10 @@ def describe() -> Iterator[tuple[str, str]]:
     yield "environment", ", ".join(f"{name}={os.environ[name]}" for name in names) or "nothing of it set"
 
 
-def self_test(dtype: str | None) -> tuple[str, dict[str, float]]:
+def self_test(dtype: Dtype | None) -> tuple[str, dict[str, float]]:
     """Caption the demo's middle frame, then train one step -> the caption, and numbers as in STORED."""
     config, weights = find_config_and_weights(None, WEIGHTS)
-    captioner = VideoCaptioner(config, weights, **({"dtype": dtype} if dtype else {}))
+    captioner = VideoCaptioner(config, weights, dtype)
     pixels = captioner.transform(read_frames(VIDEO)[0].image)
     images = np.stack([pixels, pixels[:, :, ::-1]]).astype(np.float32)
     caption = captioner(VIDEO)

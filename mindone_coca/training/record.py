@@ -6,7 +6,7 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import yaml
 
@@ -80,7 +80,8 @@ def with_precision(config: TrainConfig, folder: Path) -> TrainConfig:
         return config
     path = folder / NAME
     before = read_mapping(path).get("train", {}).get("precision") if path.exists() else None
-    chosen = before if before in get_args(Precision) else device.training_precision()
+    # another word in a record, "auto" among them, is none that a run has had
+    chosen = cast(Precision, before) if before in get_args(Precision) else device.training_precision()
     return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=chosen))
 
 

@@ -12,6 +12,7 @@ from mindone_coca.distributed import MOST_BUCKETS, Ranks, SumTogether, bucket_bo
 from mindone_coca.errors import InputError
 from mindone_coca.losses import caption_labels
 from mindone_coca.model.families import load_model_config
+from mindone_coca.model.open_clip.config import ModelConfig
 from mindone_coca.model.open_clip.shapes import state_shapes
 from mindone_coca.training.labels import CaptionLabels
 from mindone_coca.training.optim import AdamW
@@ -34,7 +35,9 @@ def test_buckets_hold_every_tensor_once_and_in_order():
 
 
 def test_vit_l_14_exchanges_its_773_gradients_in_few_buckets():
-    sizes = [int(np.prod(shape)) for shape in state_shapes(load_model_config("coca_vit-l-14")).values()]
+    config = load_model_config("coca_vit-l-14")
+    assert isinstance(config, ModelConfig)
+    sizes = [int(np.prod(shape)) for shape in state_shapes(config).values()]
     assert len(sizes) == 773 and len(bucket_bounds(sizes)) + OTHERS <= 20
 
 

@@ -5,6 +5,7 @@ needs torch.
 """
 
 import zlib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import yaml
 from PIL import Image
 
 from mindone_coca.model.families import load_model_config
+from mindone_coca.model.open_clip.config import ModelConfig
 from mindone_coca.model.open_clip.shapes import state_shapes
 from mindone_coca.weights.formats.entry import Entry
 from mindone_coca.weights.save import save_weights
@@ -72,10 +74,11 @@ def draw(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def write_model(folder: Path) -> Path:
     """The weights as open_clip publishes them, and their config `small.yaml` beside them; returns the weights' path."""
     (folder / "small.yaml").write_text(yaml.safe_dump(CONFIG))
-    shapes = state_shapes(load_model_config(folder / "small.yaml"))
+    config = load_model_config(folder / "small.yaml")
+    assert isinstance(config, ModelConfig)
     entries = {
-        name: Entry(tuple(shape), "float32", lambda name=name, shape=tuple(shape): draw(name, shape))
-        for name, shape in shapes.items()
+        name: Entry(tuple(shape), "float32", partial(draw, name, tuple(shape)))
+        for name, shape in state_shapes(config).items()
     }
     save_weights(folder / "open_clip_pytorch_model.bin", entries)
     return folder / "open_clip_pytorch_model.bin"

@@ -37,12 +37,13 @@ def losses(reference: ReferenceCoCa, folder: Path) -> list[dict[str, float]]:
     for step in range(inputs.STEPS):
         batch = list(data.epoch(step // len(data)))[step % len(data)]
         terms = reference_losses(reference, batch.images, batch.text, config.loss)
+        loss = torch.stack([*terms.values()]).sum()
         optimiser.zero_grad()
-        sum(terms.values()).backward()
+        loss.backward()
         optimiser.step()
         with torch.no_grad():
             reference.logit_scale.clamp_(0, math.log(100))
-        found.append({"loss": sum(terms.values()).item(), "contrastive_loss": terms["contrastive_loss"].item()})
+        found.append({"loss": loss.item(), "contrastive_loss": terms["contrastive_loss"].item()})
     return found
 
 
