@@ -4,7 +4,11 @@ VENV ?= .venv
 DOCS_VENV ?= .venv-docs
 RUN = $(VENV)/bin/python
 
-.PHONY: demo train-demo check test test-slow mutate lint docs clean
+# of MindSpore, for make test-versions
+V ?= 2.7.2
+OLD = .venv-mindspore-$(V)
+
+.PHONY: demo train-demo check test test-slow test-versions check-aarch64 ascend-dryrun mutate lint docs clean
 
 # the demo model captions the bundled video
 demo: $(VENV)/.installed
@@ -33,6 +37,23 @@ test: $(VENV)/.installed-test lint
 # the full figures, one after another; run again, it goes on where it was stopped (SLOW="--help" tells more)
 test-slow: $(VENV)/.installed-test
 	$(RUN) tools/slow_tests.py $(SLOW)
+
+# an older MindSpore, without torch and open_clip, against numbers that open_clip gave: make test-versions V=2.7.2
+test-versions: $(OLD)/.installed
+	$(OLD)/bin/python -m pytest -o addopts= -p no:cacheprovider -q --durations=10 tests/versions/test_versions.py
+
+# whether every requirement and extra has a wheel for most Ascend hosts; downloads what pip needs to know, no more
+check-aarch64: $(VENV)/bin/pip
+	for part in "-r requirements.txt" "pillow-heif>=1,<2" "modelscope-hub>=0.5,<0.6"; do \
+		$(VENV)/bin/pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --target build/aarch64 \
+			--platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
+			--platform manylinux1_aarch64 --python-version 3.11 --only-binary=:all: $$part -c constraints.txt || exit 1; \
+	done
+
+# graphs compiled for Ascend without a device; needs CANN, and was not run here
+ascend-dryrun: $(VENV)/.installed
+	test -n "$$ASCEND_TOOLKIT_HOME$$ASCEND_HOME_PATH" || { echo "CANN is not set up: source its set_env.sh"; exit 2; }
+	MS_SIMULATION_LEVEL=0 $(RUN) tools/check_device.py --device_target Ascend --compile_only
 
 # wrong changes, one by one, each of which the tests must notice
 mutate: $(VENV)/.installed-test
@@ -65,5 +86,13 @@ $(VENV)/.installed-test: requirements.txt requirements-test.txt constraints.txt 
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-test.txt -c constraints.txt
 	touch $(VENV)/.installed $@
 
+# all other versions are those of constraints.txt
+$(OLD)/.installed: requirements.txt requirements-versions.txt constraints.txt constraints/mindspore-$(V).txt
+	test -x $(OLD)/bin/pip || $(PYTHON) -m venv $(OLD) || python3 -m venv $(OLD)
+	grep -vi -e '^mindspore==' -e '^protobuf==' constraints.txt > $(OLD)/constraints.txt
+	$(OLD)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-versions.txt \
+		-c $(OLD)/constraints.txt -c constraints/mindspore-$(V).txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DOCS_VENV) .pytest_cache .ruff_cache .mypy_cache build dist site *.egg-info
+	rm -rf $(VENV) $(DOCS_VENV) .venv-mindspore-* .pytest_cache .ruff_cache .mypy_cache build dist site *.egg-info

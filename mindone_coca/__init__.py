@@ -5,12 +5,19 @@ The names below are imported when first used, so that `import mindone_coca` cost
 
 import importlib
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 __version__ = "0.2.0"
 
-# MindSpore reads this when it is imported: of its log only errors, unless the user says otherwise
-os.environ.setdefault("GLOG_v", "3")
+
+def _log_level(devices: Path = Path("/dev")) -> str:
+    """Of MindSpore's log only errors; where there are Ascend devices warnings too, as those of versions that do not go
+    together."""
+    return "2" if any(devices.glob("davinci[0-9]*")) else "3"
+
+
+os.environ.setdefault("GLOG_v", _log_level())  # MindSpore reads it when it is imported
 
 _HOMES = {
     "CoCa": "mindone_coca.model.open_clip.model",

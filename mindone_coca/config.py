@@ -15,9 +15,11 @@ from mindone_coca.typed_mapping import nearest, value_differs
 CONFIG_DIR = Path(__file__).parent / "configs"  # in a checkout a link to the folder on top
 
 Dtype = Literal["float32", "float16", "bfloat16"]
+Precision = Literal["fp32", "fp16", "bf16"]
 DeviceTarget = Literal["auto", "CPU", "GPU", "Ascend"]
 Mode = Literal["graph", "pynative"]
 JitLevel = Literal["O0", "O1", "O2"]
+Kernels = Literal["auto", "portable"]  # the fastest forms of operations that a device has, or those that all have
 # what stands for a video: its middle frame, several frames, or a frame of each of its stretches
 SeveralFrames = Literal["multi_frames", "mutil_frames"]  # the second is the older port's spelling of the first
 FrameType = Literal["middle", SeveralFrames, "segments"]

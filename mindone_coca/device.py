@@ -1,14 +1,24 @@
 """Where and how MindSpore runs: device, graph or PyNative mode, jit level, memory limit."""
 
+import os
 import re
-from typing import get_args
+from typing import Literal, get_args
 
 import mindspore as ms
 
-from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Mode
+from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Kernels, Mode, Precision
 from mindone_coca.errors import InputError
+from mindone_coca.launcher import own_device_id
+
+# Products by what their matrix unit computes in. 910A: Atlas training; 310P: Atlas inference.
+Product = Literal["CPU", "GPU", "A2", "A3", "910A", "310P", "another Ascend"]
+FUSED_PRODUCTS: tuple[Product, ...] = ("A2", "A3")
+BFLOAT16_PRODUCTS: tuple[Product, ...] = ("GPU", "A2", "A3")
+# The parts of a chip's name that tell its product, the first that fits; 910B without a number is one of the first 910s.
+CHIPS: tuple[tuple[str, Product], ...] = (("910B[1-9]", "A2"), ("910_93", "A3"), ("910", "910A"), ("310P", "310P"))
 
 _configured = False
+_kernels: Kernels = "auto"
 
 
 def configure(
@@ -17,22 +27,28 @@ def configure(
     mode: Mode = "graph",
     jit_level: JitLevel | None = None,
     max_memory: str | None = None,
+    kernels: Kernels = "auto",
+    deterministic: bool = False,
 ) -> None:
     """Set up this process; call it before building a model. Without a call, a model sets graph mode, default device.
 
     Args:
         target: `auto` takes the device this MindSpore installation finds, else `CPU`, `GPU` or `Ascend`.
-        device_id: which of several devices; None lets MindSpore (or msrun) choose.
+        device_id: which of several devices; None takes that of the launcher (DEVICE_ID), else lets MindSpore choose.
         jit_level: MindSpore's graph optimisation, `O0`, `O1` or `O2`; None keeps the device's default.
         max_memory: device memory limit such as `30GB`.
+        deterministic: on Ascend take operators that give the same digits each time, and slower ones for it. Say it
+            before processes join. On the CPU they do anyway.
+        kernels: `auto` builds models of the fastest forms that the device has, `portable` of those that all have.
     Raises:
         InputError: a value that is not known, or a device that is not there.
     """
-    global _configured
+    global _configured, _kernels
     choices = {
         "device_target": (target, DeviceTarget),
         "mode": (mode, Mode),
         "jit_level": (jit_level or "O0", JitLevel),
+        "kernels": (kernels, Kernels),
     }
     for name, (value, known) in choices.items():
         if value not in get_args(known):
@@ -43,12 +59,16 @@ def configure(
         # asked first, because set_device also writes lines of its own where there is none
         if not getattr(ms.device_context, target.lower()).is_available():
             raise InputError(f"device_target {target}: not available here; choose another")
+        if device_id is None and target != "CPU":
+            device_id = own_device_id(os.environ)  # without a number set_device takes 0, whatever a launcher says
         try:
             ms.set_device(target, device_id)
         except (RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(f"device_target {target}: cannot be chosen: {reason}") from None
     ms.set_context(mode=ms.GRAPH_MODE if mode == "graph" else ms.PYNATIVE_MODE)
+    if deterministic:
+        ms.set_deterministic(True)
     if jit_level:
         ms.set_context(jit_level=jit_level)
     if max_memory:
@@ -56,7 +76,7 @@ def configure(
         if not match:
             raise InputError(f"max_device_memory: write it like 30GB, got {max_memory!r}")
         ms.set_context(max_device_memory=f"{match[1]}GB")
-    _configured = True
+    _configured, _kernels = True, kernels
 
 
 def ensure_configured() -> None:
@@ -65,11 +85,36 @@ def ensure_configured() -> None:
         configure()
 
 
+def chosen_kernels() -> Kernels:
+    """What `configure` was told."""
+    return _kernels
+
+
+def product() -> Product:
+    """The kind of device that this process runs on."""
+    target = ms.get_context("device_target")
+    return product_of(ms.hal.get_device_name()) if target == "Ascend" else target
+
+
+def product_of(chip: str) -> Product:
+    """The product of an Ascend chip's name, such as Ascend910B4."""
+    return next((product for part, product in CHIPS if re.search(part, chip)), "another Ascend")
+
+
+def training_precision() -> Precision:
+    """What `train.precision: auto` stands for on this device."""
+    halves: dict[Product, Precision] = {"A2": "bf16", "A3": "bf16", "910A": "fp16", "310P": "fp16"}
+    return halves.get(product(), "fp32")
+
+
 def compute_dtype(name: Dtype | None) -> ms.Type:
     """`float32`, `float16` or `bfloat16` as a MindSpore type. Raises InputError where the device has it not."""
     name = name or "float32"
     if name not in get_args(Dtype):
         raise InputError(f"dtype: must be one of {', '.join(get_args(Dtype))}, got {name!r}")
-    if name == "bfloat16" and ms.get_context("device_target") == "CPU":
-        raise InputError("dtype bfloat16: MindSpore multiplies no bfloat16 matrices on the CPU; use float16 or float32")
+    if name == "bfloat16" and (found := product()) not in BFLOAT16_PRODUCTS:
+        where = "the CPU" if found == "CPU" else f"Ascend {found}"
+        raise InputError(
+            f"dtype bfloat16: MindSpore multiplies no bfloat16 matrices on {where}; use float16 or float32"
+        )
     return getattr(ms, name)

@@ -1,11 +1,20 @@
 """Several devices: who this process is, and the two exchanges that data-parallel training needs."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.communication import get_group_size, get_rank, init
+
+from mindone_coca.errors import InputError
+from mindone_coca.launcher import find_launch
+
+# An exchange costs its start, whatever it carries: tensors travel together, in at most so many exchanges (and one for
+# the rest), each of at least so many numbers.
+MOST_BUCKETS, BUCKET_NUMBERS = 10, 1 << 24
 
 
 @dataclass(frozen=True)
@@ -31,11 +40,25 @@ class Ranks:
 
 
 def start_ranks() -> Ranks:
-    """Join the processes that msrun started; alone without msrun."""
-    if int(os.environ.get("MS_WORKER_NUM", "1")) < 2:
+    """Join the processes that a launcher started, or alone where there is none. Call it after `device.configure`.
+
+    Raises InputError where the environment promises several processes and they cannot be joined.
+    """
+    launch = find_launch(os.environ)
+    if launch is None:
         return Ranks()
-    init()
+    if refusal := launch.refusal(ms.get_context("device_target"), os.environ):
+        raise InputError(refusal)
+    try:
+        init()
+    except (RuntimeError, ValueError) as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise InputError(
+            f"{launch.variable} promises {launch.size} processes, which could not be joined: {reason}"
+        ) from None
     ranks = Ranks(get_rank(), get_group_size())
+    if ranks.size != launch.size:
+        raise InputError(f"{launch.variable} promises {launch.size} processes, but {ranks.size} were joined")
     ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=False, device_num=ranks.size)
     return ranks
 
@@ -60,3 +83,48 @@ class Sum(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return x if self.exchange is None else self.exchange(x)
+
+
+def bucket_bounds(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """First tensor and the one after the last of each bucket, for tensors of these sizes in their order."""
+    least = max(BUCKET_NUMBERS, sum(sizes) // MOST_BUCKETS)
+    bounds, start, filled = [], 0, 0
+    for number, size in enumerate(sizes, 1):
+        filled += size
+        if filled >= least or number == len(sizes):
+            bounds.append((start, number))
+            start, filled = number, 0
+    return bounds
+
+
+class SumTogether(nn.Cell):
+    """A tuple of tensors, all of one type -> each summed over devices, by few exchanges.
+
+    Args:
+        shapes: of the tensors.
+    """
+
+    def __init__(self, ranks: Ranks, shapes: Sequence[tuple[int, ...]]) -> None:
+        super().__init__()
+        self.exchange = ops.AllReduce() if ranks.size > 1 else None
+        self.sizes = [prod(shape) for shape in shapes]
+        self.bounds = bucket_bounds(self.sizes)
+        self.map = ops.Map()
+
+    def construct(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        if self.exchange is None:
+            return tensors
+        flat = self.map(flatten, tensors)  # mapped: the graph compiler unrolls a loop into calls as deep as it is long
+        summed: tuple[Tensor, ...] = ()
+        for first, last in self.bounds:
+            bucket = self.exchange(ops.concat(flat[first:last]))
+            summed += ops.split(bucket, self.sizes[first:last], 0)
+        return self.map(reshape_as, summed, tensors)
+
+
+def flatten(x: Tensor) -> Tensor:
+    return x.reshape(-1)
+
+
+def reshape_as(x: Tensor, like: Tensor) -> Tensor:
+    return x.reshape(like.shape)

@@ -5,13 +5,14 @@ loads: another model, option or order meets another model's graph. So its cache 
 process, and each graph is put there, under the number that MindSpore will ask for, from a store where it lies under a
 hash of all that shapes it: the cell and its model, the arguments, the device settings, the sources, the versions.
 
-The store is `$MINDONE_COCA_CACHE`, else `mindone_coca` in the user's cache folder. It may be deleted at any time, and
-shared by any number of processes. Who sets MS_COMPILER_CACHE_ENABLE keeps MindSpore's own behaviour.
+The store is `$MINDONE_COCA_CACHE`, else on the CPU `mindone_coca` in the user's cache folder. It may be deleted at any
+time, and shared by any number of processes. Who sets MS_COMPILER_CACHE_ENABLE keeps MindSpore's own behaviour.
 """
 
 import atexit
 import functools
 import hashlib
+import importlib
 import os
 import platform
 import shutil
@@ -19,12 +20,12 @@ import tempfile
 import threading
 import warnings
 import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import mindspore as ms
 from mindspore import Tensor, nn
-from mindspore.graph import api as graph_api
 
 from mindone_coca.files import atomic_path, user_cache
 from mindone_coca.interrupts import TEMPORARY
@@ -34,6 +35,21 @@ from mindone_coca.waiting import Wait
 # and says nothing about a graph; it is given a file that imports nothing instead.
 _ENTRY_SCRIPT = str(Path(__file__).with_name("errors.py"))
 
+
+def _private_api() -> Any:
+    """MindSpore's module that walks through those imports, and the one private name that is used here: its place is
+    another in each release. None where it is not known."""
+    for name in ("mindspore.graph.api", "mindspore.common.api"):  # since 2.10; before
+        try:
+            module = importlib.import_module(name)
+        except ImportError:
+            continue
+        if hasattr(module, "entry_script_path"):
+            return module
+    return None
+
+
+_graph_api = _private_api()
 _seen: "weakref.WeakKeyDictionary[nn.Cell, set]" = weakref.WeakKeyDictionary()
 _lock = threading.RLock()
 _compiling = Wait("compiling graphs")  # where none are kept
@@ -52,20 +68,29 @@ def model_tag(model: nn.Cell, config: str) -> str:
 
 def call(cell: nn.Cell, *arguments: Any) -> Any:
     """Call a cell; where that compiles a new graph, take it from the store or add it there."""
+    return _with_store(cell, cell, arguments)
+
+
+def compile_ahead(cell: nn.Cell, *arguments: Any) -> None:
+    """Compile a cell for such arguments, or take its graph from the store, without running it."""
+    _with_store(cell, cell.compile, arguments)
+
+
+def _with_store(cell: nn.Cell, run: Callable[..., Any], arguments: Sequence[Any]) -> Any:
     signature = tuple(_describe(a) for a in arguments)
     known = _seen.setdefault(cell, set())
     tag = getattr(cell, "graph_tag", None)
     if signature in known or tag is None or ms.get_context("mode") != ms.GRAPH_MODE:
-        return cell(*arguments)
+        return run(*arguments)
     with _lock:
         known.add(signature)
         session = _session()
         if session is None:
             with _compiling:
-                return cell(*arguments)
+                return run(*arguments)
         key = hashlib.sha256(f"{_environment()}\n{type(cell).__name__}\n{tag}\n{signature}".encode()).hexdigest()
         with session.graph(key) as wait, wait:
-            return cell(*arguments)
+            return run(*arguments)
 
 
 def _describe(argument: Any) -> Any:
@@ -87,13 +112,30 @@ def _sources() -> str:
 def _environment() -> str:
     settings = [f"{name}={ms.get_context(name)}" for name in ("device_target", "jit_level", "deterministic")]
     flags = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("MS_") and "COMPILER_CACHE" not in k)
-    return "\n".join([ms.__version__, platform.python_version(), platform.machine(), _sources(), *settings, *flags])
+    where = [ms.__version__, platform.python_version(), platform.machine(), *_chip()]
+    return "\n".join([*where, _sources(), *settings, *flags])
+
+
+@functools.cache
+def _chip() -> list[str]:
+    """The chip and the version of CANN, off the CPU."""
+    if ms.get_context("device_target") != "Ascend":
+        return []
+    home = os.environ.get("ASCEND_TOOLKIT_HOME") or os.environ.get("ASCEND_HOME_PATH") or "/usr/local/Ascend/latest"
+    described = sorted(Path(home).glob("*/ascend_toolkit_install.info"))
+    return [ms.hal.get_device_name(), home, *(path.read_text(errors="replace") for path in described)]
 
 
 @functools.cache
 def _session() -> "_Session | None":
     """This process's session, or None where nothing can be kept or the user takes care of it."""
-    if "MS_COMPILER_CACHE_ENABLE" in os.environ or not hasattr(graph_api, "entry_script_path"):
+    if "MS_COMPILER_CACHE_ENABLE" in os.environ:
+        return None
+    if ms.get_context("device_target") != "CPU" and "MINDONE_COCA_CACHE" not in os.environ:
+        return None  # nobody has tried it there
+    if _graph_api is None:
+        reason = f"MindSpore {ms.__version__} keeps its own in another way"
+        warnings.warn(f"compiled graphs cannot be kept ({reason}): slower start-up", stacklevel=2)
         return None
     home = user_cache()
     try:
@@ -144,11 +186,11 @@ class _Graph:
         except OSError:  # not in the store, or just deleted: compile
             self.found = False
         os.environ.update(self.variables)
-        self.entry_script, graph_api.entry_script_path = graph_api.entry_script_path, _ENTRY_SCRIPT
+        self.entry_script, _graph_api.entry_script_path = _graph_api.entry_script_path, _ENTRY_SCRIPT
         return self.session.waits[self.found]
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        graph_api.entry_script_path = self.entry_script
+        _graph_api.entry_script_path = self.entry_script
         for name in self.variables:
             os.environ.pop(name, None)
         made = [path for path in self.place.glob("compile_cache_*.mindir") if not self.found or path != self.file]

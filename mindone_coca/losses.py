@@ -5,6 +5,8 @@ gathering of them: each term of the loss is differentiated where the features we
 gradients, summed over devices, are then those of one large batch, the temperature's included.
 """
 
+from collections.abc import Sequence
+
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -15,14 +17,25 @@ PAD_ID = 0  # what the tokenizer fills captions up with, and open_clip's CoCaLos
 LENGTH_STEP, SHORT_STEP = 16, 2  # tokens; the second for captions up to the first. Each length is a graph to compile
 
 
-def caption_labels(text: np.ndarray) -> np.ndarray:
+def longest_caption(text: np.ndarray) -> int:
+    """Tokens of the longest caption in ids (B, T), start and end token among them; 2 at least."""
+    used = np.flatnonzero((text != PAD_ID).any(axis=0))
+    return int(max(used[-1] + 1 if len(used) else 0, 2))
+
+
+def caption_labels(text: np.ndarray, longest: int | None = None, lengths: Sequence[int] = ()) -> np.ndarray:
     """The labels (B, L - 1) of ids (B, T): shifted by one, cut after the longest caption.
 
     L is one of few lengths (see LENGTH_STEP), or T. What is cut off is padding, which the loss leaves out, and captions
     are mostly much shorter than the context: the decoder and its logits are not computed for nothing.
+
+    Args:
+        longest: tokens of the longest caption, where other devices have longer ones.
+        lengths: the values that L may have besides T, ascending, in place of the usual ones.
     """
-    used = np.flatnonzero((text != PAD_ID).any(axis=0))
-    longest = max(used[-1] + 1 if len(used) else 0, 2)
+    longest = longest or longest_caption(text)
+    if lengths:
+        return text[:, 1 : next((length for length in lengths if length >= longest), text.shape[1])]
     step = LENGTH_STEP if longest > LENGTH_STEP else SHORT_STEP
     return text[:, 1 : -(-longest // step) * step]
 

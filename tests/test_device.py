@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mindspore as ms
 import pytest
 
+import mindone_coca
 from mindone_coca import device
 from mindone_coca.errors import InputError
 
@@ -54,3 +56,53 @@ def test_a_device_that_is_not_there_is_one_line(target, capfd):
     with pytest.raises(InputError, match=f"^device_target {target}: not available here; choose another$"):
         device.configure(target)
     assert capfd.readouterr() == ("", "")
+
+
+def test_on_ascend_mindspore_s_warnings_are_seen(tmp_path):
+    assert mindone_coca._log_level(tmp_path) == "3"
+    (tmp_path / "davinci_manager").touch()
+    assert mindone_coca._log_level(tmp_path) == "3"
+    (tmp_path / "davinci0").touch()
+    assert mindone_coca._log_level(tmp_path) == "2"
+
+
+def test_deterministic_is_handed_on(monkeypatch):
+    calls = []
+    monkeypatch.setattr(ms, "set_deterministic", calls.append)
+    device.configure()
+    assert calls == []
+    device.configure(deterministic=True)
+    assert calls == [True]
+
+
+CHIPS = {
+    "Ascend910B4": "A2",
+    "Ascend910B1": "A2",
+    "Ascend910_9391": "A3",
+    "Ascend910A": "910A",
+    "Ascend910B": "910A",
+    "Ascend910ProB": "910A",
+    "Ascend910": "910A",
+    "Ascend310P3": "310P",
+    "Ascend950": "another Ascend",
+}
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_a_chip_s_product(chip, monkeypatch):
+    monkeypatch.setattr(ms, "get_context", lambda name: "Ascend")
+    monkeypatch.setattr(ms.hal, "get_device_name", lambda: chip)
+    assert device.product() == CHIPS[chip]
+
+
+@pytest.mark.parametrize(
+    ("product", "refused"),
+    [("A2", None), ("A3", None), ("GPU", None), ("CPU", "the CPU"), ("910A", "Ascend 910A"), ("310P", "Ascend 310P")],
+)
+def test_bfloat16_is_refused_by_the_name_of_the_product(product, refused, monkeypatch):
+    monkeypatch.setattr(device, "product", lambda: product)
+    if refused is None:
+        assert device.compute_dtype("bfloat16") == ms.bfloat16
+    else:
+        with pytest.raises(InputError, match=f"^dtype bfloat16: .* on {refused}; use float16 or float32$"):
+            device.compute_dtype("bfloat16")

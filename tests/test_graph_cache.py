@@ -4,8 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import mindspore as ms
 import pytest
 
 from mindone_coca import graph_cache
@@ -86,3 +89,55 @@ def test_an_unusable_store_only_costs_time(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     assert run(blocked, PLAIN)[0]
+
+
+def test_without_mindspores_private_name_nothing_is_kept_and_one_line_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINDONE_COCA_CACHE", str(tmp_path / "store"))
+    monkeypatch.setattr(graph_cache, "_graph_api", None)
+    graph_cache._session.cache_clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert graph_cache._session() is None and graph_cache._session() is None
+    graph_cache._session.cache_clear()
+    [line] = [str(warning.message) for warning in caught]
+    assert line == (
+        f"compiled graphs cannot be kept (MindSpore {ms.__version__} keeps its own in another way): slower start-up"
+    )
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(("homes", "found"), [(("graph", "common"), "graph"), (("common",), "common"), ((), None)])
+def test_the_private_name_is_found_where_each_release_has_it(homes, found, monkeypatch):
+    """mindspore.graph.api since 2.10, mindspore.common.api before."""
+    modules = {f"mindspore.{home}.api": SimpleNamespace(entry_script_path="") for home in homes}
+
+    def load(name: str) -> SimpleNamespace:
+        if name not in modules:
+            raise ModuleNotFoundError(name)
+        return modules[name]
+
+    monkeypatch.setattr(graph_cache.importlib, "import_module", load)
+    assert graph_cache._private_api() is modules.get(f"mindspore.{found}.api")
+
+
+def test_off_the_cpu_the_store_is_used_where_it_is_named_and_knows_chip_and_cann(tmp_path, monkeypatch):
+    monkeypatch.setattr(ms, "get_context", lambda name: "Ascend" if name == "device_target" else "")
+    monkeypatch.setattr(ms.hal, "get_device_name", lambda: "Ascend910B4")
+    toolkit = tmp_path / "aarch64-linux"
+    toolkit.mkdir()
+    monkeypatch.setenv("ASCEND_TOOLKIT_HOME", str(tmp_path))
+    keys = []
+    for version in ("8.3.RC1", "8.5.0"):
+        (toolkit / "ascend_toolkit_install.info").write_text(f"version={version}\n")
+        graph_cache._chip.cache_clear()
+        keys.append(graph_cache._environment())
+    assert keys[0] != keys[1] and all("Ascend910B4" in key for key in keys) and "version=8.5.0" in keys[1]
+    for name in ("store", None):
+        if name is None:
+            monkeypatch.delenv("MINDONE_COCA_CACHE")
+        else:
+            monkeypatch.setenv("MINDONE_COCA_CACHE", str(tmp_path / name))
+        graph_cache._session.cache_clear()
+        assert (graph_cache._session() is None) == (name is None)
+    graph_cache._session.cache_clear()
+    graph_cache._chip.cache_clear()

@@ -1,4 +1,5 @@
-"""Every MindSpore operator the package uses must be documented for Ascend, GPU and CPU.
+"""Every MindSpore operator the package uses must be documented for Ascend, GPU and CPU, in a module of forms for one
+device for that device.
 
 The source is parsed, not run. An operator is any name reached through an import of `mindspore`, and any method call
 whose name is a Tensor method, unless its receiver is an imported module or the object itself (`self.gather(x)`): which
@@ -20,6 +21,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "mindone_coca"
 TARGETS = {"Ascend", "GPU", "CPU"}
+# the modules whose cells are made on one device alone
+TARGETS_OF = {"kernels/ascend.py": {"Ascend"}, "kernels/cpu.py": {"CPU"}}
 OPERATOR_HOMES = ("mindspore.ops.", "mindspore.nn.", "mindspore.mint.", "mindspore.Tensor.")
 EXCEPTIONS = {
     "mindspore.Tensor.asnumpy": "copies to the host, whatever the device",
@@ -133,7 +136,7 @@ def documented_targets(documented: object, call: ast.Call | None = None, depth: 
 
 
 def problem(use: Use) -> str | None:
-    """Why this use is not safe on all three devices; None if it is."""
+    """Why this use is not safe on all three devices, or on that of its module; None if it is."""
     if use.name in EXCEPTIONS:
         return None
     try:
@@ -145,7 +148,7 @@ def problem(use: Use) -> str | None:
     targets = documented_targets(found, use.call)
     if targets is None:
         return f"{use.where}: {use.name} lists no platforms" if use.name.startswith(OPERATOR_HOMES) else None
-    missing = TARGETS - targets
+    missing = TARGETS_OF.get(use.where.rpartition(":")[0], TARGETS) - targets
     return f"{use.where}: {use.name} is not supported on {', '.join(sorted(missing))}" if missing else None
 
 
@@ -219,3 +222,22 @@ class Net(nn.Cell):
     assert {"mindspore.ops.Concat", "mindspore.Tensor.transpose", "mindspore.Tensor.reshape"} <= {u.name for u in uses}
     assert not any(use.name.endswith("_") for use in uses)
     assert [text for use in uses if (text := problem(use))] == []
+
+
+FOR_ASCEND = "ops.flash_attention_score(x, x, x, 1)", "mint.nn.functional.gelu(x)"
+
+
+@pytest.mark.parametrize(
+    ("where", "line", "missing"),
+    [
+        *(("kernels/ascend.py", line, None) for line in FOR_ASCEND),
+        *(("kernels/cpu.py", line, "CPU") for line in FOR_ASCEND),
+        *(("kernels/plain.py", line, "CPU, GPU") for line in FOR_ASCEND),
+        ("kernels/ascend.py", "ops.bessel_i0(x)", "Ascend"),
+        ("kernels/cpu.py", "ops.bessel_i0(x)", None),
+    ],
+)
+def test_a_module_of_forms_for_a_device_needs_that_device_alone(where, line, missing):
+    source = f"from mindspore import mint, ops\n\ndef run(x):\n    return {line}\n"
+    found = [text for use in uses_in(source, where) if (text := problem(use))]
+    assert [text.rpartition(" on ")[2] for text in found] == ([] if missing is None else [missing])

@@ -131,7 +131,7 @@ def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "Fam
     from mindone_coca.video.frames import open_video
 
     inputs = list_inputs(paths(arguments))
-    shard = Shard.parse(arguments.shard) if arguments.shard else Shard.from_msrun()
+    shard = Shard.parse(arguments.shard) if arguments.shard else Shard.from_launcher()
     formats = expand_formats(arguments.output_format or ["json"])
     if shard.count > 1 and arguments.output_dir is None and not go_beside_inputs(formats):
         raise InputError("several processes: their parts meet in a folder; give one with --output_dir")

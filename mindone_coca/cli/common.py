@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from mindone_coca import waiting
 from mindone_coca.account import number_of
-from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Mode
+from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Kernels, Mode
 from mindone_coca.errors import InputError
 from mindone_coca.generation.settings import GenerationOptions
 from mindone_coca.interrupts import Stopped, end_by
@@ -154,6 +154,12 @@ def add_device_options(parser: Parser) -> None:
     add("--dtype", choices=typing.get_args(Dtype), help="of weights and activations (default: the config's, float32)")
     add("--jit_level", choices=typing.get_args(JitLevel))
     add("--max_device_memory", help="such as 30GB")
+    add(
+        "--kernels",
+        default="auto",
+        choices=typing.get_args(Kernels),
+        help="the fastest forms of operations that the device has, or those that all devices have (default auto)",
+    )
 
 
 def start_mindspore() -> None:
@@ -168,7 +174,12 @@ def configure_device(arguments: argparse.Namespace) -> None:
     from mindone_coca import device
 
     device.configure(
-        arguments.device_target, arguments.device_id, arguments.mode, arguments.jit_level, arguments.max_device_memory
+        arguments.device_target,
+        arguments.device_id,
+        arguments.mode,
+        arguments.jit_level,
+        arguments.max_device_memory,
+        arguments.kernels,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mindone_coca.errors import InputError
+from mindone_coca.launcher import find_launch
 
 GROUP_SIZE = 8  # files whose frames share batches
 
@@ -31,14 +32,17 @@ class Shard:
         return cls(int(match[1]), int(match[2]))
 
     @classmethod
-    def from_msrun(cls) -> "Shard":
-        """The part of this process under msrun; the whole without msrun. Raises InputError where it is not told."""
-        count = int(os.environ.get("RANK_SIZE") or 1)
-        if count == 1:
+    def from_launcher(cls) -> "Shard":
+        """The part of this process among those started together, which need not be joined; the whole without a
+        launcher. Raises InputError where it is not told."""
+        launch = find_launch(os.environ)
+        if launch is None:
             return cls()
-        if "RANK_ID" not in os.environ:  # msrun over several machines leaves it open unless told --node_rank
+        if launch.rank is None:  # msrun over several machines leaves it open unless told --node_rank
             raise InputError("RANK_ID is not set; start msrun with --node_rank, or give --shard i/n")
-        return cls(int(os.environ["RANK_ID"]), count)
+        if launch.rank >= launch.size:
+            raise InputError(f"RANK_ID {launch.rank}: {launch.variable} promises {launch.size} processes only")
+        return cls(launch.rank, launch.size)
 
 
 def work_groups(paths: Sequence[str], size: int, shard: Shard) -> list[list[str]]:

@@ -76,6 +76,10 @@ class DataConfig:
     exif_orientation: bool = True
     # Pictures of 16 bits: scaled to 8, or clipped to 0..255 (nearly all of them white) as open_clip does.
     deep_pictures: Literal["scale", "clip"] = "scale"
+    # Of captions: the lengths, start and end token included, of which a batch's labels have the smallest that all of
+    # its captions on all devices fit into, else the context's. Each is a graph, compiled before the first step. Empty:
+    # multiples of 16, and of 2 below that, each compiled when it is first met.
+    label_lengths: list[int] = field(default_factory=list)
     # How multi_frames become one: the mean of their tokens and features, or the attentional pooler over all of them.
     fusion: Fusion = "mean"
 

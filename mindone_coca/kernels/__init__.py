@@ -1,20 +1,22 @@
 """The form of an operation that is fastest on a device, chosen here and nowhere else.
 
 Each function gives the cell that does one operation. It is called when a model is built; the cell then stands in the
-model's graphs, which know no device.
+model's graphs, which know no device. `device.configure(kernels="portable")` chooses the plain forms everywhere.
 """
 
-import mindspore as ms
 from mindspore import nn
 
-from mindone_coca.kernels import cpu, plain
-
-# Added to the scores of hidden keys. Finite, because the CPU's softmax corrupts its neighbours on a row of -inf.
-MASKED = -1e9
+from mindone_coca import device
+from mindone_coca.kernels import ascend, cpu, plain
+from mindone_coca.kernels.plain import MASKED as MASKED
 
 
 def _on_cpu() -> bool:
-    return ms.get_context("device_target") == "CPU"
+    return device.chosen_kernels() == "auto" and device.product() == "CPU"
+
+
+def _fused() -> bool:
+    return device.chosen_kernels() == "auto" and device.product() in device.FUSED_PRODUCTS
 
 
 def linear() -> nn.Cell:
@@ -34,11 +36,15 @@ def multiply() -> nn.Cell:
 
 def layer_norm() -> nn.Cell:
     """A cell (x (..., D), gamma (D,), beta (D,)) -> x normalised over its last axis, all float32."""
+    if _fused():
+        return ascend.FusedLayerNorm()
     return cpu.LayerNormOnCPU() if _on_cpu() else plain.PlainLayerNorm()
 
 
 def gelu() -> nn.Cell:
     """The exact GELU."""
+    if _fused():
+        return ascend.FusedGELU()
     return cpu.GELU() if _on_cpu() else nn.GELU(approximate=False)
 
 
@@ -47,7 +53,14 @@ def attention() -> nn.Cell:
 
     The mask, or None, is added to the float32 scores (..., Q, K), and has their rank, each axis theirs or 1.
     """
+    if _fused():
+        return ascend.FlashAttention()
     return cpu.AttentionOnCPU() if _on_cpu() else plain.PlainAttention()
+
+
+def decode_attention() -> nn.Cell:
+    """As `attention`, over (B, H, Q, d) and (B, H, K, d), where a step of decoding has few queries and no gradient."""
+    return ascend.DecodeAttention() if _fused() else attention()
 
 
 def top_k(k: int) -> nn.Cell:

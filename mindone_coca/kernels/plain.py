@@ -4,6 +4,8 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 EPSILON = 1e-5  # of layer norms
+# Added to the scores of hidden keys. Finite, because the CPU's softmax corrupts its neighbours on a row of -inf.
+MASKED = -1e9
 
 
 class PlainLinear(nn.Cell):

@@ -165,7 +165,13 @@ class CocaJob:
         )
         self.weights = list(self.model.get_parameters())
         self.step = TrainStep(
-            self.model, config.loss, self.optimiser, ranks, config.train.accumulate_steps, config.data.fusion
+            self.model,
+            config.loss,
+            self.optimiser,
+            ranks,
+            config.train.accumulate_steps,
+            config.data.fusion,
+            config.data.label_lengths,
         )
 
     def _prepare_videos(self) -> None:
@@ -206,7 +212,7 @@ class CocaJob:
         return self.step.report(result)
 
     def validate(self) -> dict[str, float]:
-        return evaluate(self.step.evaluation, held_out(self.val), self.config.loss)
+        return evaluate(self.step.evaluation, held_out(self.val), self.config.loss, self.step.labels)
 
     def write_page(self, target: Path, step: int, losses: dict[str, float]) -> None:
         """Images with their captions, where the decoder is trained."""

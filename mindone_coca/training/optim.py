@@ -9,8 +9,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from mindone_coca.distributed import Ranks, Sum
+from mindone_coca.distributed import Ranks, Sum, SumTogether
 from mindone_coca.errors import InputError
+from mindone_coca.training.overflow import FiniteOnAll
 from mindone_coca.training.settings import OptimConfig
 from mindone_coca.weights.names import HEAD
 
@@ -68,8 +69,8 @@ class AdamW(nn.Cell):
     Args:
         model: has `logit_scale`, `blocks_after` and all parameters to train.
         encoder_rate: factor of the learning rate of all parameters but those of a task's head.
-        loss_scaling: multiply the loss by a factor that follows the gradients' range; updates with infinite or NaN
-            gradients are left out.
+        loss_scaling: multiply the loss by a factor that follows the gradients' range; updates whose gradients
+            overflowed on one of the devices (`overflow.FiniteOnAll`) are left out on all.
     """
 
     def __init__(
@@ -112,7 +113,8 @@ class AdamW(nn.Cell):
         self.betas, self.eps = config.betas, config.eps
         self.grad_clip_norm, self.loss_scaling = grad_clip_norm, loss_scaling
         self.logit_scale = model.logit_scale if model.logit_scale.requires_grad else None
-        self.sum = Sum(ranks)
+        self.sum_together = SumTogether(ranks, [tuple(p.shape) for p in self.parameters])
+        self.sum, self.finite = Sum(ranks), FiniteOnAll(ranks)
         self.fused = ops.AdamWeightDecay()
         self.map = ops.Map()
 
@@ -138,9 +140,14 @@ class AdamW(nn.Cell):
     def construct(self, grads: tuple[Tensor, ...], lr: Tensor) -> tuple[Tensor, Tensor]:
         """Update by the gradients of the scaled loss; -> the gradients' norm before clipping, and whether it was done
         (1.0, or 0.0 where it is left out)."""
+        good = ops.ones((), ms.float32)
+        if self.loss_scaling:  # asked before the sum over devices: what saturated leaves no trace in it
+            good = self.finite(grads)
         # mapped, not looped: the graph compiler unrolls a loop into calls as deep as it is long
-        grads = self.map(self.sum_over_devices, grads)
-        norm, factor, good = self.norm_and_factor(grads)
+        grads = self.sum_together(self.map(as_float32, grads))
+        norm, factor = self.norm_and_factor(grads)
+        if self.loss_scaling:
+            good = good * ops.isfinite(norm).astype(ms.float32)
         beta1, beta2 = self.betas
         if self.loss_scaling:  # an update that is left out changes neither parameters nor moments
             beta1, beta2 = 1.0 - good * (1.0 - beta1), 1.0 - good * (1.0 - beta2)
@@ -168,9 +175,6 @@ class AdamW(nn.Cell):
             self.adapt_loss_scale(good)
         return norm, good
 
-    def sum_over_devices(self, grad: Tensor) -> Tensor:
-        return self.sum(grad.astype(ms.float32))
-
     def update_one(
         self,
         factor: Tensor,
@@ -192,8 +196,8 @@ class AdamW(nn.Cell):
         self.fused(parameter, first, second, rates[group], beta1, beta2, epsilon, decays[group], grad)
         return factor
 
-    def norm_and_factor(self, grads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """The norm of the unscaled gradients, what to multiply them by, and 1.0 if they are finite, else 0.0."""
+    def norm_and_factor(self, grads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """The norm of the unscaled gradients, and what to multiply them by."""
         factor = ops.ones((), ms.float32)
         if self.loss_scaling:
             factor = 1.0 / self.loss_scale
@@ -202,11 +206,9 @@ class AdamW(nn.Cell):
             norm = ops.sqrt(ops.addn(self.map(sum_of_squares, grads)))
         if self.grad_clip_norm:
             factor = factor * ops.minimum(self.grad_clip_norm / (norm + 1e-6), 1.0)
-        good = ops.ones((), ms.float32)
         if self.loss_scaling:
-            good = ops.isfinite(norm).astype(ms.float32)
             factor = ops.select(ops.isfinite(factor), factor, ops.zeros_like(factor))
-        return norm, factor, good
+        return norm, factor
 
     def adapt_loss_scale(self, good: Tensor) -> None:
         """Halve the factor after an overflow, double it after many steps without one."""
@@ -214,6 +216,10 @@ class AdamW(nn.Cell):
         grows = (steps >= SCALE_GROWTH_STEPS).astype(ms.float32)
         ops.assign(self.loss_scale, self.loss_scale * (0.5 + 0.5 * good) * (1.0 + grows))
         ops.assign(self.good_steps, steps * (1.0 - grows))
+
+
+def as_float32(x: Tensor) -> Tensor:
+    return x.astype(ms.float32)
 
 
 def scaled_sum_of_squares(factor: Tensor, x: Tensor) -> Tensor:

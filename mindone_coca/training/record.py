@@ -6,10 +6,12 @@ import json
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import yaml
 
+from mindone_coca import device
+from mindone_coca.config import Precision
 from mindone_coca.data.settings import SourceConfig
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
@@ -48,6 +50,8 @@ def check_record(folder: Path, config: TrainConfig) -> None:
     if "head" not in now:  # earlier versions stored the defaults of a head that task coca does not have
         before.pop("head", None)
     before = _with_defaults(before, _defaults(type(config), config))
+    if now["train"]["precision"] == "auto":  # then it is as before, see `with_precision`
+        now["train"]["precision"] = before["train"]["precision"]
     found = [change for change in differences(before, now) if not may_change(change[0])]
     if _pairs(before) == _pairs(now):  # micro-batches of another size may make up the same batch
         found = [change for change in found if change[0] not in ("train.batch_size", "train.accumulate_steps")]
@@ -67,6 +71,18 @@ def check_record(folder: Path, config: TrainConfig) -> None:
                     "the new last step; the steps so far followed the old one",
                     stacklevel=2,
                 )
+
+
+def with_precision(config: TrainConfig, folder: Path) -> TrainConfig:
+    """The same settings with `train.precision` auto as what it stands for: that of the run in the folder, or the best
+    of this device."""
+    if config.train.precision != "auto":
+        return config
+    path = folder / NAME
+    before = read_mapping(path).get("train", {}).get("precision") if path.exists() else None
+    # another word in a record, "auto" among them, is none that a run has had
+    chosen = cast(Precision, before) if before in get_args(Precision) else device.training_precision()
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, precision=chosen))
 
 
 def write_record(folder: Path, config: TrainConfig) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import yaml
 
-from mindone_coca.config import DeviceTarget, JitLevel, Mode, find_config
+from mindone_coca.config import DeviceTarget, JitLevel, Kernels, Mode, Precision, find_config
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
 from mindone_coca.model.families import is_model_config
@@ -54,7 +54,9 @@ class RunConfig:
     epochs: int | None = None  # 1, or as many as max_steps needs
     max_steps: int | None = None  # updates; the run and its schedule end at the earlier of both
     accumulate_steps: int = 1  # micro-batches per update
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"  # of activations; parameters stay in float32
+    # of activations; parameters stay in float32. auto: bf16 on Ascend's A2 and A3, fp16 on its 910A, else fp32; a run
+    # that goes on keeps what it had
+    precision: Precision | Literal["auto"] = "fp32"
     grad_clip_norm: float | None = None  # the largest norm of all gradients together; None: no limit
     ema_decay: float | None = None  # keep a moving average of the weights; it is what is validated and exported
     recompute: bool = False  # compute activations again in the backward pass: less memory, more time
@@ -82,6 +84,8 @@ class DeviceConfig:
     mode: Mode = "graph"  # graph compiles first, pynative runs one operation after another
     jit_level: JitLevel | None = None  # of the compiler; None: MindSpore's own choice
     max_memory: str | None = None  # such as 30GB
+    deterministic: bool = False  # the same digits each time also on Ascend, more slowly
+    kernels: Kernels = "auto"  # the fastest forms of operations that the device has; portable: those that all have
 
 
 @dataclass

@@ -14,12 +14,14 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindone_coca import graph_cache
 from mindone_coca.config import Fusion
 from mindone_coca.distributed import Gather, Ranks, Sum
-from mindone_coca.losses import PAD_ID, CaptionLossSums, ContrastiveLoss, caption_labels, count_labels
+from mindone_coca.losses import PAD_ID, CaptionLossSums, ContrastiveLoss, count_labels
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.video import VideoEncoder
 from mindone_coca.tensors import normalize
+from mindone_coca.training.labels import CaptionLabels
 from mindone_coca.training.optim import AdamW, as_scalar
 from mindone_coca.training.settings import LossConfig
+from mindone_coca.waiting import Wait
 
 
 class Features(nn.Cell):
@@ -209,6 +211,7 @@ class TrainStep:
     Args:
         model: with float32 parameters; its compute type is the caller's choice (`CoCa.set_compute_dtype`).
         fusion: of the frames of videos, `mean` or `pool`.
+        label_lengths: see `CaptionLabels`; the graphs for all of them are compiled before the first step.
     """
 
     def __init__(
@@ -219,8 +222,10 @@ class TrainStep:
         ranks: Ranks,
         accumulate_steps: int = 1,
         fusion: Fusion = "mean",
+        label_lengths: Sequence[int] = (),
     ) -> None:
         self.config, self.ranks, self.accumulate_steps = config, ranks, accumulate_steps
+        self.labels, self.compiled = CaptionLabels(ranks, label_lengths), False
         self.loss = Loss(model, config, ranks, fusion)
         self.optimiser = optimiser
         if accumulate_steps == 1:
@@ -247,11 +252,22 @@ class TrainStep:
     def run(self, micro_batches: Sequence[tuple[np.ndarray, np.ndarray]], lr: float) -> tuple[Tensor, ...]:
         """As a call, without waiting for the device: `report` reads the result."""
         batches = [
-            (Tensor(images), Tensor(text), Tensor(caption_labels(np.asarray(text)))) for images, text in micro_batches
+            (Tensor(images), Tensor(text), Tensor(self.labels(np.asarray(text)))) for images, text in micro_batches
         ]
         if self.accumulate_steps == 1:
+            self._compile(self.whole, batches[0], (as_scalar(lr),))
             return graph_cache.call(self.whole, *batches[0], as_scalar(lr))
         return self._accumulated(batches, lr)
+
+    def _compile(self, cell: nn.Cell, batch: tuple[Tensor, Tensor, Tensor], others: tuple[Tensor, ...]) -> None:
+        """Before the first step, in one order on all devices: the graphs for every length of labels that was given."""
+        images, text, labels = batch
+        lengths = [] if self.compiled else self.labels.of(text.shape[1])
+        self.compiled = True
+        for number, length in enumerate(lengths, 1):
+            shape = (labels.shape[0], length - 1)
+            with Wait(f"compiling for captions of {length} tokens, {number} of {len(lengths)}"):
+                graph_cache.compile_ahead(cell, images, text, Tensor(np.zeros(shape, np.int32)), *others)
 
     def report(self, result: tuple[Tensor, ...]) -> dict[str, float]:
         names = ("contrastive_loss", "caption_loss", "labels", "grad_norm", "updated")
@@ -280,6 +296,7 @@ class TrainStep:
                 as_scalar(sum(np.count_nonzero(labels.asnumpy() != PAD_ID) for _, _, labels in batches))
             )
 
+        self._compile(self.accumulate, batches[0], (count, *shares[0]))
         for batch, share in zip(batches, shares):
             caption = caption + graph_cache.call(self.accumulate, *batch, count, *share)[1]
         caption, norm, good = graph_cache.call(self.apply, as_scalar(lr), caption)

@@ -23,7 +23,7 @@ from mindone_coca.training.job import CocaJob, Job
 from mindone_coca.training.optim import learning_rate
 from mindone_coca.training.overview import beginning, overview
 from mindone_coca.training.progress import LeftOut, Metrics, Progress, say
-from mindone_coca.training.record import check_record, write_record
+from mindone_coca.training.record import check_record, with_precision, write_record
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.waiting import Wait
 
@@ -40,8 +40,10 @@ class Trainer:
     def __init__(self, config: TrainConfig, open_job: Callable[[TrainConfig, Ranks], Job] = CocaJob) -> None:
         self.config, self.folder = config, Path(config.output.dir)
         self._check_folder()  # first: a refusal should not cost the time to load a model
-        settings = config.device
-        device.configure(settings.target, settings.id, settings.mode, settings.jit_level, settings.max_memory)
+        place = config.device
+        chosen = (place.mode, place.jit_level, place.max_memory, place.kernels, place.deterministic)
+        device.configure(place.target, place.id, *chosen)
+        self.config = with_precision(config, self.folder)
         self.ranks = start_ranks()
         self.lock = claim_folder(self.folder, self.ranks)
         try:

@@ -163,10 +163,10 @@ def test_shards_of_the_command_line_and_of_msrun(monkeypatch):
         with pytest.raises(InputError, match="--shard"):
             Shard.parse(text)
     monkeypatch.delenv("RANK_SIZE", raising=False)
-    assert Shard.from_msrun() == Shard()
+    assert Shard.from_launcher() == Shard()
     monkeypatch.setenv("RANK_SIZE", "8")
     monkeypatch.delenv("RANK_ID", raising=False)
     with pytest.raises(InputError, match="RANK_ID"):
-        Shard.from_msrun()
+        Shard.from_launcher()
     monkeypatch.setenv("RANK_ID", "3")
-    assert Shard.from_msrun() == Shard(3, 8)
+    assert Shard.from_launcher() == Shard(3, 8)

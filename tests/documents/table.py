@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +277,17 @@ def shown_only(checkout: Checkout, piece: Piece) -> None:
     assert piece.kind == "text"
 
 
+def starts(words: str) -> How:
+    """A target of make that takes long or needs what is not here: it would start this."""
+
+    def how(checkout: Checkout, piece: Piece) -> None:
+        command = ["make", "-n", "-f", str(ROOT / "Makefile"), *shlex.split(piece.text)[1:]]
+        done = subprocess.run(command, cwd=checkout.folder, check=True, capture_output=True, text=True)
+        assert words in done.stdout, done.stdout
+
+    return how
+
+
 VIT = "docs/captioning.md: From a file that was fetched by hand"
 COLLECTION = "docs/collections.md: Caption a collection"
 DIGITS = "docs/train.md: An example in minutes: handwritten digits"
@@ -452,6 +465,20 @@ TABLE = {
         digits,
     ),
     **{f"docs/troubleshooting.md: {heading}": Section({"": message}) for heading in MESSAGES},
+    "docs/ascend.md: Versions": Section(
+        {
+            "make test": recipe(),
+            "make test-versions": starts("tests/versions/test_versions.py"),
+            "pip install": check(),
+        }
+    ),
+    "docs/ascend.md: Install": Section(
+        {
+            "Ascend-hdk": shown_only,
+            "make check-aarch64": starts("--platform manylinux_2_28_aarch64"),
+            "make ascend-dryrun": starts("tools/check_device.py --device_target Ascend --compile_only"),
+        }
+    ),
     "docs/troubleshooting.md: Videos and pictures": Section({"": message, "mindone-coca[heic]": check()}),
     "docs/troubleshooting.md: Not from this package": Section({"pip install -r": check()}),
 }

@@ -1,15 +1,17 @@
 """A run's record: what a later start in the same folder may change, and that config.yaml stays true."""
 
+import re
 import warnings
 from pathlib import Path
 
 import pytest
 import yaml
 
+from mindone_coca import device
 from mindone_coca.errors import InputError
 from mindone_coca.tasks.job import open_job
 from mindone_coca.tasks.settings import load_train_config
-from mindone_coca.training.record import MAY_CHANGE, check_record, may_change, write_record
+from mindone_coca.training.record import MAY_CHANGE, check_record, may_change, with_precision, write_record
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.trainer import Trainer
 
@@ -148,3 +150,28 @@ def test_resume_never_keeps_out_of_the_folder(tmp_path):
     begin(tmp_path)
     with pytest.raises(InputError, match="holds the checkpoints of another run"):
         Trainer(settings(tmp_path, "output.resume=never"), open_job)
+
+
+@pytest.mark.parametrize(
+    ("product", "chosen"), [("A2", "bf16"), ("A3", "bf16"), ("910A", "fp16"), ("CPU", "fp32"), ("GPU", "fp32")]
+)
+def test_precision_auto_is_the_device_s(tmp_path, monkeypatch, product, chosen):
+    monkeypatch.setattr(device, "product", lambda: product)
+    given = settings(tmp_path, "train.precision=auto")
+    assert with_precision(given, tmp_path / "run").train.precision == chosen and given.train.precision == "auto"
+    assert with_precision(settings(tmp_path), tmp_path / "run").train.precision == "fp32"
+
+
+def test_a_run_that_goes_on_keeps_its_precision(tmp_path):
+    """As one of a recipe that said fp16 before it said auto."""
+    run = begin(tmp_path, "train.precision=fp16")
+    given = settings(tmp_path, "train.precision=auto")
+    check_record(run, given)
+    assert with_precision(given, run).train.precision == "fp16"
+    with pytest.raises(InputError, match=re.escape('train.precision was "fp16", now "fp32"')):
+        check_record(run, settings(tmp_path, "train.precision=fp32"))
+
+
+@pytest.mark.parametrize("recipe", ["pretrain", "finetune_captioning", "finetune_contrastive"])
+def test_the_recipes_leave_the_precision_to_the_device(recipe):
+    assert load_train_config(recipe).train.precision == "auto"

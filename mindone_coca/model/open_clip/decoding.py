@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindone_coca import kernels
 from mindone_coca.generation.cache import hidden_slots
 from mindone_coca.model.layers import MASKED, merge_heads, split_heads
 
@@ -100,7 +101,7 @@ class TokenStep(nn.Cell):
         super().__init__(auto_prefix=False)
         self.text = model.text
         self.decoder = model.text_decoder
-        self.write = write
+        self.write, self.attend = write, kernels.decode_attention()
 
     def masks(self, ids: Tensor, lineage: Tensor) -> tuple[Tensor, Tensor]:
         """Additive masks over an image's slots (B, 1, beams, slots), unimodal and multimodal."""
@@ -125,14 +126,14 @@ class TokenStep(nn.Cell):
             self.write(keys, key.reshape(shape), position),
             self.write(values, value.reshape(shape), position),
         )
-        attended = attn.attend(split_rows(query, keys), keys, values, mask)
+        attended = self.attend(split_rows(query, keys), keys, values, mask)
         return block.add_branches(x, attn.out_proj(merge_heads(attended).reshape(rows, width))), keys, values
 
     def cross_attend(self, block: nn.Cell, x: Tensor, query_weight: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """x (R, D), with R / B rows for each image, whose keys and values (B, H, K, d) they share."""
         attn, (rows, width) = block.attn, x.shape
         query = attn.linear(block.ln_1(x), query_weight, attn.in_proj_bias[:width].astype(x.dtype))
-        attended = attn.attend(split_rows(query, key), key, value)
+        attended = self.attend(split_rows(query, key), key, value)
         return block.add_branches(x, attn.out_proj(merge_heads(attended).reshape(rows, width)))
 
     def construct(

@@ -1,0 +1,171 @@
+"""Processes that something else than msrun started: which join on this CPU, and which are refused."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import mindspore as ms
+import pytest
+
+from mindone_coca import device
+from mindone_coca.collection.plan import Shard
+from mindone_coca.distributed import Ranks, start_ranks
+from mindone_coca.errors import InputError
+from mindone_coca.launcher import Launch, find_launch
+from mindone_coca.tasks.settings import load_train_config
+from mindone_coca.training.trainer import Trainer
+from tests.training.runs import free_port, write_config
+
+ROOT = Path(__file__).parents[1]
+START_BY_MSRUN = "start them by msrun"
+VARIABLES = (
+    *("MS_WORKER_NUM", "MS_ROLE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "RANK_TABLE_FILE", "RANK_SIZE"),
+    *("RANK_ID", "MA_NUM_HOSTS", "MINDSPORE_HCCL_CONFIG_PATH", "DEVICE_ID"),
+)
+# by the one that starts them: what it sets for process number 1 of 2, and why that cannot be joined here
+REFUSED = {
+    "mpirun": (
+        {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"},
+        f"OMPI_COMM_WORLD_SIZE promises 2 processes, which MindSpore does not join on the CPU; {START_BY_MSRUN}",
+    ),
+    "rank table": (
+        {"RANK_TABLE_FILE": "TABLE", "RANK_ID": "1"},
+        f"RANK_TABLE_FILE promises 2 processes, which MindSpore does not join on the CPU; {START_BY_MSRUN}",
+    ),
+    "a loop in a shell": (
+        {"RANK_SIZE": "2", "RANK_ID": "1"},
+        f"RANK_SIZE promises 2 processes, but nothing by which they could be joined; {START_BY_MSRUN}, or unset it",
+    ),
+    "ModelArts": (
+        {"MA_NUM_HOSTS": "2"},
+        f"MA_NUM_HOSTS promises 2 processes, but nothing by which they could be joined; {START_BY_MSRUN}, or unset it",
+    ),
+    "msrun's number alone": (
+        {"MS_WORKER_NUM": "2"},
+        f"MS_WORKER_NUM promises 2 processes, but MS_ROLE, MS_SCHED_HOST, MS_SCHED_PORT is not set; {START_BY_MSRUN}",
+    ),
+}
+ON_ASCEND = {"mpirun": None, "rank table": None}  # joined there; not run here
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """Sets what a launcher sets, and nothing else of that kind."""
+
+    def change(variables: dict[str, str]) -> None:
+        for name in VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            if value == "TABLE":
+                table = {"server_list": [{"device": [{"rank_id": "0"}, {"rank_id": "1"}]}]}
+                (tmp_path / "table.json").write_text(json.dumps(table))
+                value = str(tmp_path / "table.json")
+            monkeypatch.setenv(name, value)
+
+    return change
+
+
+def test_alone_without_any_of_them(environment):
+    for variables in ({}, {"MS_WORKER_NUM": "1"}, {"RANK_SIZE": "1"}, {"OMPI_COMM_WORLD_SIZE": "1"}):
+        environment(variables)
+        assert start_ranks() == Ranks() and Shard.from_launcher() == Shard()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_joined_is_refused_in_one_line(name, environment):
+    variables, line = REFUSED[name]
+    environment(variables)
+    with pytest.raises(InputError) as caught:
+        start_ranks()
+    assert str(caught.value) == line
+    launch = find_launch(os.environ)
+    assert launch is not None
+    assert launch.refusal("Ascend", os.environ) == ON_ASCEND.get(name, line)
+
+
+@pytest.mark.parametrize("name", ["mpirun", "rank table", "a loop in a shell"])
+def test_captions_need_no_joining(name, environment):
+    """Each process of a collection does its own part."""
+    environment(REFUSED[name][0])
+    assert Shard.from_launcher() == Shard(1, 2)
+
+
+def test_wrong_variables_are_named(environment, tmp_path):
+    for name, value in (("MS_WORKER_NUM", "two"), ("RANK_TABLE_FILE", str(tmp_path / "none.json"))):
+        environment({name: value})
+        with pytest.raises(InputError, match=f"^{name}: "):
+            start_ranks()
+    environment({"RANK_SIZE": "2", "RANK_ID": "2"})
+    with pytest.raises(InputError, match="RANK_ID 2"):
+        Shard.from_launcher()
+    assert "RANK_ID is not set" in str(Launch("RANK_TABLE_FILE", 2, None).refusal("Ascend", {}))
+    assert Launch("RANK_SIZE", 2, 0).refusal("Ascend", {"MS_SIMULATION_LEVEL": "1"}) is None
+
+
+def start_together(command: list[str], folder: Path, each: list[dict[str, str]]) -> list[tuple[int, str, str]]:
+    """Processes with these variables -> of each its exit code, standard output and error."""
+    base = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    started = [
+        subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**base, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables},
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for variables in each
+    ]
+    ended = [process.communicate(timeout=300) for process in started]
+    return [(process.returncode, *printed) for process, printed in zip(started, ended)]
+
+
+JOIN = """
+from mindone_coca import device
+import numpy as np
+from mindone_coca.distributed import start_ranks
+from mindone_coca.training.labels import CaptionLabels
+
+device.configure()
+ranks = start_ranks()
+print(ranks.rank, ranks.size, sorted(ranks.gather(10 + ranks.rank)))
+label = CaptionLabels(ranks)
+for tokens in ((4, 40), (40, 4), (3, 5)):  # of a caption on each of the two
+    print(label((np.arange(64)[None] < tokens[ranks.rank]).astype(np.int32)).shape[1])
+"""
+LABELS = "47\n47\n5\n"
+
+
+@pytest.mark.graphs
+def test_the_variables_of_msrun_join_without_msrun(tmp_path):
+    """MindSpore's dynamic cluster: a scheduler and two workers, from the environment alone. Their labels have one
+    length, so that they compile the same graphs."""
+    (tmp_path / "join.py").write_text(JOIN)
+    cluster = {"MS_WORKER_NUM": "2", "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(free_port())}
+    roles = [{"MS_ROLE": "MS_SCHED"}] + [{"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank)} for rank in (0, 1)]
+    done = start_together([sys.executable, "join.py"], tmp_path, [{**cluster, **role} for role in roles])
+    assert [code for code, _, _ in done] == [0, 0, 0], done
+    assert sorted(out for _, out, _ in done[1:]) == [f"{rank} 2 [10, 11]\n{LABELS}" for rank in (0, 1)], done
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_run_of_two_processes_that_are_refused_writes_nothing(rank, environment, tmp_path):
+    """Before, both trained as rank 0 and wrote one folder."""
+    environment({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": str(rank)})
+    config = load_train_config(write_config(tmp_path, train={"max_steps": 1}), ())
+    with pytest.raises(InputError, match=re.escape(REFUSED["mpirun"][1])):
+        Trainer(config)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("variable", "asked", "chosen"), [("3", None, 3), ("3", 5, 5), (None, None, None)])
+def test_the_device_is_the_launcher_s(variable, asked, chosen, environment, monkeypatch):
+    environment({} if variable is None else {"DEVICE_ID": variable})
+    monkeypatch.setattr(ms.device_context.ascend, "is_available", lambda: True)
+    calls = []
+    monkeypatch.setattr(ms, "set_device", lambda *arguments: calls.append(arguments))
+    device.configure("Ascend", asked)
+    assert calls == [("Ascend", chosen)]
