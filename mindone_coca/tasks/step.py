@@ -8,8 +8,8 @@ from mindspore import Tensor, nn, ops
 
 from mindone_coca import graph_cache
 from mindone_coca.distributed import Ranks, Sum
+from mindone_coca.training.graphs import Accumulate, Apply, WholeStep
 from mindone_coca.training.optim import AdamW, as_scalar
-from mindone_coca.training.step import Accumulate, Apply, WholeStep
 
 MicroBatch = tuple[Tensor | np.ndarray, np.ndarray, np.ndarray]  # images or features, ids (b, T), labels (b,)
 

@@ -13,10 +13,10 @@ from mindone_coca.data.loader import Batch, TrainingData
 from mindone_coca.evaluation.reports import Example
 from mindone_coca.evaluation.reports import write_page as write_examples
 from mindone_coca.preprocess.transforms import to_pixels
+from mindone_coca.training.graphs import Evaluate
 from mindone_coca.training.labels import CaptionLabels
 from mindone_coca.training.optim import as_scalar
 from mindone_coca.training.settings import LossConfig
-from mindone_coca.training.step import Evaluate
 
 
 def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig, label: CaptionLabels) -> dict[str, float]:

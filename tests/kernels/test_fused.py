@@ -11,9 +11,9 @@ from mindone_coca.generation.cache import KeyValueCache
 from mindone_coca.kernels import ascend, plain
 from mindone_coca.losses import caption_labels
 from mindone_coca.model.open_clip.family import OPEN_CLIP
+from mindone_coca.training.graphs import Loss
 from mindone_coca.training.optim import as_scalar
 from mindone_coca.training.settings import LossConfig
-from mindone_coca.training.step import Loss
 from tests.kernels import stubs
 from tests.models import from_reference, make_config, one_layer, relative_difference
 from tests.reference import random_reference, torch

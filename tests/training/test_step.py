@@ -12,9 +12,10 @@ from mindone_coca.distributed import Ranks
 from mindone_coca.losses import caption_labels, count_labels
 from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.model.open_clip.model import CoCa
+from mindone_coca.training.graphs import Loss
 from mindone_coca.training.optim import AdamW
 from mindone_coca.training.settings import LossConfig, OptimConfig
-from mindone_coca.training.step import Loss, TrainStep
+from mindone_coca.training.step import TrainStep
 from tests.models import CONFIGS, from_reference, one_layer
 from tests.reference import random_reference, torch
 from tests.training.reference_training import make_batch, reference_losses

@@ -15,10 +15,11 @@ from mindone_coca.losses import caption_labels
 from mindone_coca.model.coca_pytorch.family import COCA_PYTORCH
 from mindone_coca.model.families import load_model_config
 from mindone_coca.tasks.settings import load_train_config
+from mindone_coca.training.graphs import Loss
 from mindone_coca.training.optim import AdamW, freeze_matching
 from mindone_coca.training.progress import read_metrics
 from mindone_coca.training.settings import LossConfig, OptimConfig
-from mindone_coca.training.step import Loss, TrainStep
+from mindone_coca.training.step import TrainStep
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
 from tests.models import relative_difference
