@@ -2,6 +2,9 @@
 
 import os
 import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import mindspore as ms
@@ -19,6 +22,7 @@ CHIPS: tuple[tuple[str, Product], ...] = (("910B[1-9]", "A2"), ("910_93", "A3"),
 
 _configured = False
 _kernels: Kernels = "auto"
+_half_on_cpu = False
 
 
 def configure(
@@ -107,8 +111,27 @@ def training_precision() -> Precision:
     return halves.get(product(), "fp32")
 
 
-def compute_dtype(name: Dtype | None) -> ms.Type:
-    """`float32`, `float16` or `bfloat16` as a MindSpore type. Raises InputError where the device has it not."""
+@contextmanager
+def half_on_cpu() -> Iterator[None]:
+    """Within, float16 is float16 on the CPU too: for graphs that another device will run, and for tests of it."""
+    global _half_on_cpu
+    before, _half_on_cpu = _half_on_cpu, True
+    try:
+        yield
+    finally:
+        _half_on_cpu = before
+
+
+def compute_dtype(name: Dtype | None, training: bool = False) -> ms.Type:
+    """`float32`, `float16` or `bfloat16` as a MindSpore type.
+
+    On the CPU MindSpore multiplies float16 in software: ViT-L/14 takes twelve times as long, and three times the
+    memory. So float16 is computed in float32 there, weights too, with a warning; training, whose rounding and loss
+    scale one may want to try, is warned alone.
+
+    Raises:
+        InputError: the device has it not.
+    """
     name = name or "float32"
     if name not in get_args(Dtype):
         raise InputError(f"dtype: must be one of {', '.join(get_args(Dtype))}, got {name!r}")
@@ -117,4 +140,11 @@ def compute_dtype(name: Dtype | None) -> ms.Type:
         raise InputError(
             f"dtype bfloat16: MindSpore multiplies no bfloat16 matrices on {where}; use float16 or float32"
         )
+    if name == "float16" and product() == "CPU" and not _half_on_cpu:
+        slow = "MindSpore multiplies float16 in software on the CPU, many times slower than float32 and in more memory"
+        if training:
+            warnings.warn(f"{slow}; train.precision fp32 is faster here", stacklevel=2)
+        else:
+            warnings.warn(f"{slow}; so float16 is computed in float32 here", stacklevel=2)
+            return ms.float32
     return getattr(ms, name)

@@ -47,11 +47,13 @@ def run(parser: Parser, arguments: argparse.Namespace) -> None:
         raise InputError(f"{arguments.target}: exists already; remove it or choose another --target")
     check_output(arguments.target, "choose another --target")
     start_mindspore()
+    from mindone_coca import device
     from mindone_coca.conversion.export import export_model
     from mindone_coca.factory import create_model, find_config_and_weights
 
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
-    model = create_model(config, weights, arguments.dtype)
+    with device.half_on_cpu():
+        model = create_model(config, weights, arguments.dtype)
     cache_length = at_most(arguments.cache_length, config.context_length)
     shape = arguments.batch_size, arguments.beams, cache_length
     export_model(model, config.preprocess, arguments.target, *shape)

@@ -167,7 +167,7 @@ class ImageTextModel(nn.Cell):
     def set_compute_dtype(self, name: Dtype) -> None:
         """Compute in `float32`, `float16` or `bfloat16` from now on, whatever the parameters' type: training keeps
         float32 parameters. Call it before the model is first run."""
-        self.visual.dtype = self.text.dtype = device.compute_dtype(name)
+        self.visual.dtype = self.text.dtype = device.compute_dtype(name, training=True)
         self.tag(self.config)
 
     def add_temporal_embedding(self, frames: int) -> None:

@@ -185,7 +185,7 @@ class ParallelCoCa(ImageTextModel):
         return DecodeCells(ParallelCrossProjection(self), ParallelPromptPass(self), ParallelTokenStep(self), heads)
 
     def set_compute_dtype(self, name: Dtype) -> None:
-        self.text.dtype = device.compute_dtype(name)
+        self.text.dtype = device.compute_dtype(name, training=True)
         self.visual.compute_in(self.text.dtype)
         self._tag()
 
