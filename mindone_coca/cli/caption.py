@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,11 @@ from mindone_coca.generation.settings import GenerationOptions
 from mindone_coca.outputs.formats import ALL, FORMATS, expand_formats, go_beside_inputs
 
 if TYPE_CHECKING:
+    from mindone_coca.collection.work import Engine
     from mindone_coca.model.family import FamilyConfig
 
+LOCAL = "local"  # a Ray cluster of this command's own
+_ADDRESS = re.compile(r"auto|local|[\w.-]+:\d+")
 DESCRIPTION = """Caption videos and images: one file, or a whole collection.
 
 python inference.py -c configs/coca_vit-l-14.yaml VIDEO
@@ -58,8 +62,10 @@ def add_options(parser: Parser) -> None:
     add("--force", action="store_true", help="let sidecar overwrite files that exist, which it skips otherwise")
     add("--save_features", action="store_true", help="also write image and text features, for --query and other tools")
     add("--shard", metavar="I/N", help="do part I (from 0) of N; under msrun each process does its part by itself")
+    add("--merge", action="store_true", help="write the output files from the journals of all shards; caption nothing")
     add("--retry_failed", action="store_true", help="read files again that failed in an earlier run")
-    add("--num_workers", type=int, help="reading threads (default: half the cores, at most 8)")
+    add("--num_workers", type=int, help="reading threads (default: half the cores, at most 8), of each worker")
+    add("--dry_run", action="store_true", help="print how many files, groups and workers there would be; do nothing")
     add(
         "--query",
         metavar="TEXT",
@@ -67,6 +73,21 @@ def add_options(parser: Parser) -> None:
         "with the model that made them unless another place of it is given",
     )
     add("--top", type=int, default=10, help="how many moments --query prints (default 10)")
+    add = parser.add_argument_group("many machines").add_argument
+    add(
+        "--ray",
+        nargs="?",
+        const=LOCAL,
+        metavar="ADDRESS",
+        help="work on a Ray cluster: auto joins the one that runs here, HOST:PORT that one; without a value, on all "
+        "devices of this machine",
+    )
+    add("--ray_workers", type=common.positive, metavar="N", help="of that cluster, at most (default: all devices)")
+    add(
+        "--ray_ship_weights",
+        action="store_true",
+        help="send the weights to the nodes, which otherwise have to see them under the same path",
+    )
     common.add_generation_options(parser)
     common.add_device_options(parser)
 
@@ -88,16 +109,33 @@ def check_usage(parser: Parser, arguments: argparse.Namespace) -> None:
     if not paths(arguments):
         parser.error("give files to caption, as in inference.py VIDEO")
     beside = go_beside_inputs(arguments.output_format or ())
-    for name in ("output_format", "save_features", "shard"):
-        if getattr(arguments, name) and not to_folder and (name == "save_features" or not beside):
+    for name in ("output_format", "save_features", "shard", "merge"):
+        if getattr(arguments, name) and not to_folder and (name in ("save_features", "merge") or not beside):
             parser.error(f"--{name}: give a folder for the files with --output_dir")
     if arguments.force and "sidecar" not in (arguments.output_format or ()):
         parser.error("--force: goes with --output_format sidecar")
     given = common.given_options(arguments, CaptionOptions)
     if "segment_seconds" in given and given.get("frame_type") != "segments":
         parser.error("--segment_seconds: goes with --frame_type segments")
+    check_ray_usage(parser, arguments)
     if arguments.num_workers is not None and arguments.num_workers < 1:
         parser.error(f"--num_workers: must be at least 1, got {arguments.num_workers}")
+
+
+def check_ray_usage(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Refuse what does not go together with `--ray`, or not without."""
+    if arguments.ray is None:
+        for name in ("ray_workers", "ray_ship_weights"):
+            if getattr(arguments, name):
+                parser.error(f"--{name}: goes with --ray")
+        return
+    if not _ADDRESS.fullmatch(arguments.ray):
+        parser.error(f"--ray {arguments.ray}: give auto or HOST:PORT, or no value; files stand before it")
+    for name in ("shard", "merge", "device_id"):
+        if getattr(arguments, name) not in (None, False):
+            parser.error(f"--{name}: goes without --ray, which has one journal and chooses devices itself")
+    if int(os.environ.get("RANK_SIZE") or 1) > 1:
+        parser.error("--ray: goes without msrun; start one process")
 
 
 def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
@@ -107,7 +145,10 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
     options = CaptionOptions(
         **common.given_options(arguments, CaptionOptions), generation=common.generation_options(arguments)
     )
-    common.configure_device(arguments)
+    if arguments.ray is None:
+        common.configure_device(arguments)
+    else:  # this process needs no device
+        common.start_mindspore()
     if arguments.query is not None and arguments.config is None and arguments.model_path is None:
         from mindone_coca.collection.search import model_of_features
 
@@ -124,7 +165,6 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
 
 def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "FamilyConfig", weights: Path) -> int:
     """Caption all inputs. Returns the exit code."""
-    from mindone_coca.captioning.captioner import VideoCaptioner
     from mindone_coca.collection.inputs import list_inputs
     from mindone_coca.collection.plan import Shard
     from mindone_coca.collection.run import CollectionRun, Output
@@ -137,7 +177,7 @@ def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "Fam
         raise InputError("several processes: their parts meet in a folder; give one with --output_dir")
     if inputs.single:
         open_video(inputs.paths[0])  # a wrong name should not cost the time to load a model
-    return CollectionRun(
+    collection = CollectionRun(
         inputs.paths,
         options,
         Output(
@@ -150,13 +190,45 @@ def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "Fam
         ),
         config,
         weights,
-        lambda: VideoCaptioner(config, weights, arguments.dtype, options.num_frames, options.fusion),
+        make_engine(arguments, options, config, weights, inputs.paths),
         arguments.dtype,
         shard,
-        arguments.num_workers or common.default_workers(),
         arguments.retry_failed,
         given={name for cls in (CaptionOptions, GenerationOptions) for name in common.given_options(arguments, cls)},
-    ).run()
+    )
+    if arguments.dry_run:
+        collection.dry_run()
+        return 0
+    return collection.merge() if arguments.merge else collection.run()
+
+
+def make_engine(
+    arguments: argparse.Namespace,
+    options: CaptionOptions,
+    config: "FamilyConfig",
+    weights: Path,
+    inputs: Sequence[str],
+) -> "Engine":
+    """What does the work: this process, or a Ray cluster."""
+    from mindone_coca.captioning.captioner import VideoCaptioner
+    from mindone_coca.collection.work import LocalEngine
+
+    if arguments.ray is None:
+        return LocalEngine(
+            lambda: VideoCaptioner(config, weights, arguments.dtype, options.num_frames, options.fusion),
+            arguments.num_workers or common.default_workers(),
+        )
+    from mindone_coca.collection.cluster import Cluster
+    from mindone_coca.collection.ray import RayEngine
+    from mindone_coca.collection.worker import Device
+
+    return RayEngine(
+        Cluster(arguments.ray, arguments.device_target, arguments.ray_workers),
+        Device(arguments.device_target, arguments.mode, arguments.jit_level, arguments.max_device_memory),
+        arguments.num_workers,
+        os.getcwd() if any(not os.path.isabs(path) for path in inputs) else None,
+        arguments.ray_ship_weights,
+    )
 
 
 def search(arguments: argparse.Namespace, config: "FamilyConfig", weights: Path) -> None:

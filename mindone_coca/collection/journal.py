@@ -6,11 +6,9 @@ done if any journal of the folder has it; where several have, any of them will d
 are written from the journals.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -174,11 +172,3 @@ def file_size(path: str) -> int:
         return os.stat(path).st_size
     except OSError:
         return -1
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Wait until no other process is within, for the same folder."""
-    with open(folder / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
