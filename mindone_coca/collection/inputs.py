@@ -56,7 +56,7 @@ def list_inputs(names: Sequence[str]) -> Inputs:
             account.read = len(found)
             log.warning("%s", account.summary())
         paths.update(dict.fromkeys(found))
-    single = len(names) == 1 and list(paths) == [names[0]] and not _is_list(names[0])
+    single = len(names) == 1 and list(paths) == [names[0]] and not is_list(names[0])
     return Inputs(list(paths), single)
 
 
@@ -66,7 +66,7 @@ def _expand(name: str, account: Account) -> Iterator[str]:
     elif os.path.isdir(name):
         yield from _media(name, account)
     elif os.path.exists(name):
-        if _is_list(name):
+        if is_list(name):
             yield from _entries(Path(name).read_bytes(), name, account)
         else:
             yield name
@@ -90,7 +90,8 @@ def _instead(name: str) -> str:
     return "give another file, folder, pattern or list"
 
 
-def _is_list(name: str) -> bool:
+def is_list(name: str) -> bool:
+    """Whether a name is that of a list."""
     return name.lower().endswith(LIST_SUFFIXES)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from mindone_coca.collection.journal import file_size
 from mindone_coca.outputs.schema import Record
 
+Finished = tuple[Sequence[str], list[Record]]  # a group and its records
 DEATHS = 2  # of workers, until a group or a file is taken to be the cause
 
 
@@ -94,18 +95,18 @@ class Jobs:
             self._out -= 1
             (self._suspects if job.suspect else self._again).append(job)
 
-    def done(self, job: Job, records: list[Record]) -> list[Record]:
-        """Take a job's result. Returns the records that are final with it: the group's, or none yet."""
+    def done(self, job: Job, records: list[Record]) -> list[Finished]:
+        """Take a job's result. Returns the groups that are finished with it: one, or none yet."""
         self._out -= 1
         trial = job.trial
         if trial is None or len(job.group) == len(trial.group) > 1:
-            return records
+            return [(job.group, records)]
         trial.alone[job.group[0]] = records[0]
         return self._tried(trial)
 
-    def died(self, jobs: Iterable[Job], how: str = "") -> list[Record]:
-        """The worker that had these jobs died, `how` if that is known. Returns records that are final with that."""
-        final: list[Record] = []
+    def died(self, jobs: Iterable[Job], how: str = "") -> list[Finished]:
+        """The worker that had these jobs died, `how` if that is known. Returns groups that are finished with that."""
+        final: list[Finished] = []
         for job in jobs:
             self._out -= 1
             job.deaths, job.suspect = job.deaths + 1, True
@@ -119,14 +120,14 @@ class Jobs:
                 trial = _Trial(job.group)
                 self._suspects.extend(Job([path], suspect=True, trial=trial) for path in job.group)
             else:
-                final += _one_by_one(job.trial)
+                final.append(_one_by_one(job.trial))
         return final
 
-    def _tried(self, trial: _Trial) -> list[Record]:
+    def _tried(self, trial: _Trial) -> list[Finished]:
         if not trial.complete:
             return []
         if not trial.alone:  # nothing is left to caption
-            return _one_by_one(trial)
+            return [_one_by_one(trial)]
         self._suspects.append(Job(trial.group, trial.killers, suspect=True, trial=trial))
         return []
 
@@ -137,10 +138,10 @@ def killed(path: str, how: str = "") -> str:
     return f"{path}: {DEATHS} processes died with it alone ({how}); convert it, or leave it out"
 
 
-def _one_by_one(trial: _Trial) -> list[Record]:
+def _one_by_one(trial: _Trial) -> Finished:
     records = []
     for path in trial.group:
         error = trial.killers.get(path)
         failed = {"path": path, "size": file_size(path), "error": error, "duration": None, "segments": []}
         records.append(failed if error is not None else trial.alone[path])
-    return records
+    return trial.group, records

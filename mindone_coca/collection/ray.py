@@ -111,7 +111,7 @@ class _RaySession:
             if not ready:
                 yield Done([])
             for ref in ready:
-                yield self._receive(waiting[ref], ref, jobs)
+                yield from self._receive(waiting[ref], ref, jobs)
 
     def worker_seconds(self) -> float:
         now = time.perf_counter()
@@ -148,30 +148,34 @@ class _RaySession:
             if not given:
                 return
 
-    def _receive(self, worker: _Worker, ref: Any, jobs: Jobs) -> Done:
+    def _receive(self, worker: _Worker, ref: Any, jobs: Jobs) -> Iterator[Done]:
         if worker not in self._workers:  # it died with another of its jobs
-            return Done([])
+            return
         try:
             answer = self._ray.get(ref)
         except self._gone as error:
-            return self._lost(worker, jobs, error)
+            yield from self._lost(worker, jobs, error)
+            return
         if ref is worker.starting or ref == worker.starting:
             worker.starting = None
             if answer is not None:
                 self._give_up(worker, answer)
             else:
                 worker.ready_since = time.perf_counter()
-            return Done([])
-        unseen = [record for record in answer.records if record["size"] < 0 <= file_size(record["path"])]
+            return
+        records = answer.records
+        unseen = [record for record in records if record["size"] < 0 <= file_size(record["path"])]
         if unseen:
             jobs.put_back(worker.jobs.values())
             self._give_up(worker, f"{unseen[0]['path']}: not seen from there, as it is from here; mount its folder")
-            return Done([])
+            return
         self._died_at_start.pop(worker.place.node, None)
-        records = jobs.done(worker.jobs.pop(ref), answer.records)
-        return replace(answer, records=records, node=worker.place.name)
+        done = replace(answer, records=[], node=worker.place.name)
+        yield done  # the time that it took
+        for group, final in jobs.done(worker.jobs.pop(ref), records):
+            yield Done(final, group, worker.place.name)
 
-    def _lost(self, worker: _Worker, jobs: Jobs, error: Exception) -> Done:
+    def _lost(self, worker: _Worker, jobs: Jobs, error: Exception) -> Iterator[Done]:
         """A worker's process or node is gone, or its device has failed."""
         place, alive = worker.place, self._cluster.is_alive(worker.place)
         self._dismiss(worker)
@@ -181,11 +185,12 @@ class _RaySession:
             if worker.jobs:
                 what += f"; {number_of(len(worker.jobs), 'group')} of files will be done again"
             say(f"{place.name}: {what}")
-            return Done(jobs.died(worker.jobs.values(), how), place.name)
+            for group, records in jobs.died(worker.jobs.values(), how):
+                yield Done(records, group, place.name)
+            return
         deaths = self._died_at_start[place.node] = self._died_at_start.get(place.node, 0) + 1
         if deaths == _STARTS or "ModuleNotFoundError" in str(error):
             self._report(place, why_no_start(error))
-        return Done([])
 
     def _give_up(self, worker: _Worker, problem: str) -> None:
         """A worker cannot do its work where it is."""

@@ -1,29 +1,25 @@
 """Caption a collection: plan, read ahead, caption, keep a journal, and write the files once all is done."""
 
-import os
-import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mindone_coca import __version__
 from mindone_coca.account import number_of, some_of
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.collection.journal import Journal, Record, Results
+from mindone_coca.collection.loop import work_off
 from mindone_coca.collection.plan import GROUP_SIZE, Shard, work_groups
 from mindone_coca.collection.printer import Printer
-from mindone_coca.collection.tally import Tally, counted
-from mindone_coca.collection.work import Engine, Work
+from mindone_coca.collection.tally import counted
+from mindone_coca.collection.work import Engine, Work, provenance_of
 from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
 from mindone_coca.generation.settings import fitting
-from mindone_coca.interrupts import Stopped, StopRequest, stop_on_signals
 from mindone_coca.model.family import FamilyConfig
 from mindone_coca.outputs.formats import go_beside_inputs, present_outputs, write_outputs
-from mindone_coca.outputs.schema import Outcome, Provenance
+from mindone_coca.outputs.schema import Outcome
 from mindone_coca.outputs.sidecar import Sidecars
-from mindone_coca.progress import Progress, say
+from mindone_coca.progress import say
 from mindone_coca.weights.fingerprint import model_name
 
 
@@ -45,12 +41,19 @@ class Output:
     taken: Sequence[str] = ()
 
 
+def work_of(config: FamilyConfig, weights: Path, dtype: Dtype | None, options: CaptionOptions, output: Output) -> Work:
+    """What is to be done to each file."""
+    # what the captions depend on, not what was asked for: a default is less where the model has less room
+    options = replace(options, generation=fitting(options.generation, config.context_length))
+    name = model_name(config, weights)
+    return Work(config, weights, name, dtype, options, output.features, "html" in output.formats)
+
+
 class CollectionRun:
     """One process's run over a collection.
 
     Args:
         paths: all files, of all shards.
-        config, weights: of the model.
         engine: does the work, if there is any to do.
         retry_failed: read files again that failed in an earlier run.
         given: names of the options that the user gave, for messages.
@@ -61,32 +64,17 @@ class CollectionRun:
     def __init__(
         self,
         paths: Sequence[str],
-        options: CaptionOptions,
+        work: Work,
         output: Output,
-        config: FamilyConfig,
-        weights: Path,
         engine: Engine,
-        dtype: Dtype | None = None,
         shard: Shard = Shard(),  # noqa: B008 immutable
         retry_failed: bool = False,
         given: Collection[str] = (),
     ) -> None:
-        # what the captions depend on, not what was asked for: a default is less where the model has less room
-        options = replace(options, generation=fitting(options.generation, config.context_length))
-        self._paths, self._options, self._output, self._shard = paths, options, output, shard
+        self._paths, self._work, self._output, self._shard = paths, work, output, shard
         self._engine, self._retry_failed, self._given = engine, retry_failed, given
-        self._source = {"weights": os.path.abspath(weights), "config": config.to_dict()}
-        model = model_name(config, weights)
-        self._work = Work(config, weights, model, dtype, options, output.features, "html" in output.formats)
-        self._settings = {
-            "model": model,
-            "dtype": dtype or config.cast_dtype or "float32",
-            "version": __version__,
-            **options.as_dict(),
-            "thumbnails": self._work.thumbnails,
-            "features": self._work.features,
-        }
-        self._groups = work_groups(paths, 1 if options.in_segments else GROUP_SIZE, shard)
+        self._options, self._settings, self._source = work.options, work.settings(), work.source()
+        self._groups = work_groups(paths, 1 if work.options.in_segments else GROUP_SIZE, shard)
 
     def run(self) -> int:
         """Do what is not done yet.
@@ -187,7 +175,7 @@ class CollectionRun:
     def _run_into_folder(self, target: Path) -> tuple[int, Outcome]:
         """The same by the journal in the output folder."""
         folder = target / "journal"
-        journal = Journal(folder, self._shard)
+        journal = Journal(folder / self._shard.file)
         try:
             results = Results(folder, self._settings, self._given)
             self._settings = results.settings
@@ -218,42 +206,23 @@ class CollectionRun:
         todo: set[str] | None = None,
         before: int = 0,
     ) -> int:
-        """Caption groups of files. A group is done again as a whole, so that its batches are those of any other run.
+        """Caption groups of files, as `work_off`.
 
         Args:
-            keep: takes the records of a group, for good if there is `todo`: then a signal stops the run after a group.
-            todo: the files to do; None: all.
-            before: files that are done already, for messages.
-        Returns:
-            the number of files in `todo` that failed.
-        Raises:
-            Stopped: by a signal.
+            keep: takes the records of a group, for good if there is `todo`.
         """
         settings = self._settings
-        work = replace(self._work, features=settings["features"], thumbnails=settings["thumbnails"])
-        total, tally = len(todo) if todo is not None else sum(map(len, groups)), Tally(todo)
-        goes_on = todo is not None and not self._output.single
-        with (
-            self._engine.open(work) as session,
-            Progress(total, "captioning", "files") as shown,
-            stop_on_signals() if goes_on else nullcontext(StopRequest()) as stop,
-            closing(session.run(groups)) as results,
-        ):
-            begin = time.perf_counter()
-            for done in results:
-                keep(done.records)
-                records = tally.add(done)
-                for record in records:
-                    if record["error"] is not None:
-                        say(f"error: {record['error']}")
-                seconds = time.perf_counter() - begin, session.worker_seconds()
-                shown.update(len(records), tally.line(*seconds), tally.brief(*seconds))
-                if stop.requested:
-                    through = f"{before + tally.files:,} of {number_of(before + total, 'file')}"
-                    raise Stopped(f"stopped: {through} done; the same command goes on", stop.requested)
-            summary = tally.summary(time.perf_counter() - begin, session.worker_seconds())
-        say(("this run: " if self._output.folder is not None else "") + summary)
-        return tally.failed
+        return work_off(
+            self._engine,
+            replace(self._work, features=settings["features"], thumbnails=settings["thumbnails"]),
+            groups,
+            len(todo) if todo is not None else sum(map(len, groups)),
+            lambda done: keep(done.records),
+            todo=todo,
+            before=before,
+            goes_on=todo is not None and not self._output.single,
+            prefix="this run: " if self._output.folder is not None else "",
+        )
 
     def _write(self, target: Path, folder: Path) -> Outcome:
         """From the journals in `folder` write the output files, if no shard has work left.
@@ -273,9 +242,7 @@ class CollectionRun:
         # all in one order then, whichever run had which files
         paths = sorted([*self._paths, *others]) if others else self._paths
         say(f"in all: {counted(**results.totals(paths))}" + self._kept_line(len(others)))
-        kept = ("model", "version", "thumbnails", "features")
-        options = {name: value for name, value in self._settings.items() if name not in kept}
-        provenance = Provenance(self._settings["model"], options, __version__, self._source)
+        provenance = provenance_of(self._settings, self._source)
         formats, features = present_outputs(target)  # those of earlier runs are written again, too
         return write_outputs(
             target,

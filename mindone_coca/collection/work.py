@@ -1,12 +1,15 @@
 """The work on groups of files: what is to be done to each, and the process that does it."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from mindone_coca import __version__
 from mindone_coca.captioning.batches import BatchCaptioner
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
@@ -15,9 +18,10 @@ from mindone_coca.collection.journal import file_size
 from mindone_coca.collection.records import segment
 from mindone_coca.config import Dtype
 from mindone_coca.model.family import FamilyConfig
-from mindone_coca.outputs.schema import Record
+from mindone_coca.outputs.schema import Provenance, Record
 from mindone_coca.preprocess.transforms import make_transform
 
+_NO_OPTIONS = ("model", "version", "thumbnails", "features")  # among a journal's settings
 Files = Iterator[tuple[str, Iterator[Passage]]]
 
 
@@ -38,6 +42,27 @@ class Work:
     features: bool
     thumbnails: bool
 
+    def settings(self) -> dict[str, Any]:
+        """All of it that a journal's header has, to compare."""
+        return {
+            "model": self.model,
+            "dtype": self.dtype or self.config.cast_dtype or "float32",
+            "version": __version__,
+            **self.options.as_dict(),
+            "thumbnails": self.thumbnails,
+            "features": self.features,
+        }
+
+    def source(self) -> dict[str, Any]:
+        """Where the model lies, for `Provenance`."""
+        return {"weights": os.path.abspath(self.weights), "config": self.config.to_dict()}
+
+
+def provenance_of(settings: Mapping[str, Any], source: dict[str, Any]) -> Provenance:
+    """What output files say of a run with these settings of a journal."""
+    options = {name: value for name, value in settings.items() if name not in _NO_OPTIONS}
+    return Provenance(settings["model"], options, __version__, source)
+
 
 @dataclass(frozen=True)
 class Done:
@@ -45,11 +70,13 @@ class Done:
 
     Attributes:
         records: one for each file, in the order of the group.
+        group: as it was handed in.
         node: the machine that did it; "" is this one.
         busy: seconds that the device worked. waited: seconds that it had to wait for frames.
     """
 
     records: list[Record]
+    group: Sequence[str] = ()
     node: str = ""
     busy: float = 0.0
     waited: float = 0.0
@@ -127,6 +154,7 @@ class GroupCaptioner:
                 record["duration"] = round(record["segments"][-1]["end"] - record["segments"][0]["start"], 6)
         return Done(
             list(records.values()),
+            group,
             busy=self._captioner.seconds_busy - busy,
             waited=self._reader.seconds_waited - waited,
         )
@@ -162,8 +190,8 @@ class _Local:
 
     def run(self, groups: Iterable[Sequence[str]]) -> Iterator[Done]:
         # all groups are one stream, so that reading goes on while the last of a group are captioned
-        groups = list(groups)
-        files = self._captioner.read(path for group in groups for path in group)
+        ahead, groups = tee(groups)
+        files = self._captioner.read(path for group in ahead for path in group)
         for group in groups:
             yield self._captioner.caption(group, files)
 

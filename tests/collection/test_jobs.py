@@ -24,10 +24,12 @@ def play(groups, kills, workers: int = 3) -> tuple[dict[str, dict], int]:
     found: dict[str, dict] = {}
     held: list[list[Job]] = [[] for _ in range(workers)]
 
-    def take(records: list[dict]) -> None:
-        for record in records:
-            assert record["path"] not in found, "twice"
-            found[record["path"]] = record
+    def take(finished: list[tuple]) -> None:
+        for group, records in finished:
+            assert [record["path"] for record in records] == group
+            for record in records:
+                assert record["path"] not in found, "twice"
+                found[record["path"]] = record
 
     for _ in range(10_000):
         for mine in held:
@@ -56,7 +58,7 @@ def test_without_deaths_each_group_is_done_once_in_order():
     while (job := jobs.take(idle=True)) is not None:
         taken.append(job.group)
         assert not jobs.finished
-        assert jobs.done(job, captioned(job)) == captioned(job)
+        assert jobs.done(job, captioned(job)) == [(job.group, captioned(job))]
     assert taken == GROUPS and jobs.finished
 
 
