@@ -3,20 +3,17 @@
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mindone_coca.account import number_of
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.cli import common
 from mindone_coca.cli.common import Command, Parser
-from mindone_coca.errors import InputError
-from mindone_coca.generation.settings import GenerationOptions
-from mindone_coca.outputs.formats import ALL, FORMATS, MANY, PAGES, expand_formats, go_beside_inputs
+from mindone_coca.outputs.formats import ALL, FORMATS, go_beside_inputs
+from mindone_coca.storage import is_url
 
 if TYPE_CHECKING:
-    from mindone_coca.collection.work import Engine, Work
     from mindone_coca.model.family import FamilyConfig
 
 LOCAL = "local"  # a Ray cluster of this command's own
@@ -39,19 +36,28 @@ In results, higher is better: `score` is the mean log-probability of a caption's
 """
 
 
+def place(text: str) -> Path | str:
+    """A path, or a URL as it is."""
+    return text if is_url(text) else Path(text)
+
+
 def add_options(parser: Parser) -> None:
     parser.add_argument(
         "files",
         nargs="*",
         metavar="PATH",
         help="video or image files, folders (with all in them), patterns such as 'a/**/*.mp4', text lists of files "
-        "(.txt), or - for a list on standard input",
+        "(.txt), URLs of any of these, or - for a list on standard input",
     )
     parser.add_argument("--video_path", nargs="+", metavar="PATH", help="the same; with both, all are captioned")
     common.add_model_options(parser)
     common.add_dataclass_options(parser, CaptionOptions, skip=("generation",))
     add = parser.add_argument_group("collections").add_argument
-    add("--output_dir", type=Path, help="folder for results; a run that was stopped goes on there")
+    add(
+        "--output_dir",
+        type=place,
+        help="folder for results, or its URL; a run that was stopped goes on there",
+    )
     add(
         "--output_format",
         nargs="+",
@@ -143,6 +149,20 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
     check_usage(parser, arguments)
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         return 0  # msrun's scheduler connects processes, but these need no connection
+    if not is_url(arguments.output_dir):
+        return start(arguments)
+    from mindone_coca.collection.mirror import Mirror
+
+    with Mirror(arguments.output_dir).open("features" if arguments.query is not None else "journal") as mirror:
+        return start(argparse.Namespace(**{**vars(arguments), "output_dir": mirror.folder}), mirror.sync)
+
+
+def start(arguments: argparse.Namespace, sync: Callable[[], object] | None = None) -> int | None:
+    """Caption or search. Returns the exit code.
+
+    Args:
+        sync: called now and then, where the output folder stands for one elsewhere.
+    """
     options = CaptionOptions(
         **common.given_options(arguments, CaptionOptions), generation=common.generation_options(arguments)
     )
@@ -161,93 +181,9 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
     if arguments.query is not None:
         search(arguments, config, weights)
         return None
-    return caption(arguments, options, config, weights)
+    from mindone_coca.cli.collections import caption
 
-
-def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "FamilyConfig", weights: Path) -> int:
-    """Caption all inputs. Returns the exit code."""
-    from mindone_coca.collection.inputs import is_list, list_inputs
-    from mindone_coca.collection.long_list import LONG, LongList, is_long
-    from mindone_coca.collection.long_run import LongRun
-    from mindone_coca.collection.plan import Shard
-    from mindone_coca.collection.run import CollectionRun, Output, work_of
-    from mindone_coca.video.frames import open_video
-
-    names = paths(arguments)
-    shard = Shard.parse(arguments.shard) if arguments.shard else Shard.from_msrun()
-    given = {name for cls in (CaptionOptions, GenerationOptions) for name in common.given_options(arguments, cls)}
-    features, dtype = arguments.save_features, arguments.dtype
-    run: CollectionRun | LongRun
-    if len(names) == 1 and is_list(names[0]) and os.path.isfile(names[0]) and is_long(names[0]):
-        formats = expand_long_formats(arguments.output_format)
-        if arguments.retry_failed:
-            raise InputError(f"--retry_failed: not for a list as long as {names[0]}; list what failed, by the outputs")
-        output = Output(arguments.output_dir, formats, features, taken=names)
-        work = work_of(config, weights, dtype, options, output)
-        run = LongRun(LongList(names[0]), work, output, make_engine(arguments, work, ["."]), shard, given)
-    else:
-        inputs = list_inputs(names)
-        if len(inputs.paths) >= LONG:
-            raise InputError(
-                f"{number_of(len(inputs.paths), 'file')}: so many are taken from one list alone; write their paths to "
-                "a file, one a line (find FOLDER -type f > list.txt), and give that"
-            )
-        formats = expand_formats(arguments.output_format or ["json"])
-        formats = without_pages(arguments.output_format or (), formats, len(inputs.paths))
-        if shard.count > 1 and arguments.output_dir is None and not go_beside_inputs(formats):
-            raise InputError("several processes: their parts meet in a folder; give one with --output_dir")
-        if inputs.single:
-            open_video(inputs.paths[0])  # a wrong name should not cost the time to load a model
-        output = Output(arguments.output_dir, formats, features, inputs.single, arguments.force, names)
-        work = work_of(config, weights, dtype, options, output)
-        engine = make_engine(arguments, work, inputs.paths)
-        run = CollectionRun(inputs.paths, work, output, engine, shard, arguments.retry_failed, given)
-    if arguments.dry_run:
-        run.dry_run()
-        return 0
-    return run.merge() if arguments.merge else run.run()
-
-
-def expand_long_formats(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The formats for a long list: those that are written in parts."""
-    from mindone_coca.collection.parts import WRITERS
-
-    if not names:
-        return ("jsonl",)
-    return tuple(WRITERS) if ALL in names else expand_formats(names)
-
-
-def without_pages(names: Sequence[str], formats: tuple[str, ...], files: int) -> tuple[str, ...]:
-    """The formats without those that are for people, where there are too many files. Raises InputError where one of
-    those was asked for by its name."""
-    if files < MANY:
-        return formats
-    for name in set(names) & set(PAGES):
-        raise InputError(f"--output_format {name}: below {MANY:,} files only, and there are {files:,}; leave it out")
-    return tuple(name for name in formats if name not in PAGES)
-
-
-def make_engine(arguments: argparse.Namespace, work: "Work", inputs: Sequence[str]) -> "Engine":
-    """What does the work: this process, or a Ray cluster. Relative paths among the inputs count from here there too."""
-    from mindone_coca.captioning.captioner import VideoCaptioner
-    from mindone_coca.collection.work import LocalEngine
-
-    if arguments.ray is None:
-        return LocalEngine(
-            lambda: VideoCaptioner(work.config, work.weights, work.dtype, work.options.num_frames, work.options.fusion),
-            arguments.num_workers or common.default_workers(),
-        )
-    from mindone_coca.collection.cluster import Cluster
-    from mindone_coca.collection.ray import RayEngine
-    from mindone_coca.collection.worker import Device
-
-    return RayEngine(
-        Cluster(arguments.ray, arguments.device_target, arguments.ray_workers),
-        Device(arguments.device_target, arguments.mode, arguments.jit_level, arguments.max_device_memory),
-        arguments.num_workers,
-        os.getcwd() if any(not os.path.isabs(path) for path in inputs) else None,
-        arguments.ray_ship_weights,
-    )
+    return caption(arguments, paths(arguments), options, config, weights, sync)
 
 
 def search(arguments: argparse.Namespace, config: "FamilyConfig", weights: Path) -> None:

@@ -12,9 +12,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mindone_coca import storage
 from mindone_coca.errors import InputError
 from mindone_coca.files import check_output, reported_writes, try_lock
 from mindone_coca.outputs.schema import Record
+from mindone_coca.storage import is_url
 
 FORMAT = 2
 # settings that say what records hold beside their results, and the options for them
@@ -175,7 +177,12 @@ class Results:
 
 
 def file_size(path: str) -> int:
-    """Bytes of a file; -1 when there is none."""
+    """Bytes of a file; -1 when there is none, or none that can be asked for."""
+    if is_url(path):
+        try:
+            return storage.size(path)
+        except InputError:
+            return -1
     try:
         return os.stat(path).st_size
     except OSError:

@@ -10,7 +10,7 @@ from mindone_coca.collection.parts import WRITERS, Parts
 from mindone_coca.collection.plan import GROUP_SIZE, Shard
 from mindone_coca.collection.run import Output
 from mindone_coca.collection.tally import counted
-from mindone_coca.collection.work import Engine, Work, provenance_of
+from mindone_coca.collection.work import Done, Engine, Work, provenance_of
 from mindone_coca.errors import InputError
 from mindone_coca.progress import say
 
@@ -42,7 +42,7 @@ class LongRun:
                 f"in parts; choose from {', '.join(WRITERS)}"
             )
         self._list, self._work, self._engine, self._folder = listed, work, engine, output.folder
-        self._shard, self._given, self._formats = shard, given, output.formats
+        self._shard, self._given, self._formats, self._output = shard, given, output.formats, output
 
     def run(self, captions: bool = True) -> int:
         """Do what is not done yet; without `captions` nothing but see whether all is.
@@ -56,6 +56,11 @@ class LongRun:
             before = len(self._list) - left if self._shard.count == 1 else 0
             if before:
                 say(f"{before:,} of {number_of(len(self._list), 'line')} were done before")
+
+            def keep(done: Done) -> None:
+                parts.keep(done.group, done.records)
+                self._output.kept()
+
             if captions and left:
                 work = replace(self._work, features=parts.settings["features"], thumbnails=False)
                 work_off(
@@ -63,7 +68,7 @@ class LongRun:
                     work,
                     parts.groups(self._group_size()),
                     left,
-                    lambda done: parts.keep(done.group, done.records),
+                    keep,
                     before=before,
                     goes_on=True,
                     prefix="this run: ",

@@ -6,7 +6,7 @@ the processes, keeps each to its own device, carries groups and records, and say
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -94,7 +94,7 @@ class _RaySession:
             ray.exceptions.RayTaskError,  # an exception there, as of a device that fails
         )
 
-    def run(self, groups: Iterable[Sequence[str]]) -> Iterator[Done]:
+    def run(self, groups: Iterable[Sequence[str]]) -> Generator[Done, None, None]:
         jobs = Jobs(groups)
         while True:
             self._staff()

@@ -31,6 +31,7 @@ class Output:
     Attributes:
         single: there is one file, whose captions are also printed where files are written, and without its path.
         force, taken: as in `outputs.formats.write_outputs`.
+        sync: called after each group, where the folder stands for one elsewhere.
     """
 
     folder: Path | None = None
@@ -39,6 +40,12 @@ class Output:
     single: bool = False
     force: bool = False
     taken: Sequence[str] = ()
+    sync: Callable[[], object] | None = None
+
+    def kept(self) -> None:
+        """Say that results were kept."""
+        if self.sync is not None:
+            self.sync()
 
 
 def work_of(config: FamilyConfig, weights: Path, dtype: Dtype | None, options: CaptionOptions, output: Output) -> Work:
@@ -189,9 +196,12 @@ class CollectionRun:
             failed = len(earlier)
             if groups := self._groups_with(todo):
                 journal.begin(self._settings)
-                failed += self._caption(
-                    groups, lambda records: journal.append(r for r in records if r["path"] in todo), todo, before
-                )
+
+                def keep(records: list[Record]) -> None:
+                    journal.append(record for record in records if record["path"] in todo)
+                    self._output.kept()
+
+                failed += self._caption(groups, keep, todo, before)
         finally:
             journal.close()
         outcome = self._write(target, folder)

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import tee
@@ -85,7 +85,7 @@ class Done:
 class Session(Protocol):
     """Workers that are ready, or about to be."""
 
-    def run(self, groups: Iterable[Sequence[str]]) -> Iterator[Done]:
+    def run(self, groups: Iterable[Sequence[str]]) -> Generator[Done, None, None]:
         """Each group's records, as they come; also `Done`s without any, where it takes long."""
 
     def worker_seconds(self) -> float:
@@ -188,7 +188,7 @@ class _Local:
     def __init__(self, captioner: GroupCaptioner) -> None:
         self._captioner, self._begun = captioner, time.perf_counter()
 
-    def run(self, groups: Iterable[Sequence[str]]) -> Iterator[Done]:
+    def run(self, groups: Iterable[Sequence[str]]) -> Generator[Done, None, None]:
         # all groups are one stream, so that reading goes on while the last of a group are captioned
         ahead, groups = tee(groups)
         files = self._captioner.read(path for group in ahead for path in group)

@@ -163,7 +163,7 @@ def test_a_list_that_changed_and_too_many_files_at_once(short, listed, run, tmp_
     code, _, errors, _ = run(tmp_path / "in", "--output_dir", tmp_path / "other")
     assert code == 2 and "write their paths to a file, one a line" in errors
     monkeypatch.setattr(long_list, "LONG", 1000)
-    monkeypatch.setattr("mindone_coca.cli.caption.MANY", 40)
+    monkeypatch.setattr("mindone_coca.cli.collections.MANY", 40)
     code, _, errors, _ = run(tmp_path / "in", "--output_dir", tmp_path / "other", "--output_format", "vtt")
     assert code == 2 and "--output_format vtt: below 40 files only" in errors
     assert run(tmp_path / "in", "--output_dir", tmp_path / "other", "--output_format", "all")[0] == 1

@@ -46,8 +46,8 @@ def cluster(tmp_path_factory) -> Iterator:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
         cluster.add_node(**NODE)
-    yield cluster
-    cluster.shutdown()
+        yield cluster
+        cluster.shutdown()
 
 
 def start(arguments: list[str]) -> subprocess.Popen:
