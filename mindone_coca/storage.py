@@ -105,8 +105,10 @@ def listing(url: str) -> list[str]:
 
     def ask() -> list[str]:
         system, path = _system(url)
-        found = system.glob(path) if any(sign in path for sign in "*?[") else system.find(path)
-        return sorted(str(system.unstrip_protocol(one)) for one in found)
+        if any(sign in path for sign in "*?["):
+            return sorted(str(system.unstrip_protocol(found)) for found in system.glob(path))
+        base = path.rstrip("/")
+        return sorted(url.rstrip("/") + found[len(base) :] for found in system.find(base))
 
     return retried(url, ask)
 
