@@ -55,6 +55,8 @@ def server(monkeypatch, tmp_path) -> Iterator[Server]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("MINDONE_COCA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(storage, "FIRST_WAIT", 0.01)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # ours are tested
+    monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
     fsspec.filesystem("s3").mkdir("bucket")
     yield server
     fsspec.get_filesystem_class("s3").clear_instance_cache()
