@@ -71,7 +71,7 @@ def add_options(parser: Parser) -> None:
     add("--shard", metavar="I/N", help="do part I (from 0) of N; under msrun each process does its part by itself")
     add("--merge", action="store_true", help="write the output files from the journals of all shards; caption nothing")
     add("--retry_failed", action="store_true", help="read files again that failed in an earlier run")
-    add("--num_workers", type=int, help="reading threads (default: half the cores, at most 8), of each worker")
+    add("--num_workers", type=int, help="reading threads of a worker (default: half its cores, at most 8; 32 for URLs)")
     add("--dry_run", action="store_true", help="print how many files, groups and workers there would be; do nothing")
     add(
         "--query",

@@ -14,6 +14,8 @@ from mindone_coca.generation.settings import GenerationOptions
 from mindone_coca.outputs.formats import ALL, MANY, PAGES, expand_formats, go_beside_inputs
 from mindone_coca.storage import is_url
 
+WAITING_THREADS = 32  # that read what is behind URLs: they wait for answers more than they work
+
 if TYPE_CHECKING:
     from mindone_coca.collection.work import Engine, Work
     from mindone_coca.model.family import FamilyConfig
@@ -50,7 +52,8 @@ def caption(
             raise InputError(f"--retry_failed: not for a list as long as {names[0]}; list what failed, by the outputs")
         output = Output(arguments.output_dir, formats, features, taken=names, sync=sync)
         work = work_of(config, weights, dtype, options, output)
-        run = LongRun(LongList(names[0]), work, output, make_engine(arguments, work, ["."]), shard, given)
+        listed = LongList(names[0])
+        run = LongRun(listed, work, output, make_engine(arguments, work, listed.entries(0)), shard, given)
     else:
         inputs = list_inputs(names)
         if len(inputs.paths) >= LONG:
@@ -100,10 +103,11 @@ def make_engine(arguments: argparse.Namespace, work: "Work", inputs: Sequence[st
     from mindone_coca.captioning.captioner import VideoCaptioner
     from mindone_coca.collection.work import LocalEngine
 
+    threads = arguments.num_workers or (WAITING_THREADS if any(map(is_url, inputs)) else None)
     if arguments.ray is None:
         return LocalEngine(
             lambda: VideoCaptioner(work.config, work.weights, work.dtype, work.options.num_frames, work.options.fusion),
-            arguments.num_workers or common.default_workers(),
+            threads or common.default_workers(),
         )
     from mindone_coca.collection.cluster import Cluster
     from mindone_coca.collection.ray import RayEngine
@@ -112,7 +116,7 @@ def make_engine(arguments: argparse.Namespace, work: "Work", inputs: Sequence[st
     return RayEngine(
         Cluster(arguments.ray, arguments.device_target, arguments.ray_workers),
         Device(arguments.device_target, arguments.mode, arguments.jit_level, arguments.max_device_memory),
-        arguments.num_workers,
+        threads,
         os.getcwd() if any(not (os.path.isabs(path) or is_url(path)) for path in inputs) else None,
         arguments.ray_ship_weights,
     )
