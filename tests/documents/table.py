@@ -77,6 +77,12 @@ def collection(checkout: Checkout) -> None:
     shutil.copy(checkout.path("assets/demo.mp4"), folder / "clip.mp4")
 
 
+def scale(checkout: Checkout) -> None:
+    published_weights(checkout)
+    collection(checkout)
+    checkout.path("list.txt").write_text("FOLDER/clip.mp4\n")
+
+
 def write_picture(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (4, 5, 3), np.uint8)
@@ -376,6 +382,12 @@ OTHERS = {
     "docs/hub.md: Weights from a hub": Section({"mindone-coca models": check()}),
     "docs/data.md: Nothing is lost in silence": Section({"rows read": shown_only}),
     "docs/data.md: Rules": Section({"make test-slow": recipe()}),
+    "docs/scale.md: One machine with several devices": Section({"--ray": check(), "pip install": check()}, scale),
+    "docs/scale.md: A Ray cluster": Section({"ray start": shown_only, "--ray auto": check()}, scale),
+    "docs/scale.md: Kubernetes": Section({"ray job submit": shown_only}),
+    "docs/scale.md: A scheduler's array job": Section({"--shard": check(), "--merge": check()}, scale),
+    "docs/scale.md: Object storage": Section({"pip install": check()}),
+    "docs/scale.md: Long lists": Section({"list.txt": check()}, scale),
     "docs/reading.md: Formats": Section({"pip install": check()}),
 }
 TABLE = {**{f"README.md: {heading}": section for heading, section in README.items()}, **OTHERS}
