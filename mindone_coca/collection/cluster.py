@@ -84,6 +84,7 @@ class Cluster:
     def _join(self, ray: Any) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self._address == LOCAL:
+            os.environ.setdefault("RAY_worker_niceness", "0")  # the workers are the run itself, not a background job
             cores = os.cpu_count() or 1
             options |= {"num_cpus": max(cores, self.count or 1), "object_store_memory": _OBJECT_STORE}
             options["include_dashboard"] = False

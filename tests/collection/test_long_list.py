@@ -191,9 +191,9 @@ def test_a_query_finds_the_same_in_any_parts(tmp_path):
             for name in ("img_emb", "metadata"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
             np.save(folder / f"img_emb/img_emb_{number:02}.npy", features[rows.start : rows.stop])
-            columns = {"image_path": [f"{row}.png" for row in rows], "caption": ["x"] * size}
-            columns |= {"start": [0.0] * size, "end": [0.0] * size}
-            parquet.write_table(pyarrow.table(columns), folder / f"metadata/metadata_{number:02}.parquet")
+            names = {"image_path": [f"{row}.png" for row in rows], "caption": ["x"] * size}
+            times = {name: [0.0] * size for name in ("start", "end")}
+            parquet.write_table(pyarrow.table({**names, **times}), folder / f"metadata/metadata_{number:02}.parquet")
             start += size
         return folder
 
