@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import signal
+import socket
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from mindone_coca.weights.source import INDEX_SUFFIX
 LOCAL = "local"  # an address: a cluster of this process's own
 CONCURRENT = 3  # calls of an actor: its groups, and one that says what it lacks
 _RESOURCES = {"Ascend": "NPU", "GPU": "GPU", "CPU": "CPU"}  # Ray's names of devices
+_CONNECT = 10.0  # seconds
 _OBJECT_STORE = 128 << 20  # bytes, of a local cluster: only records pass through it
 
 
@@ -89,8 +91,11 @@ class Cluster:
             options |= {"num_cpus": max(cores, self.count or 1), "object_store_memory": _OBJECT_STORE}
             options["include_dashboard"] = False
         try:
+            if ":" in self._address:  # Ray itself would try for minutes
+                host, port = self._address.rsplit(":", 1)
+                socket.create_connection((host, int(port)), _CONNECT).close()
             ray.init(address=self._address, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise InputError(
                 f"--ray {self._address}: no cluster can be reached there ({reason}); start one with `ray start --head`"

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mindone_coca import storage
 from mindone_coca.errors import InputError
 from mindone_coca.files import check_output, reported_writes, try_lock
 from mindone_coca.outputs.schema import Record
@@ -177,12 +176,10 @@ class Results:
 
 
 def file_size(path: str) -> int:
-    """Bytes of a file; -1 when there is none, or none that can be asked for."""
+    """Bytes of a file; -1 when there is none. Also of a URL, which it would cost a request to ask: what is there counts
+    as unchanged."""
     if is_url(path):
-        try:
-            return storage.size(path)
-        except InputError:
-            return -1
+        return -1
     try:
         return os.stat(path).st_size
     except OSError:

@@ -165,6 +165,15 @@ def test_what_a_node_lacks_is_said_in_one_line(cluster, tmp_path, model_argument
     assert len(capfd.readouterr().out.splitlines()) == 1
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379"])
+def test_no_cluster_there(tmp_path, model_arguments, capfd, address):
+    Image.new("RGB", (60, 60), "teal").save(tmp_path / "a.png")
+    capfd.readouterr()
+    assert inference.main([*model_arguments, "--ray", address, "--video_path", str(tmp_path / "a.png")]) == 2
+    errors = capfd.readouterr().err.splitlines()
+    assert next(line for line in errors if line.startswith("error: ")).startswith(f"error: --ray {address}: no cluster")
+
+
 def _with_weights(order: type, weights: Path) -> Callable:
     from dataclasses import replace
 
