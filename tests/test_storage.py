@@ -2,11 +2,13 @@
 
 import os
 import random
+from io import BytesIO
 from pathlib import Path
 
 import fsspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from mindone_coca import storage
 from mindone_coca.account import Account
@@ -17,6 +19,7 @@ from mindone_coca.storage import Remote, RemoteFile
 from mindone_coca.video.frames import read_frames
 from mindone_coca.video.media import Encoded
 from tests.collection.clips import ENCODINGS
+from tests.data.training_samples import open_one
 from tests.video.clips import REAL_CLIPS, run_ffmpeg
 
 
@@ -162,6 +165,19 @@ def test_nothing_half_appears(memory, monkeypatch, tmp_path):
     monkeypatch.setattr(type(memory), "put_file", lambda self, *rest, **more: put(*rest, **more))
     storage.upload(tmp_path / "x", "memory://out/x")
     assert memory.cat_file("/out/x") == b"new and longer" and memory.find("/out") == ["/out/x"]
+
+
+def test_lists_of_training_may_name_urls(memory, tmp_path):
+    picture = BytesIO()
+    Image.effect_noise((20, 16), 50).save(picture, "PNG")
+    memory.pipe("/in/a.png", picture.getvalue())
+    (tmp_path / "list.csv").write_text("filepath,title\nmemory://in/a.png,a\nmemory://in/gone.png,b\n")
+    source = open_one(str(tmp_path / "list.csv"))
+    assert source[0].captions == ["a"] and source[0].read() == picture.getvalue()
+    [frame] = read_frames(source[0].encoded)
+    assert frame.image.size == (20, 16)
+    with pytest.raises(InputError, match=r"memory://in/gone\.png: no such file"):
+        source[1].read()
 
 
 @pytest.fixture
