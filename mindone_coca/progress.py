@@ -52,13 +52,19 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def update(self, count: int = 1) -> None:
-        """Count further ones; where there is no bar, a line says so now and then."""
+    def update(self, count: int = 1, values: str = "", brief: str | None = None) -> None:
+        """Count further ones; where there is no bar, a line says so now and then.
+
+        Args:
+            values, brief: beside the count, as `show` has them.
+        """
         self._done += count
         if self._bar is not None:
+            if values:
+                self._bar.set_postfix_str(values if brief is None else brief, refresh=False)
             self._bar.update(count)
         elif time.monotonic() - self._said >= SECONDS and self._done < self._total:
-            self.show()
+            self.show(values)
 
     def show(self, values: str = "", brief: str | None = None) -> None:
         """Show values beside the count: in a line at once, or behind the bar, where `brief` ones have room."""

@@ -11,7 +11,8 @@ PACKAGE = ROOT / "mindone_coca"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first. A module may import what stands before it, and what is in its own folder.
 LAYERS = (
-    *("errors", "interrupts", "progress", "typed_mapping", "argument_names", "waiting", "account", "launcher", "files"),
+    *("errors", "interrupts", "progress", "typed_mapping", "argument_names", "waiting", "account", "launcher"),
+    *("files", "storage"),
     *(
         "media_files",
         "hub",

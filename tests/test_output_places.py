@@ -142,7 +142,7 @@ def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing(folder, programs, n
 
 
 def test_a_journal_and_metrics_meet_a_full_disk(tmp_path):
-    journal, metrics = Journal(tmp_path, Shard()), Metrics(tmp_path, 0)
+    journal, metrics = Journal(tmp_path / Shard().file), Metrics(tmp_path, 0)
     journal._file = open("/dev/full", "ab", buffering=0)  # noqa: SIM115 closed with the journal
     with pytest.raises(OutputError, match=r"0-of-1.jsonl: cannot be written \(No space left on device\); make room"):
         journal.begin({})

@@ -104,18 +104,28 @@ class ReadAhead(Generic[Key, Item]):
         self._pool.shutdown(cancel_futures=True)
 
     def files(self, paths: Iterable[Key]) -> Iterator[tuple[Key, Iterator[Item]]]:
-        """Each path with its items; iterating over these raises ReadingFailed where the file cannot be read."""
-        started: deque[tuple[Key, queue.Queue]] = deque()
+        """Each path with its items; iterating over these raises ReadingFailed where the file cannot be read.
+
+        Reading begins with the call.
+        """
         remaining = iter(paths)
-        while True:
-            while len(started) < self._ahead and (path := next(remaining, None)) is not None:
-                waiting: queue.Queue = queue.Queue(_QUEUE_LENGTH)
-                self._pool.submit(self._run, path, waiting)
-                started.append((path, waiting))
-            if not started:
-                return
+        started: deque[tuple[Key, queue.Queue]] = deque()
+        self._start(remaining, started)
+        return self._in_order(remaining, started)
+
+    def _start(self, remaining: Iterator[Key], started: deque[tuple[Key, queue.Queue]]) -> None:
+        while len(started) < self._ahead and (path := next(remaining, None)) is not None:
+            waiting: queue.Queue = queue.Queue(_QUEUE_LENGTH)
+            self._pool.submit(self._run, path, waiting)
+            started.append((path, waiting))
+
+    def _in_order(
+        self, remaining: Iterator[Key], started: deque[tuple[Key, queue.Queue]]
+    ) -> Iterator[tuple[Key, Iterator[Item]]]:
+        while started:
             path, waiting = started.popleft()
             yield path, self._items(waiting)
+            self._start(remaining, started)
 
     def _items(self, waiting: queue.Queue) -> Iterator[Item]:
         while True:

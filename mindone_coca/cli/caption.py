@@ -2,20 +2,22 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.cli import common
 from mindone_coca.cli.common import Command, Parser
-from mindone_coca.errors import InputError
-from mindone_coca.generation.settings import GenerationOptions
-from mindone_coca.outputs.formats import ALL, FORMATS, expand_formats, go_beside_inputs
+from mindone_coca.outputs.formats import ALL, FORMATS, go_beside_inputs
+from mindone_coca.storage import is_url
 
 if TYPE_CHECKING:
     from mindone_coca.model.family import FamilyConfig
 
+LOCAL = "local"  # a Ray cluster of this command's own
+_ADDRESS = re.compile(r"auto|local|[\w.-]+:\d+")
 DESCRIPTION = """Caption videos and images: one file, or a whole collection.
 
 python inference.py -c configs/coca_vit-l-14.yaml VIDEO
@@ -34,19 +36,28 @@ In results, higher is better: `score` is the mean log-probability of a caption's
 """
 
 
+def place(text: str) -> Path | str:
+    """A path, or a URL as it is."""
+    return text if is_url(text) else Path(text)
+
+
 def add_options(parser: Parser) -> None:
     parser.add_argument(
         "files",
         nargs="*",
         metavar="PATH",
         help="video or image files, folders (with all in them), patterns such as 'a/**/*.mp4', text lists of files "
-        "(.txt), or - for a list on standard input",
+        "(.txt), URLs of any of these, or - for a list on standard input",
     )
     parser.add_argument("--video_path", nargs="+", metavar="PATH", help="the same; with both, all are captioned")
     common.add_model_options(parser)
     common.add_dataclass_options(parser, CaptionOptions, skip=("generation",))
     add = parser.add_argument_group("collections").add_argument
-    add("--output_dir", type=Path, help="folder for results; a run that was stopped goes on there")
+    add(
+        "--output_dir",
+        type=place,
+        help="folder for results, or its URL; a run that was stopped goes on there",
+    )
     add(
         "--output_format",
         nargs="+",
@@ -58,8 +69,10 @@ def add_options(parser: Parser) -> None:
     add("--force", action="store_true", help="let sidecar overwrite files that exist, which it skips otherwise")
     add("--save_features", action="store_true", help="also write image and text features, for --query and other tools")
     add("--shard", metavar="I/N", help="do part I (from 0) of N; under msrun each process does its part by itself")
+    add("--merge", action="store_true", help="write the output files from the journals of all shards; caption nothing")
     add("--retry_failed", action="store_true", help="read files again that failed in an earlier run")
-    add("--num_workers", type=int, help="reading threads (default: half the cores, at most 8)")
+    add("--num_workers", type=int, help="reading threads of a worker (default: half its cores, at most 8; 32 for URLs)")
+    add("--dry_run", action="store_true", help="print how many files, groups and workers there would be; do nothing")
     add(
         "--query",
         metavar="TEXT",
@@ -67,6 +80,21 @@ def add_options(parser: Parser) -> None:
         "with the model that made them unless another place of it is given",
     )
     add("--top", type=int, default=10, help="how many moments --query prints (default 10)")
+    add = parser.add_argument_group("many machines").add_argument
+    add(
+        "--ray",
+        nargs="?",
+        const=LOCAL,
+        metavar="ADDRESS",
+        help="work on a Ray cluster: auto joins the one that runs here, HOST:PORT that one; without a value, on all "
+        "devices of this machine",
+    )
+    add("--ray_workers", type=common.positive, metavar="N", help="of that cluster, at most (default: all devices)")
+    add(
+        "--ray_ship_weights",
+        action="store_true",
+        help="send the weights to the nodes, which otherwise have to see them under the same path",
+    )
     common.add_generation_options(parser)
     common.add_device_options(parser)
 
@@ -88,26 +116,60 @@ def check_usage(parser: Parser, arguments: argparse.Namespace) -> None:
     if not paths(arguments):
         parser.error("give files to caption, as in inference.py VIDEO")
     beside = go_beside_inputs(arguments.output_format or ())
-    for name in ("output_format", "save_features", "shard"):
-        if getattr(arguments, name) and not to_folder and (name == "save_features" or not beside):
+    for name in ("output_format", "save_features", "shard", "merge"):
+        if getattr(arguments, name) and not to_folder and (name in ("save_features", "merge") or not beside):
             parser.error(f"--{name}: give a folder for the files with --output_dir")
     if arguments.force and "sidecar" not in (arguments.output_format or ()):
         parser.error("--force: goes with --output_format sidecar")
     given = common.given_options(arguments, CaptionOptions)
     if "segment_seconds" in given and given.get("frame_type") != "segments":
         parser.error("--segment_seconds: goes with --frame_type segments")
+    check_ray_usage(parser, arguments)
     if arguments.num_workers is not None and arguments.num_workers < 1:
         parser.error(f"--num_workers: must be at least 1, got {arguments.num_workers}")
+
+
+def check_ray_usage(parser: Parser, arguments: argparse.Namespace) -> None:
+    """Refuse what does not go together with `--ray`, or not without."""
+    if arguments.ray is None:
+        for name in ("ray_workers", "ray_ship_weights"):
+            if getattr(arguments, name):
+                parser.error(f"--{name}: goes with --ray")
+        return
+    if not _ADDRESS.fullmatch(arguments.ray):
+        parser.error(f"--ray {arguments.ray}: give auto or HOST:PORT, or no value; files stand before it")
+    for name in ("shard", "merge", "device_id"):
+        if getattr(arguments, name) not in (None, False):
+            parser.error(f"--{name}: goes without --ray, which has one journal and chooses devices itself")
+    if int(os.environ.get("RANK_SIZE") or 1) > 1:
+        parser.error("--ray: goes without msrun; start one process")
 
 
 def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
     check_usage(parser, arguments)
     if os.environ.get("MS_ROLE") == "MS_SCHED":
         return 0  # msrun's scheduler connects processes, but these need no connection
+    if not is_url(arguments.output_dir):
+        return start(arguments)
+    from mindone_coca.collection.mirror import Mirror
+
+    with Mirror(arguments.output_dir).open("features" if arguments.query is not None else "journal") as mirror:
+        return start(argparse.Namespace(**{**vars(arguments), "output_dir": mirror.folder}), mirror.sync)
+
+
+def start(arguments: argparse.Namespace, sync: Callable[[], object] | None = None) -> int | None:
+    """Caption or search. Returns the exit code.
+
+    Args:
+        sync: called now and then, where the output folder stands for one elsewhere.
+    """
     options = CaptionOptions(
         **common.given_options(arguments, CaptionOptions), generation=common.generation_options(arguments)
     )
-    common.configure_device(arguments)
+    if arguments.ray is None:
+        common.configure_device(arguments)
+    else:  # this process needs no device
+        common.start_mindspore()
     if arguments.query is not None and arguments.config is None and arguments.model_path is None:
         from mindone_coca.collection.search import model_of_features
 
@@ -119,44 +181,9 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
     if arguments.query is not None:
         search(arguments, config, weights)
         return None
-    return caption(arguments, options, config, weights)
+    from mindone_coca.cli.collections import caption
 
-
-def caption(arguments: argparse.Namespace, options: CaptionOptions, config: "FamilyConfig", weights: Path) -> int:
-    """Caption all inputs. Returns the exit code."""
-    from mindone_coca.captioning.captioner import VideoCaptioner
-    from mindone_coca.collection.inputs import list_inputs
-    from mindone_coca.collection.plan import Shard
-    from mindone_coca.collection.run import CollectionRun, Output
-    from mindone_coca.video.frames import open_video
-
-    inputs = list_inputs(paths(arguments))
-    shard = Shard.parse(arguments.shard) if arguments.shard else Shard.from_launcher()
-    formats = expand_formats(arguments.output_format or ["json"])
-    if shard.count > 1 and arguments.output_dir is None and not go_beside_inputs(formats):
-        raise InputError("several processes: their parts meet in a folder; give one with --output_dir")
-    if inputs.single:
-        open_video(inputs.paths[0])  # a wrong name should not cost the time to load a model
-    return CollectionRun(
-        inputs.paths,
-        options,
-        Output(
-            arguments.output_dir,
-            formats,
-            arguments.save_features,
-            inputs.single,
-            arguments.force,
-            paths(arguments),
-        ),
-        config,
-        weights,
-        lambda: VideoCaptioner(config, weights, arguments.dtype, options.num_frames, options.fusion),
-        arguments.dtype,
-        shard,
-        arguments.num_workers or common.default_workers(),
-        arguments.retry_failed,
-        given={name for cls in (CaptionOptions, GenerationOptions) for name in common.given_options(arguments, cls)},
-    ).run()
+    return caption(arguments, paths(arguments), options, config, weights, sync)
 
 
 def search(arguments: argparse.Namespace, config: "FamilyConfig", weights: Path) -> None:

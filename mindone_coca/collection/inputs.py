@@ -9,11 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mindone_coca import storage
 from mindone_coca.account import Account
 from mindone_coca.data.text import encoding_of
 from mindone_coca.errors import InputError
 from mindone_coca.files import with_literal_folders
-from mindone_coca.media_files import is_media, walk
+from mindone_coca.media_files import is_hidden_member, is_media, walk
+from mindone_coca.storage import is_url
 
 log = logging.getLogger(__name__)
 LIST_SUFFIXES = (".txt", ".lst", ".list")
@@ -39,7 +41,7 @@ def list_inputs(names: Sequence[str]) -> Inputs:
     images, hidden ones left out; a pattern with `*`, `?`, `[...]` or `**`, of which the folders that exist under these
     very names are no patterns; a text file (.txt, .lst, .list) with one file or folder a line, or with NULs between
     them; or `-` for such a list on standard input. Paths in lists count from the working directory. Listed files that
-    do not exist are kept, to be reported among the failures.
+    do not exist are kept, to be reported among the failures. Any name or path may be a URL.
 
     What a folder has beside videos and images is counted by suffix and logged in one line.
 
@@ -56,17 +58,19 @@ def list_inputs(names: Sequence[str]) -> Inputs:
             account.read = len(found)
             log.warning("%s", account.summary())
         paths.update(dict.fromkeys(found))
-    single = len(names) == 1 and list(paths) == [names[0]] and not _is_list(names[0])
+    single = len(names) == 1 and list(paths) == [names[0]] and not is_list(names[0])
     return Inputs(list(paths), single)
 
 
 def _expand(name: str, account: Account) -> Iterator[str]:
-    if name == "-":
+    if is_url(name):
+        yield from _remote(name, account)
+    elif name == "-":
         yield from _entries(sys.stdin.buffer.read(), "standard input", account)
     elif os.path.isdir(name):
         yield from _media(name, account)
     elif os.path.exists(name):
-        if _is_list(name):
+        if is_list(name):
             yield from _entries(Path(name).read_bytes(), name, account)
         else:
             yield name
@@ -83,6 +87,29 @@ def _expand(name: str, account: Account) -> Iterator[str]:
         raise InputError(f"{name}: no such file")
 
 
+def _remote(url: str, account: Account) -> Iterator[str]:
+    """The same behind a URL. Nothing is asked of a file of which the suffix says what it is."""
+    pattern = any(sign in url for sign in "*[")
+    if not pattern and is_media(url):
+        yield url
+    elif not pattern and is_list(url):
+        yield from _entries(storage.read(url), storage.shown(url), account)
+    elif pattern or storage.is_folder(url):
+        for found in storage.listing(url):
+            if pattern and not url.endswith("**"):
+                yield found
+            elif is_hidden_member(found.removeprefix(url)):
+                account.pass_over("hidden")
+            elif is_media(found):
+                yield found
+            else:
+                account.pass_over_file(found)
+    elif storage.size(url) >= 0:
+        yield url
+    else:
+        raise InputError(f"{storage.shown(url)}: no such file")
+
+
 def _instead(name: str) -> str:
     """What to give in place of a name that holds nothing."""
     if "[" in name and not os.path.exists(name):
@@ -90,7 +117,8 @@ def _instead(name: str) -> str:
     return "give another file, folder, pattern or list"
 
 
-def _is_list(name: str) -> bool:
+def is_list(name: str) -> bool:
+    """Whether a name is that of a list."""
     return name.lower().endswith(LIST_SUFFIXES)
 
 

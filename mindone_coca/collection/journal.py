@@ -6,18 +6,16 @@ done if any journal of the folder has it; where several have, any of them will d
 are written from the journals.
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mindone_coca.collection.plan import Shard
 from mindone_coca.errors import InputError
 from mindone_coca.files import check_output, reported_writes, try_lock
 from mindone_coca.outputs.schema import Record
+from mindone_coca.storage import is_url
 
 FORMAT = 2
 # settings that say what records hold beside their results, and the options for them
@@ -45,16 +43,16 @@ def scan(path: Path) -> Iterator[tuple[int, int, Record]]:
 
 
 class Journal:
-    """One process's journal, opened for appending and locked against others.
+    """One process's journal, opened for appending and locked against others on this machine.
 
     Raises InputError when another process has it open, OutputError when it cannot be written.
     """
 
-    def __init__(self, folder: Path, shard: Shard) -> None:
-        self.path = folder / f"{shard.index}-of-{shard.count}.jsonl"
-        check_output(folder, "give another --output_dir")
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        check_output(path.parent, "give another --output_dir")
         with reported_writes(self.path):
-            folder.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "ab")  # noqa: SIM115 open as long as the journal
         if not try_lock(self._file):
             self._file.close()
@@ -81,6 +79,37 @@ class Journal:
         self._file.close()
 
 
+def check_settings(
+    path: Path, header: Record, settings: Mapping[str, Any], given: Collection[str] = ()
+) -> dict[str, Any]:
+    """Compare this run's settings with those of a journal. Returns them with what that journal keeps.
+
+    Args:
+        given: settings that the user gave; others may follow from these.
+    Raises:
+        InputError: they differ, naming one that does.
+    """
+    if header.get("journal") != FORMAT:
+        raise InputError(
+            f"{path}: a journal of another version of this program (format {header.get('journal')}, now {FORMAT}); "
+            "give another --output_dir, or finish it with that version"
+        )
+    found, agreed = header.get("settings", {}), dict(settings)
+    names = {**agreed, **found}  # in the order of the options: what follows from one stands behind it
+    for name in sorted(names, key=lambda name: name not in given):
+        before, now = found.get(name), settings.get(name)
+        if name in KEPT and (before or not now):
+            agreed[name] = before
+        elif name in KEPT:
+            raise InputError(f"{path}: was begun without {KEPT[name]}; give another --output_dir, or remove this one")
+        elif before != now:
+            raise InputError(
+                f"{path}: was begun with {name} {json.dumps(before)}, now it is {json.dumps(now)}; give another "
+                "--output_dir, or remove this one"
+            )
+    return agreed
+
+
 class Results:
     """What all journals of a folder hold; records stay on disk until they are asked for.
 
@@ -102,33 +131,11 @@ class Results:
         for path in sorted(folder.glob("*-of-*.jsonl"), key=lambda path: path.stat().st_mtime_ns):
             for place, _, record in scan(path):
                 if place == 0:
-                    self._check(path, record)
+                    self.settings = check_settings(path, record, self.settings, self._given)
                 else:
                     self._places[record["path"]] = path, place
                     self._sizes[record["path"]] = record["size"], record["error"] is not None
                     self._captions[record["path"]] = len(record["segments"])
-
-    def _check(self, path: Path, header: Record) -> None:
-        if header.get("journal") != FORMAT:
-            raise InputError(
-                f"{path}: a journal of another version of this program (format {header.get('journal')}, now {FORMAT}); "
-                "give another --output_dir, or finish it with that version"
-            )
-        found = header.get("settings", {})
-        names = {**self.settings, **found}  # in the order of the options: what follows from one stands behind it
-        for name in sorted(names, key=lambda name: name not in self._given):
-            before, now = found.get(name), self.settings.get(name)
-            if name in KEPT and (before or not now):
-                self.settings[name] = before
-            elif name in KEPT:
-                raise InputError(
-                    f"{path}: was begun without {KEPT[name]}; give another --output_dir, or remove this one"
-                )
-            elif before != now:
-                raise InputError(
-                    f"{path}: was begun with {name} {json.dumps(before)}, now it is {json.dumps(now)}; give another "
-                    "--output_dir, or remove this one"
-                )
 
     def is_done(self, path: str, retry_failed: bool = False) -> bool:
         """Whether a file needs no work: it was captioned, or failed, and has the same size still."""
@@ -169,16 +176,11 @@ class Results:
 
 
 def file_size(path: str) -> int:
-    """Bytes of a file; -1 when there is none."""
+    """Bytes of a file; -1 when there is none. Also of a URL, which it would cost a request to ask: what is there counts
+    as unchanged."""
+    if is_url(path):
+        return -1
     try:
         return os.stat(path).st_size
     except OSError:
         return -1
-
-
-@contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
-    """Wait until no other process is within, for the same folder."""
-    with open(folder / "lock", "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

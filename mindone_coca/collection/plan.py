@@ -23,6 +23,11 @@ class Shard:
     index: int = 0
     count: int = 1
 
+    @property
+    def file(self) -> str:
+        """The name of its journal."""
+        return f"{self.index}-of-{self.count}.jsonl"
+
     @classmethod
     def parse(cls, text: str) -> "Shard":
         """From "i/n". Raises InputError."""

@@ -72,7 +72,8 @@ def best_moments(folder: Path, query: np.ndarray, count: int) -> list[Moment]:
     """The passages whose image features are most similar to a text feature (D,), best first."""
     best: list[tuple[float, str, int]] = []
     for number, features in _parts(folder):
-        similarity = features @ query
+        # not `@`, whose last digits depend on the number of rows, so on how they are divided into parts
+        similarity = np.einsum("nd,d->n", features, query)
         top = np.argsort(-similarity, kind="stable")[:count]
         best += [(float(similarity[row]), number, int(row)) for row in top]
         best = sorted(best, key=lambda found: -found[0])[:count]

@@ -10,6 +10,7 @@ from mindone_coca.data.samples import PackedRows, Sample
 from mindone_coca.data.tables import ListRow, table_rows
 from mindone_coca.data.text import as_captions, as_path
 from mindone_coca.errors import InputError
+from mindone_coca.storage import is_url, shown
 
 LAVIS_KEYS = ("image", "caption")
 
@@ -41,12 +42,17 @@ def _counted(rows: Iterable[tuple], account: Account) -> Iterator[tuple]:
 
 
 def file_sample(root: Path, path: str, captions: list[str], image_id: int | str | None = None) -> Sample:
-    """The sample in a file, of which the path is absolute or starts at `root`."""
+    """The sample in a file, of which the path is a URL, absolute, or starts at `root`."""
+    if is_url(path):
+        return Sample(shown(path), captions, path, image_id)
     return Sample(str(root / path), captions, root / path, image_id)
 
 
 def require_files(first_paths: Iterable[str], root: Path, list_file: str | Path) -> None:
-    """InputError when there are no paths, or none of them is a file."""
+    """InputError when there are no paths, or none of them is a file or a URL, of which nothing is asked here."""
+    first_paths = list(first_paths)
+    if any(map(is_url, first_paths)):
+        return
     paths = [root / path for path in first_paths]
     if not paths:
         raise InputError(f"{list_file}: no samples in it")

@@ -16,7 +16,7 @@ import numpy as np
 from mindone_coca.account import Account, some_of
 from mindone_coca.errors import InputError
 from mindone_coca.typed_mapping import nearest
-from mindone_coca.video.media import Encoded
+from mindone_coca.video.media import Encoded, encoded
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Sample:
 
     name: str  # file or archive member, for messages
     captions: Sequence[str]  # one is drawn for each use
-    content: Path | bytes  # the encoded file, or where it is
+    content: Path | bytes | str  # the encoded file, or where it is: a path, or a URL (str)
     image_id: int | str | None = None  # in COCO's lists
 
     @property
     def encoded(self) -> Encoded:
-        """What the reader of images and videos takes."""
+        """What the reader of images and videos takes. Raises InputError for a URL that cannot be reached."""
+        if isinstance(self.content, str):
+            return encoded(self.content)
         return Encoded(self.content, self.name)
 
     def read(self) -> bytes:

@@ -10,13 +10,14 @@ where its weights are, and holds its config.
 
 import base64
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mindone_coca.files import atomic_path
-from mindone_coca.outputs.schema import Provenance, Records, plain
+from mindone_coca.outputs.schema import Provenance, Record, Records, plain
 
 PART_ROWS = 16384
 _PARTS = {"img_emb": ".npy", "text_emb": ".npy", "metadata": ".parquet"}
@@ -41,7 +42,28 @@ def write_features(folder: Path, records: Records, provenance: Provenance, part_
                 part, number = _Part(), number + 1
     if part.images:
         part.write(folder, f"{number:0{digits}}")
-    about = {"rows": total, "width": width, **provenance.as_dict(), **provenance.source}
+    _write_note(folder, total, width, provenance)
+
+
+def write_features_part(folder: Path, records: Iterable[Record], number: str) -> None:
+    """Write the features of some records as the part of that number, where they have any captions."""
+    part = _Part()
+    for record in records:
+        for segment in record["segments"]:
+            part.add(record["path"], segment)
+    if part.images:
+        part.write(folder, number)
+
+
+def write_note(folder: Path, rows: int, provenance: Provenance) -> None:
+    """Write `model.json` once all parts are there."""
+    first = next(iter(sorted((folder / "img_emb").glob("*.npy"))), None)
+    width = 0 if first is None else np.load(first, mmap_mode="r").shape[1]
+    _write_note(folder, rows, width, provenance)
+
+
+def _write_note(folder: Path, rows: int, width: int, provenance: Provenance) -> None:
+    about = {"rows": rows, "width": width, **provenance.as_dict(), **provenance.source}
     with atomic_path(folder / "model.json") as partial:
         partial.write_text(json.dumps(about, indent=1) + "\n")
 

@@ -47,6 +47,8 @@ FORMATS: dict[str, Format] = {
 }
 ALL = "all"
 FEATURES = "features"  # their folder
+MANY = 100_000  # files; from here on there are no `PAGES`, which are for people
+PAGES = ("html", "srt", "vtt")
 
 
 def expand_formats(names: Collection[str]) -> tuple[str, ...]:

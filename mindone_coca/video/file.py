@@ -196,7 +196,7 @@ class VideoFile:
         shown, keys, durations = [], [], {}
         last_dts = None
         container, stream = self._open()
-        with container:
+        with container, self._source.tables_alone():
             try:
                 for packet in container.demux(stream):
                     if packet.size == 0 and packet.pts is None:  # marks the end

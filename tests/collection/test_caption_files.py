@@ -143,6 +143,58 @@ def test_shards_need_no_folder(folder, run):
     assert len(texts(folder)) == 23
 
 
+def test_journals_of_shards_are_merged_without_locks(folder, run, tmp_path, monkeypatch):
+    for number in range(20):
+        picture(folder / f"{number}.png")
+    (folder / "bad.png").write_bytes(b"no picture")
+    quiet, out = tmp_path / "quiet", tmp_path / "out"
+    assert run("--video_path", folder, "--output_dir", quiet)[0] == 1
+    work = ["--video_path", folder, "--output_dir", out]
+    code, _, errors, _ = run(*work, "--shard", "0/2")
+    assert "8 files of other shards are not done, as far as is seen from here" in errors
+    code, _, errors, seen = run(*work, "--merge")
+    assert (code, seen) == (2, []) and errors.count("error: ") == 1 and "run the shards that have them" in errors
+    assert [path.name for path in (out / "journal").iterdir()] == ["0-of-2.jsonl"]  # no lock, no journal of its own
+
+    # the second shard does not see the first one's journal, as on a network file system
+    hidden = (out / "journal/0-of-2.jsonl").rename(tmp_path / "hidden")
+    assert run(*work, "--shard", "1/2")[0] in (0, 1) and not (out / "captions.json").exists()
+    hidden.rename(out / "journal/0-of-2.jsonl")
+    code, _, errors, seen = run(*work, "--merge")
+    assert (code, seen) == (1, []) and f"error: {folder / 'bad.png'}" in errors
+    assert (out / "captions.json").read_bytes() == (quiet / "captions.json").read_bytes()
+
+
+def test_dry_run_prints_numbers_and_does_nothing(folder, run, tmp_path):
+    out = tmp_path / "out"
+    work = ["--video_path", folder, "--output_dir", out]
+    code, lines, _, seen = run(*work, "--dry_run")
+    assert (code, seen) == (0, []) and not out.exists()
+    assert lines == ["files\t3", "done before\t0", "groups\t1", "workers\t1"]
+    assert run(*work)[0] == 0
+    assert run(*work, "--dry_run")[1] == ["files\t3", "done before\t3", "groups\t0", "workers\t1"]
+    (folder / "a.txt").write_text("by hand")
+    beside = ["--video_path", folder, "--output_format", "sidecar", "--dry_run"]
+    assert run(*beside)[1][1:3] == ["done before\t1", "groups\t1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--ray_workers", "2"], "--ray_workers: goes with --ray"),
+        (["--ray_ship_weights"], "--ray_ship_weights: goes with --ray"),
+        (["--output_dir", "OUT", "--ray", "--shard", "0/2"], "--shard: goes without --ray"),
+        (["--output_dir", "OUT", "--ray", "auto", "--merge"], "--merge: goes without --ray"),
+        (["--ray", "clip.mp4"], "--ray clip.mp4: give auto or HOST:PORT"),
+        (["--merge"], "--merge: give a folder"),
+    ],
+)
+def test_options_of_many_machines(folder, arguments, words, capsys):
+    with pytest.raises(SystemExit) as error:
+        inference.main([*MODEL, "--video_path", str(folder), *arguments])
+    assert error.value.code == 2 and words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

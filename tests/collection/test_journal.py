@@ -17,7 +17,7 @@ def record(path: str, size: int = -1, error: str | None = None, **more) -> dict:
 
 
 def write(folder, *records, shard=WHOLE, settings=SETTINGS):
-    journal = Journal(folder, shard)
+    journal = Journal(folder / shard.file)
     journal.begin(settings)
     for item in records:
         journal.append([item])
@@ -51,7 +51,7 @@ def test_lines_are_on_the_disk_before_work_goes_on(tmp_path, monkeypatch):
 
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", note)
-    journal = Journal(tmp_path, WHOLE)
+    journal = Journal(tmp_path / WHOLE.file)
     journal.begin(SETTINGS)
     for count, items in enumerate(([record("a")], [record("b"), record("c")]), 1):
         journal.append(items)
@@ -63,12 +63,12 @@ def test_lines_are_on_the_disk_before_work_goes_on(tmp_path, monkeypatch):
 
 
 def test_one_process_writes(tmp_path):
-    journal = Journal(tmp_path, Shard())
+    journal = Journal(tmp_path / Shard().file)
     with pytest.raises(InputError, match="another process"):
-        Journal(tmp_path, Shard())
-    Journal(tmp_path, Shard(0, 2)).close()  # its own file
+        Journal(tmp_path / Shard().file)
+    Journal(tmp_path / Shard(0, 2).file).close()  # its own file
     journal.close()
-    Journal(tmp_path, Shard()).close()
+    Journal(tmp_path / Shard().file).close()
 
 
 def test_results_of_all_shards(tmp_path):

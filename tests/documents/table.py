@@ -81,6 +81,12 @@ def collection(checkout: Checkout) -> None:
     shutil.copy(checkout.path("assets/demo.mp4"), folder / "clip.mp4")
 
 
+def scale(checkout: Checkout) -> None:
+    published_weights(checkout)
+    collection(checkout)
+    checkout.path("list.txt").write_text("FOLDER/clip.mp4\n")
+
+
 def write_picture(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 255, (4, 5, 3), np.uint8)
@@ -427,7 +433,6 @@ TABLE = {
     "docs/quick_start.zh.md: 在 Python 中使用": Section({"VideoCaptioner": captioned_demo}),
     "docs/quick_start.zh.md: 多卡": Section({"msrun": check()}, collection),
     "docs/reading.md: Formats": Section({"pip install": check()}),
-    "docs/scale.md: Several machines": Section({"msrun": check()}, collection),
     "docs/second_family.md: The other CoCa: coca-pytorch's architecture": Section(
         {"import ParallelCoCa": other_family}
     ),
@@ -465,6 +470,12 @@ TABLE = {
         digits,
     ),
     **{f"docs/troubleshooting.md: {heading}": Section({"": message}) for heading in MESSAGES},
+    "docs/scale.md: One machine with several devices": Section({"--ray": check(), "pip install": check()}, scale),
+    "docs/scale.md: A Ray cluster": Section({"ray start": shown_only, "--ray auto": check()}, scale),
+    "docs/scale.md: Kubernetes": Section({"ray job submit": shown_only}),
+    "docs/scale.md: A scheduler's array job": Section({"--shard": check(), "--merge": check()}, scale),
+    "docs/scale.md: Object storage": Section({"pip install": check()}),
+    "docs/scale.md: Long lists": Section({"list.txt": check()}, scale),
     "docs/ascend.md: Versions": Section(
         {
             "make test": recipe(),
