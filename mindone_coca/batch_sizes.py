@@ -14,6 +14,11 @@ def _on_cpu() -> bool:
     return ms.get_context("device_target") == "CPU"
 
 
+def usual() -> int:
+    """How many frames or captions the model takes at a time where nobody says it."""
+    return 8 if _on_cpu() else 64
+
+
 def encoded_at_once() -> tuple[int, ...]:
     """How many images or texts one call of an encoder may take, largest first."""
     return (4, 1) if _on_cpu() else (64, 8, 1)

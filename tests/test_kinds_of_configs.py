@@ -34,7 +34,7 @@ PROGRAMS = {
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_training_config_is_named_where_a_model_s_is_wanted(tmp_path, name, capsys):
     (tmp_path / "one").mkdir()
-    (tmp_path / "one" / "a.png").write_bytes((CONFIGS.parent / "assets" / "demo_frames.png").read_bytes())
+    (tmp_path / "one" / "a.png").write_bytes((CONFIGS.parent / "docs" / "images" / "demo_frames.png").read_bytes())
     main, arguments = PROGRAMS[name]
     code = main([argument.replace("{folder}", str(tmp_path)) for argument in arguments])
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

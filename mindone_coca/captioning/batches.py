@@ -18,7 +18,6 @@ from mindone_coca.model.video import VideoEncoder, check_fusion
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.tensors import normalize
 
-BATCH = 8
 SCORE_DECIMALS = 4
 
 
@@ -113,6 +112,7 @@ class BatchCaptioner:
     ) -> None:
         check_fusion(model, options.fusion)
         self._model, self._tokenizer, self._options, self._keep_features = model, tokenizer, options, keep_features
+        self._batch = options.batch
         self._video_encoder = VideoEncoder(model, "pool") if options.fusion == "pool" else None
         self.seconds_busy = 0.0
 
@@ -124,7 +124,7 @@ class BatchCaptioner:
         encoded = self.encode(items)
         if self._options.in_segments and self._options.merge_similarity < 1:
             encoded = merge_similar(encoded, self._options.merge_similarity)
-        while batch := list(islice(encoded, BATCH)):
+        while batch := list(islice(encoded, self._batch)):
             begin = time.perf_counter()
             captions = self._caption(batch)
             self.seconds_busy += time.perf_counter() - begin
@@ -149,8 +149,8 @@ class BatchCaptioner:
         for item in items:
             open_fusions.append(_Fusion(item))
             pixels.extend(item.pixels)
-            while len(pixels) >= BATCH:
-                yield from run(BATCH)
+            while len(pixels) >= self._batch:
+                yield from run(self._batch)
         for part in batch_sizes.parts(len(pixels)):
             yield from run(part.stop - part.start)
 
@@ -207,10 +207,12 @@ def _rounded(score: np.floating) -> float | None:
 
 
 def merge_similar(encoded: Iterable[Encoded], threshold: float) -> Iterator[Encoded]:
-    """Let a segment grow over those after it whose cosine with it is at least `threshold`. Its own frame stays."""
+    """Let a segment grow over those after it, of its file, whose cosine with it is at least `threshold`. Its own frame
+    stays."""
     kept: Encoded | None = None
     for one in encoded:
-        if kept is not None and float(kept.feature @ one.feature) >= threshold:
+        same = kept is not None and kept.item.path == one.item.path
+        if kept is not None and same and float(kept.feature @ one.feature) >= threshold:
             kept.item.end = one.item.end
             continue
         if kept is not None:

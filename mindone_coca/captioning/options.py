@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
+from mindone_coca import batch_sizes
 from mindone_coca.config import FrameType, Fusion, SeveralFrames
 from mindone_coca.errors import InputError
 from mindone_coca.typed_mapping import option
@@ -57,6 +58,9 @@ class CaptionOptions:
         matters=_segments,
     )
     prompt: str | None = option(None, "text that the caption continues")
+    batch_size: int | None = option(
+        None, "frames, and captions, that the model takes at a time, of several files (default 8 on the CPU, else 64)"
+    )
     generation: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,6 +72,7 @@ class CaptionOptions:
             value = getattr(self, name)
             require(value in known, f"{name}: must be one of {', '.join(known)}, got {value!r}")
         require(self.num_frames >= 1, f"num_frames: must be at least 1, got {self.num_frames}")
+        require((self.batch_size or 1) >= 1, f"batch_size: must be at least 1, got {self.batch_size}")
         seconds = self.segment_seconds
         require(seconds is None or seconds > 0, f"segment_seconds: must be positive, got {seconds}")
         require(self.scene_threshold > 0, f"scene_threshold: must be positive, got {self.scene_threshold}")
@@ -78,6 +83,11 @@ class CaptionOptions:
     @property
     def in_segments(self) -> bool:
         return self.frame_type == "segments"
+
+    @property
+    def batch(self) -> int:
+        """`batch_size`, or the usual one of the device. Files that share batches are so many, too."""
+        return self.batch_size or batch_sizes.usual()
 
     @property
     def frames_each(self) -> int:

@@ -7,7 +7,7 @@ from mindone_coca.account import number_of
 from mindone_coca.collection.long_list import LongList
 from mindone_coca.collection.loop import work_off
 from mindone_coca.collection.parts import WRITERS, Parts
-from mindone_coca.collection.plan import GROUP_SIZE, Shard
+from mindone_coca.collection.plan import Shard
 from mindone_coca.collection.run import Output
 from mindone_coca.collection.tally import counted
 from mindone_coca.collection.work import Done, Engine, Work, provenance_of
@@ -116,7 +116,7 @@ class LongRun:
         return Parts(self._folder, self._list, self._shard, settings, self._given, self._formats, provenance)
 
     def _group_size(self) -> int:
-        return 1 if self._work.options.in_segments else GROUP_SIZE
+        return self._work.options.batch
 
     def _written(self, parts: Parts) -> Sequence[str]:
         return [*self._formats, *(["features"] if parts.settings["features"] else [])]

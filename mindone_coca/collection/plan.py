@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from mindone_coca.errors import InputError
 from mindone_coca.launcher import find_launch
 
-GROUP_SIZE = 8  # files whose frames share batches
-
 
 @dataclass(frozen=True)
 class Shard:

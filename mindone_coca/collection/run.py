@@ -8,7 +8,7 @@ from mindone_coca.account import number_of, some_of
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.collection.journal import Journal, Record, Results
 from mindone_coca.collection.loop import work_off
-from mindone_coca.collection.plan import GROUP_SIZE, Shard, work_groups
+from mindone_coca.collection.plan import Shard, work_groups
 from mindone_coca.collection.printer import Printer
 from mindone_coca.collection.tally import counted
 from mindone_coca.collection.work import Engine, Work, provenance_of
@@ -51,7 +51,8 @@ class Output:
 def work_of(config: FamilyConfig, weights: Path, dtype: Dtype | None, options: CaptionOptions, output: Output) -> Work:
     """What is to be done to each file."""
     # what the captions depend on, not what was asked for: a default is less where the model has less room
-    options = replace(options, generation=fitting(options.generation, config.context_length))
+    generation = fitting(options.generation, config.context_length)
+    options = replace(options, generation=generation, batch_size=options.batch)
     name = model_name(config, weights)
     return Work(config, weights, name, dtype, options, output.features, "html" in output.formats)
 
@@ -81,7 +82,7 @@ class CollectionRun:
         self._paths, self._work, self._output, self._shard = paths, work, output, shard
         self._engine, self._retry_failed, self._given = engine, retry_failed, given
         self._options, self._settings, self._source = work.options, work.settings(), work.source()
-        self._groups = work_groups(paths, 1 if work.options.in_segments else GROUP_SIZE, shard)
+        self._groups = work_groups(paths, work.options.batch, shard)
 
     def run(self) -> int:
         """Do what is not done yet.

@@ -56,7 +56,9 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("media")
     shutil.copy(ROOT / "assets" / "demo.mp4", folder)
     for number, crop in enumerate(((0, 0, 400, 80), (0, 0, 80, 80), (160, 0, 240, 80))):
-        Image.open(ROOT / "assets" / "demo_frames.png").convert("RGB").crop(crop).save(folder / f"{number}.png")
+        Image.open(ROOT / "docs" / "images" / "demo_frames.png").convert("RGB").crop(crop).save(
+            folder / f"{number}.png"
+        )
     return folder
 
 

@@ -5,14 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mindspore import Tensor
 from PIL import Image
 
 import inference
 from mindone_coca.captioning import captioner as captioners
-from mindone_coca.captioning.batches import Encoded, merge_similar
+from mindone_coca.captioning.batches import BatchCaptioner, Encoded, merge_similar
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import Passage, PassageReader
 from mindone_coca.model.families import load_model_config
@@ -153,8 +155,8 @@ def test_a_changed_file_is_done_again_and_a_new_one_added(run, capfd, tmp_path):
     assert [line.split("\t")[0] for line in after[2:]] == [str(folder / "c.png"), str(folder / "d.png")]
 
 
-def passage(number: int, feature: np.ndarray) -> Encoded:
-    return Encoded(Passage("x", number, number + 1, [number], [], []), feature, np.zeros(1))
+def passage(number: int, feature: np.ndarray, path: str = "x") -> Encoded:
+    return Encoded(Passage(path, number, number + 1, [number], [], []), feature, np.zeros(1))
 
 
 def test_near_duplicates_are_merged_into_the_first():
@@ -163,6 +165,33 @@ def test_near_duplicates_are_merged_into_the_first():
     merged = list(merge_similar(items, np.cos(np.radians(15))))
     # the third is near the second, but not near the first, which stands for both
     assert [(one.item.start, one.item.end) for one in merged] == [(0, 2), (2, 5), (5, 6)]
+    # of another file, which shares the batch
+    merged = list(merge_similar([passage(0, items[0].feature), passage(1, items[0].feature, "y")], 0.5))
+    assert [(one.item.path, one.item.end) for one in merged] == [("x", 1), ("y", 2)]
+
+
+@pytest.mark.parametrize("size", [None, 2, 5])
+def test_stretches_of_several_files_share_batches(size):
+    """Ten items are encoded and captioned `batch_size` at a time, whatever files they are of."""
+    encoded, captioned = [], []
+
+    class Model:
+        def encode_image_tokens(self, images):
+            encoded.append(len(images))
+            return Tensor(np.zeros((len(images), 4), np.float32)), Tensor(np.zeros((len(images), 2, 4), np.float32))
+
+        def generate(self, image, text, image_embs, **_):
+            captioned.append(len(image_embs))
+            scores = Tensor(np.zeros(len(image_embs), np.float32))
+            return Tensor(np.zeros((len(image_embs), 3), np.int32)), scores, scores
+
+    items = [Passage(f"{n % 3}", n, n + 1, [n], [np.zeros((3, 2, 2))], []) for n in range(10)]
+    options = CaptionOptions("segments", merge_similarity=1, batch_size=size)
+    tokenizer = SimpleNamespace(decode=lambda row, skip_special_tokens: "a caption")
+    done = list(BatchCaptioner(Model(), tokenizer, options)(items))
+    assert [item for item, _ in done] == items
+    assert captioned == {None: [8, 2], 2: [2] * 5, 5: [5, 5]}[size]
+    assert encoded == {None: [8, 1, 1], 2: [2] * 5, 5: [5, 5]}[size]
 
 
 @pytest.mark.graphs

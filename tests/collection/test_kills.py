@@ -17,6 +17,7 @@ pytestmark = pytest.mark.graphs
 
 ROOT = Path(__file__).parents[2]
 WORK = ["--frame_type", "segments", "--segment_seconds", "0.5", "--output_format", "all", "--save_features"]
+WORK += ["--batch_size", "3"]
 
 
 def output_files(folder: Path) -> dict[str, bytes]:
