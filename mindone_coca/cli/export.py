@@ -47,10 +47,13 @@ def run(parser: Parser, arguments: argparse.Namespace) -> None:
         raise InputError(f"{arguments.target}: exists already; remove it or choose another --target")
     check_output(arguments.target, "choose another --target")
     start_mindspore()
+    from mindone_coca import device
     from mindone_coca.conversion.export import export_model
     from mindone_coca.factory import create_model, find_config_and_weights
 
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
+    # the CPU's forms are operators that all devices have, those of other devices are not
+    device.configure(kernels="auto" if device.product() == "CPU" else "portable")
     model = create_model(config, weights, arguments.dtype)
     cache_length = at_most(arguments.cache_length, config.context_length)
     shape = arguments.batch_size, arguments.beams, cache_length
