@@ -9,11 +9,13 @@ import mindspore as ms
 import numpy as np
 import pytest
 from mindspore import Tensor, nn
+from mindspore.train.mind_ir_pb2 import ModelProto
 
-from mindone_coca import device
+from mindone_coca import device, factory
 from mindone_coca.cli import export
 from mindone_coca.config import PreprocessCfg
 from mindone_coca.conversion.export import export_model
+from mindone_coca.errors import InputError
 from mindone_coca.factory import create_model
 from mindone_coca.model.open_clip.model import CoCa
 from mindone_coca.weights.load import parameter_entries
@@ -39,6 +41,7 @@ class Exported:
     """The graphs of an exported folder, called with arrays."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.manifest = json.loads((folder / "manifest.json").read_text())
         self.cells = {
             name: nn.GraphCell(ms.load(str(folder / graph["file"]))) for name, graph in self.manifest["graphs"].items()
@@ -242,3 +245,32 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         export_model(create_model(make_config()), PreprocessCfg(), tmp_path / "mindir", 1, 1, 8)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_operator_compares_with_a_number(base):
+    """EqScalar and its like stand in none of MindSpore Lite's lists."""
+    _, exported = base
+    for graph in exported.manifest["graphs"].values():
+        model = ModelProto()
+        model.ParseFromString((exported.folder / graph["file"]).read_bytes())
+        operators = {node.op_type for part in (model.graph, *model.functions) for node in part.node}
+        assert len(operators) > 10 and not [name for name in operators if "Scalar" in name]
+
+
+@pytest.mark.parametrize(("product", "kernels"), [("CPU", "auto"), ("A2", "portable"), ("910A", "portable")])
+def test_what_an_ascend_exports_has_no_forms_of_its_own(product, kernels, monkeypatch, tmp_path):
+    made = []
+
+    def create(*_):
+        made.append(device.chosen_kernels())
+        raise InputError("that is enough")
+
+    monkeypatch.setattr(device, "product", lambda: product)
+    monkeypatch.setattr(factory, "create_model", create)
+    demo = Path(__file__).parents[1] / "models" / "coca_tiny.safetensors"
+    try:
+        assert export.main(["--model_path", str(demo), "--target", str(tmp_path / "mindir")]) == 2
+    finally:
+        monkeypatch.undo()
+        device.configure()
+    assert made == [kernels]

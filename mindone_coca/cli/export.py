@@ -52,6 +52,8 @@ def run(parser: Parser, arguments: argparse.Namespace) -> None:
     from mindone_coca.factory import create_model, find_config_and_weights
 
     config, weights = find_config_and_weights(arguments.config, arguments.model_path)
+    # the CPU's forms are operators that all devices have, those of other devices are not
+    device.configure(kernels="auto" if device.product() == "CPU" else "portable")
     with device.half_on_cpu():
         model = create_model(config, weights, arguments.dtype)
     cache_length = at_most(arguments.cache_length, config.context_length)

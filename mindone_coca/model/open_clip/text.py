@@ -74,7 +74,8 @@ class TextTransformer(nn.Cell):
 
         It is one position off, and must stay so: key 0 is always visible, key j only if token j - 1 is not padding.
         """
-        hidden = (text == self.pad_id).astype(ms.float32) * MASKED  # (B, T)
+        # with a tensor, as an exported graph wants it: MindSpore Lite lists no comparison with a number
+        hidden = ops.equal(text, Tensor(self.pad_id, ms.int32)).astype(ms.float32) * MASKED  # (B, T)
         first = ops.zeros((text.shape[0], 1), ms.float32)
         return ops.concat((first, hidden), 1)[:, None, None, :]
 
@@ -89,7 +90,7 @@ class TextTransformer(nn.Cell):
         if self.pool_type == "last":
             return x[:, -1]
         # argmax is the highest id, which is CLIP's end token; eos the first eos_id (position 0 if there is none)
-        rank = text if self.pool_type == "argmax" else text == self.eos_id
+        rank = text if self.pool_type == "argmax" else ops.equal(text, Tensor(self.eos_id, ms.int32))
         index = ops.argmax(rank.astype(ms.float32), 1)  # (B,)
         picked = (ops.arange(0, text.shape[1], 1)[None] == index[:, None]).astype(x.dtype)  # (B, T)
         return ops.BatchMatMul()(picked[:, None], x)[:, 0]
