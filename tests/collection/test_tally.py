@@ -10,7 +10,7 @@ from mindone_coca.progress import Progress
 
 def done(node: str, captions: list[int], busy: float = 0.0) -> Done:
     """A group of files with so many captions each; -1: it failed."""
-    records = [
+    records: list[dict] = [
         {"path": f"{node}{number}", "error": "bad" if count < 0 else None, "segments": [{}] * max(count, 0)}
         for number, count in enumerate(captions)
     ]
