@@ -218,6 +218,28 @@ def test_an_output_folder_elsewhere(mirror, memory, capsys):
         assert list(mirror.folder.iterdir()) == []
 
 
+def test_what_is_newer_there_stays(mirror, memory):
+    """Another machine went on: what this one has of it is old, and is not sent, whatever comes of this run."""
+    with mirror.open():
+        write(mirror.folder, "journal/0-of-1.jsonl", "1\n")
+        write(mirror.folder, "captions.json", "old")
+    memory.pipe("/out/journal/0-of-1.jsonl", b"1\n2\n")
+    memory.pipe("/out/captions.json", b"new")
+    with pytest.raises(KeyboardInterrupt), Mirror("memory://out").open() as again:
+        assert (again.folder / "journal/0-of-1.jsonl").read_text() == "1\n2\n"
+        raise KeyboardInterrupt
+    assert memory.cat_file("/out/captions.json") == b"new"
+    assert memory.cat_file("/out/journal/0-of-1.jsonl") == b"1\n2\n"
+
+
+def test_a_part_alone_is_fetched_and_nothing_is_sent(mirror, memory):
+    memory.pipe("/out/features/model.json", b"{}")
+    write(mirror.folder, "journal/0-of-1.jsonl", "1\n")
+    assert Mirror("memory://out").pull("features") == 1
+    assert (mirror.folder / "features/model.json").read_bytes() == b"{}"
+    assert (mirror.folder / "journal/0-of-1.jsonl").exists() and memory.find("/out") == ["/out/features/model.json"]
+
+
 def test_what_the_journal_says_is_there(mirror, memory, monkeypatch):
     """Outputs are sent before the journal that counts them."""
     sent: list[str] = []
