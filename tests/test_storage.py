@@ -99,6 +99,33 @@ def test_a_file_behind_a_url_reads_as_any(memory, monkeypatch):
     assert file.seek(-4, os.SEEK_END) == 96 and file.read(2) == content[96:98] and file.tell() == 98
 
 
+def test_a_small_file_is_one_request(memory, monkeypatch):
+    memory.pipe({"/small": b"content", "/empty": b"", "/large": bytes(storage.BLOCK)})
+    system = flaky(monkeypatch, memory)
+    assert Remote("memory://small").read(0, 99) == b"content" and system.calls == 1
+    assert Remote("memory://empty").size == 0
+    assert Remote("memory://large").size == storage.BLOCK and system.calls == 4
+    with pytest.raises(InputError, match="memory://gone: no such file"):
+        Remote("memory://gone")
+
+
+def test_a_server_without_ranges_and_one_that_gives_none_of_nothing(memory, monkeypatch):
+    monkeypatch.setattr(storage, "BLOCK", 8)
+    content = bytes(range(30))
+    memory.pipe({"/x": content, "/empty": b""})
+    give = type(memory).cat_file
+
+    def whole(self, path, start=None, end=None, **_):
+        if path == "/empty":
+            raise OSError("416 range not satisfiable")
+        return give(self, path)
+
+    monkeypatch.setattr(type(memory), "cat_file", whole)
+    remote = Remote("memory://x")
+    assert remote.size == 30 and remote.read(5, 27) == content[5:27]
+    assert Remote("memory://empty").size == 0
+
+
 def test_requests_are_tried_again_and_then_named_without_secrets(memory, monkeypatch):
     memory.pipe("/x", b"content")
     system = flaky(monkeypatch, memory, first=storage.TRIES - 1)
