@@ -374,6 +374,7 @@ OTHERS = {
     "benchmarks/README.md: The converter at ViT-L/14 (2.55 GB), `python benchmarks/convert.py`": Section(
         {"convert.py": check()}
     ),
+    "benchmarks/README.md: Workers on Ray, `python benchmarks/scale.py`": Section({"scale.py": check()}),
     "benchmarks/README.md: Retrieval metrics, `python benchmarks/retrieval.py`": Section({"retrieval.py": check()}),
     "assets/README.md: demo.mp4": Section({"make_demo_data.py": check()}),
     "docs/architecture.md: Architecture": Section(
