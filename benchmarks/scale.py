@@ -69,19 +69,33 @@ def hold_to_cores(driver: psutil.Process, stop: threading.Event) -> None:
         time.sleep(0.05)
 
 
-def rate(folder: Path, count: int, inputs: list[str], *more: str) -> float:
-    """Files a second of the second half of a run."""
+def worker_seconds(driver: psutil.Process) -> float:
+    """Of processors, that the workers of a run have had."""
+    found = 0.0
+    for process in driver.children(recursive=True):
+        try:
+            if (process.cmdline() or [""])[0].startswith("ray::Worker"):
+                found += process.cpu_times().user + process.cpu_times().system
+        except psutil.Error:
+            continue
+    return found
+
+
+def rate(folder: Path, count: int, inputs: list[str], *more: str) -> tuple[float, float]:
+    """Of the second half of a run: files a second, and seconds of a processor for each file."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "inference.py", *MODEL, "--output_dir", str(folder), *more, "--video_path", *inputs]
     driver = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
     stop = threading.Event()
     holder = threading.Thread(target=hold_to_cores, args=(psutil.Process(driver.pid), stop))
     holder.start()
-    journal, half, lines = folder / "journal" / "0-of-1.jsonl", None, 0
+    journal, half, lines, used = folder / "journal" / "0-of-1.jsonl", None, 0, 0.0
     while driver.poll() is None or lines < count:
         lines = journal.read_bytes().count(b"\n") - 1 if journal.exists() else 0
         if half is None and lines >= count // 2:
-            half = lines, time.perf_counter()
+            half = lines, time.perf_counter(), worker_seconds(psutil.Process(driver.pid))
+        if half is not None:
+            used = max(used, worker_seconds(psutil.Process(driver.pid)))
         if lines >= count:
             break
         if driver.poll() not in (None, 0):
@@ -92,7 +106,7 @@ def rate(folder: Path, count: int, inputs: list[str], *more: str) -> float:
     driver.wait()
     stop.set()
     holder.join()
-    return found
+    return found, (used - half[2]) / (lines - half[0])
 
 
 def main() -> None:
@@ -117,9 +131,12 @@ def main() -> None:
         two = rate(folder / "two", count, local, "--ray", "--ray_workers", "2")
         late = rate(folder / "late", count, [str(folder / "late.txt")], "--ray", "--ray_workers", "1")
         server.shutdown()
-    print(f"one worker on a core, its best number of threads: {one:.2f} files/s")
-    print(f"two workers on a core each: {two:.2f} files/s, {two / one:.2f} times as many")
-    print(f"one worker, answers after {LATE:g} s: {late:.2f} files/s, {late / one:.2f} of its rate on local files")
+    print(f"one worker on a core, its best number of threads: {one[0]:.2f} files/s, {one[1]:.3f} s of it a file")
+    times = two[0] / one[0]
+    print(f"two workers on a core each: {two[0]:.2f} files/s, {two[1]:.3f} s a file; {times:.2f} times as many")
+    print(f"two workers, were the cores theirs alone: {2 * one[1] / two[1]:.2f} times as many")
+    share = late[0] / one[0]
+    print(f"one worker, answers after {LATE:g} s: {late[0]:.2f} files/s, {share:.2f} of its rate on local files")
 
 
 if __name__ == "__main__":

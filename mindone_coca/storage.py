@@ -20,8 +20,8 @@ from mindone_coca.errors import InputError
 Result = TypeVar("Result")
 TRIES = 6
 FIRST_WAIT = 0.2  # seconds; each further one is twice as long
-BLOCK = 1 << 18  # bytes of one request
-_KEPT_BLOCKS = 64  # of a file
+BLOCK = 1 << 20  # bytes of one request
+_KEPT_BLOCKS = 16  # of a file
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError)
 # an object appears there once it is whole; elsewhere it gets its name then
@@ -132,10 +132,27 @@ class Remote:
     """
 
     def __init__(self, url: str) -> None:
-        self.url, self.size, self.fetched = url, size(url), 0
+        self.url = url
         self._blocks: dict[int, bytes] = {}
         self._lock = Lock()
         self._hollow: list[range] = []
+        # one request for a small file: what is shorter than asked for is all of it
+        head = retried(url, self._head)
+        self.fetched = len(head)
+        self.size = len(head) if len(head) != BLOCK else size(url)
+        for number in range(-(-len(head) // BLOCK)):  # several where the server knows no ranges and gave all
+            self._blocks[number] = head[number * BLOCK : (number + 1) * BLOCK]
+
+    def _head(self) -> bytes:
+        system, path = _system(self.url)
+        try:
+            return system.cat_file(path, start=0, end=BLOCK)
+        except FileNotFoundError:
+            raise
+        except Exception:  # S3 refuses to give a range of nothing
+            if system.info(path).get("size") == 0:
+                return b""
+            raise
 
     def read(self, start: int, end: int) -> bytes:
         """The bytes from `start` to `end`, which may lie behind the end."""

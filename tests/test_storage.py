@@ -99,6 +99,33 @@ def test_a_file_behind_a_url_reads_as_any(memory, monkeypatch):
     assert file.seek(-4, os.SEEK_END) == 96 and file.read(2) == content[96:98] and file.tell() == 98
 
 
+def test_a_small_file_is_one_request(memory, monkeypatch):
+    memory.pipe({"/small": b"content", "/empty": b"", "/large": bytes(storage.BLOCK)})
+    system = flaky(monkeypatch, memory)
+    assert Remote("memory://small").read(0, 99) == b"content" and system.calls == 1
+    assert Remote("memory://empty").size == 0
+    assert Remote("memory://large").size == storage.BLOCK and system.calls == 4
+    with pytest.raises(InputError, match="memory://gone: no such file"):
+        Remote("memory://gone")
+
+
+def test_a_server_without_ranges_and_one_that_gives_none_of_nothing(memory, monkeypatch):
+    monkeypatch.setattr(storage, "BLOCK", 8)
+    content = bytes(range(30))
+    memory.pipe({"/x": content, "/empty": b""})
+    give = type(memory).cat_file
+
+    def whole(self, path, start=None, end=None, **_):
+        if path == "/empty":
+            raise OSError("416 range not satisfiable")
+        return give(self, path)
+
+    monkeypatch.setattr(type(memory), "cat_file", whole)
+    remote = Remote("memory://x")
+    assert remote.size == 30 and remote.read(5, 27) == content[5:27]
+    assert Remote("memory://empty").size == 0
+
+
 def test_requests_are_tried_again_and_then_named_without_secrets(memory, monkeypatch):
     memory.pipe("/x", b"content")
     system = flaky(monkeypatch, memory, first=storage.TRIES - 1)
@@ -216,6 +243,28 @@ def test_an_output_folder_elsewhere(mirror, memory, capsys):
     memory.rm("/out", recursive=True)  # whoever removes the folder begins anew
     with Mirror("memory://out").open():
         assert list(mirror.folder.iterdir()) == []
+
+
+def test_what_is_newer_there_stays(mirror, memory):
+    """Another machine went on: what this one has of it is old, and is not sent, whatever comes of this run."""
+    with mirror.open():
+        write(mirror.folder, "journal/0-of-1.jsonl", "1\n")
+        write(mirror.folder, "captions.json", "old")
+    memory.pipe("/out/journal/0-of-1.jsonl", b"1\n2\n")
+    memory.pipe("/out/captions.json", b"new")
+    with pytest.raises(KeyboardInterrupt), Mirror("memory://out").open() as again:
+        assert (again.folder / "journal/0-of-1.jsonl").read_text() == "1\n2\n"
+        raise KeyboardInterrupt
+    assert memory.cat_file("/out/captions.json") == b"new"
+    assert memory.cat_file("/out/journal/0-of-1.jsonl") == b"1\n2\n"
+
+
+def test_a_part_alone_is_fetched_and_nothing_is_sent(mirror, memory):
+    memory.pipe("/out/features/model.json", b"{}")
+    write(mirror.folder, "journal/0-of-1.jsonl", "1\n")
+    assert Mirror("memory://out").pull("features") == 1
+    assert (mirror.folder / "features/model.json").read_bytes() == b"{}"
+    assert (mirror.folder / "journal/0-of-1.jsonl").exists() and memory.find("/out") == ["/out/features/model.json"]
 
 
 def test_what_the_journal_says_is_there(mirror, memory, monkeypatch):

@@ -235,4 +235,40 @@ MUTATIONS = (
         "pass",
         (f"{JOURNAL}::test_a_torn_line_is_taken_away",),
     ),
+    # many machines and long lists
+    Mutation(
+        "a group that a worker died with shares the next one with others",
+        "mindone_coca/collection/jobs.py",
+        "if idle and self._suspects:",
+        "if self._suspects:",
+        ("tests/collection/test_jobs.py::test_a_group_that_a_worker_died_with_goes_to_one_that_has_nothing_else",),
+    ),
+    Mutation(
+        "a request that fails is not tried again",
+        "mindone_coca/storage.py",
+        "if attempt == TRIES - 1 or",
+        "if attempt == 0 or",
+        ("tests/test_storage.py::test_requests_are_tried_again_and_then_named_without_secrets",),
+    ),
+    Mutation(
+        "the journal sent before the outputs that it counts",
+        "mindone_coca/collection/mirror.py",
+        "_JOURNAL in path.relative_to",
+        "_JOURNAL not in path.relative_to",
+        ("tests/test_storage.py::test_what_the_journal_says_is_there",),
+    ),
+    Mutation(
+        "similarities that depend on the part that a row stands in",
+        "mindone_coca/collection/search.py",
+        'np.einsum("nd,d->n", features, query)',
+        "features @ query",
+        ("tests/collection/test_long_list.py::test_a_query_finds_the_same_in_any_parts",),
+    ),
+    Mutation(
+        "a part marked whole before all of its lines are done",
+        "mindone_coca/collection/parts.py",
+        "if any(entry and not self.done[line]",
+        "if all(entry and not self.done[line]",
+        ("tests/collection/test_long_list.py::test_outputs_in_parts_whatever_the_history",),
+    ),
 )

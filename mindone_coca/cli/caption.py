@@ -153,8 +153,13 @@ def run(parser: Parser, arguments: argparse.Namespace) -> int | None:
         return start(arguments)
     from mindone_coca.collection.mirror import Mirror
 
-    with Mirror(arguments.output_dir).open("features" if arguments.query is not None else "journal") as mirror:
-        return start(argparse.Namespace(**{**vars(arguments), "output_dir": mirror.folder}), mirror.sync)
+    mirror = Mirror(arguments.output_dir)
+    here = argparse.Namespace(**{**vars(arguments), "output_dir": mirror.folder})
+    if arguments.query is not None:
+        mirror.pull("features")
+        return start(here)
+    with mirror.open():
+        return start(here, mirror.sync)
 
 
 def start(arguments: argparse.Namespace, sync: Callable[[], object] | None = None) -> int | None:

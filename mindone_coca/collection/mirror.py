@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from mindone_coca import storage
 from mindone_coca.account import number_of
@@ -33,13 +34,14 @@ class Mirror:
         self._last = time.monotonic()
 
     @contextmanager
-    def open(self, wanted: str = _JOURNAL) -> Iterator["Mirror"]:
-        """Within, the folder can be worked in; leaving sends what is new, also after a stop.
-
-        Args:
-            wanted: the part of the folder that is fetched first.
-        """
-        self._pull(wanted)
+    def open(self) -> Iterator["Mirror"]:
+        """Within, a run can work in the folder; leaving sends what is new, also after a stop."""
+        if not self.pull(_JOURNAL):
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.rglob("*"):  # what earlier runs left here is older than what is there, if it differs
+            if path.is_file() and _JOURNAL not in path.relative_to(self.folder).parts:
+                self._sent[path.relative_to(self.folder).as_posix()] = _state(path)
         try:
             yield self
         finally:
@@ -56,7 +58,7 @@ class Mirror:
         count = 0
         for path in sorted(files, key=lambda path: (_JOURNAL in path.relative_to(self.folder).parts, path)):
             name = path.relative_to(self.folder).as_posix()
-            state = path.stat().st_size, path.stat().st_mtime_ns
+            state = _state(path)
             if self._sent.get(name) != state:
                 storage.upload(path, f"{self.url}/{name}")
                 self._sent[name] = state
@@ -64,17 +66,21 @@ class Mirror:
         self._last = time.monotonic()
         return count
 
-    def _pull(self, wanted: str) -> None:
-        here, there = self.folder / wanted, f"{self.url}/{wanted}"
+    def pull(self, part: str) -> int:
+        """Fetch a part of the folder. Returns the number of files that it has there."""
+        here, there = self.folder / part, f"{self.url}/{part}"
         found = storage.listing(there) if storage.is_folder(there) else []
-        if not found:
-            shutil.rmtree(self.folder, ignore_errors=True)
         for url in found:
-            path = here / url.rpartition(f"/{wanted}/")[2]
+            path = here / url.rpartition(f"/{part}/")[2]
             content = storage.read(url)
             # after a kill the journal here may be ahead
             if not (path.is_file() and path.read_bytes().startswith(content)):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-                self._sent[path.relative_to(self.folder).as_posix()] = len(content), path.stat().st_mtime_ns
-        self.folder.mkdir(parents=True, exist_ok=True)
+                self._sent[path.relative_to(self.folder).as_posix()] = _state(path)
+        return len(found)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns

@@ -111,7 +111,9 @@ class _RaySession:
             if not ready:
                 yield Done([])
             for ref in ready:
-                yield from self._receive(waiting[ref], ref, jobs)
+                results = list(self._receive(waiting[ref], ref, jobs))
+                self._hand_out(jobs)  # before these are kept, which takes its time
+                yield from results
 
     def worker_seconds(self) -> float:
         now = time.perf_counter()

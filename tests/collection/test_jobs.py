@@ -101,6 +101,15 @@ def test_files_that_kill_are_named_and_the_rest_is_done_in_the_batches_without_t
     assert deaths <= DEATHS * len(poisons) + DEATHS * len({path[0] for path in poisons})
 
 
+def test_a_group_that_a_worker_died_with_goes_to_one_that_has_nothing_else():
+    jobs = Jobs(GROUPS[:2])
+    first = jobs.take(idle=True)
+    assert jobs.died([first]) == [] and jobs.suspects == 1
+    assert jobs.take(idle=False).group == GROUPS[1]
+    assert jobs.take(idle=False) is None and not jobs.finished
+    assert jobs.take(idle=True) is first
+
+
 def test_a_group_of_one_file_is_tried_no_further():
     found, deaths = play([["a"], ["x"], ["b"]], lambda mine: any("x" in job.group for job in mine), workers=1)
     assert deaths == DEATHS
