@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
-from mindone_coca import batch_sizes
 from mindone_coca.config import FrameType, Fusion, SeveralFrames
 from mindone_coca.errors import InputError
 from mindone_coca.typed_mapping import option
@@ -87,6 +86,8 @@ class CaptionOptions:
     @property
     def batch(self) -> int:
         """`batch_size`, or the usual one of the device. Files that share batches are so many, too."""
+        from mindone_coca import batch_sizes  # needs MindSpore, without which programs tell their options
+
         return self.batch_size or batch_sizes.usual()
 
     @property
