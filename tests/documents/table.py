@@ -300,7 +300,15 @@ DIGITS = "docs/train.md: An example in minutes: handwritten digits"
 FINETUNE = "docs/finetune.md: Captions"
 MESSAGES = ("Commands", "Weights", "Hubs", "Collections", "Devices", "Training")
 TABLE = {
-    "README.md: Install": Section({"pip install .": check()}),
+    "README.md: Install": Section(
+        {
+            "make demo": recipe(),
+            "make check": recipe(),
+            "make test": recipe(),
+            "make docs": built_pages,
+            "pip install .": check(),
+        }
+    ),
     "README.md: Caption a video": Section(
         {
             "mindone-coca demo": run(prints=DEMO_CAPTION),
@@ -317,10 +325,6 @@ TABLE = {
             "coca_convert.py": converted_caption,
             "inference.py": check(),
             "train.py": check(),
-            "make demo": recipe(),
-            "make check": recipe(),
-            "make test": recipe(),
-            "make docs": built_pages,
         },
         finetune_data,
     ),
