@@ -41,16 +41,26 @@ def alone(tmp_path_factory) -> Alone:
     return Alone(config, read_weights(folder / "one" / "final.safetensors"))
 
 
-@pytest.mark.parametrize("parts", [1, 2])
-def test_two_processes_give_one_process_s_weights(tmp_path, alone, parts):
-    train(
-        alone.config,
-        f"output.dir={tmp_path / 'two'}",
-        f"train.batch_size={4 // parts}",
-        f"train.accumulate_steps={parts}",
-        workers=2,
+@pytest.fixture(scope="module")
+def together(alone) -> Path:
+    """A folder with the same run by two processes, in whole batches and in micro-batches: these two trainings come one
+    after another in the same processes, which start once."""
+    folder = alone.config.parent
+    runs = [
+        [f"output.dir={folder / f'two_{parts}'}", f"train.batch_size={4 // parts}", f"train.accumulate_steps={parts}"]
+        for parts in (1, 2)
+    ]
+    script = folder / "both.py"
+    script.write_text(
+        f"import sys\nimport train\nfor run in {runs!r}:\n    assert train.main([*sys.argv[1:], *run]) == 0\n"
     )
-    one, two = alone.weights, read_weights(tmp_path / "two" / "final.safetensors")
+    train(alone.config, workers=2, script=script)
+    return folder
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_two_processes_give_one_process_s_weights(alone, together, parts):
+    one, two = alone.weights, read_weights(together / f"two_{parts}" / "final.safetensors")
     width = {"visual": TINY["vision_cfg"]["width"], "text": 16, "text_decoder": 16}
     assert one.keys() == two.keys()
     worst = {}

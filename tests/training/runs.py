@@ -53,7 +53,8 @@ def write_config(folder: Path, **sections: dict) -> Path:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def free_port() -> int:
@@ -62,7 +63,9 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_training(config: Path, *overrides: str, workers: int = 1) -> subprocess.Popen:
+def start_training(
+    config: Path, *overrides: str, workers: int = 1, script: Path = ROOT / "train.py"
+) -> subprocess.Popen:
     command = [sys.executable]
     if workers > 1:
         command = [
@@ -73,7 +76,7 @@ def start_training(config: Path, *overrides: str, workers: int = 1) -> subproces
             f"--log_dir={config.parent / 'msrun'}",
             "--join=True",
         ]
-    command += [str(ROOT / "train.py"), "-c", str(config), *overrides]
+    command += [str(script), "-c", str(config), *overrides]
     return start(command, config.parent)
 
 
@@ -90,9 +93,9 @@ def start(command: list[str], folder: Path) -> subprocess.Popen:
     )
 
 
-def train(config: Path, *overrides: str, workers: int = 1) -> str:
+def train(config: Path, *overrides: str, workers: int = 1, script: Path = ROOT / "train.py") -> str:
     """Run to the end; returns what was printed."""
-    process = start_training(config, *overrides, workers=workers)
+    process = start_training(config, *overrides, workers=workers, script=script)
     printed, _ = process.communicate(timeout=600)
     logs = "".join(path.read_text() for path in config.parent.glob("msrun/worker_*.log"))
     assert process.returncode == 0, printed[-2000:] + logs[-3000:]
