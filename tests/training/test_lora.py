@@ -260,7 +260,8 @@ def test_a_run_trains_the_adapters_and_nothing_else(tmp_path):
     for name, wanted in adapted.items():
         assert relative_difference(merged[name], wanted.asnumpy()) < 1e-6, name
         assert relative_difference(loaded.outputs(images, text)[name], wanted.asnumpy()) < 1e-6, name
-        assert relative_difference(plain[name], wanted.asnumpy()) > 1e-4, name
+        moved = relative_difference(plain[name], wanted.asnumpy()) > 1e-4
+        assert moved or name in ("logit_scale", "labels"), name
 
 
 @pytest.mark.slow
