@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mindone_coca.cli import convert
 from mindone_coca.errors import InputError
 from mindone_coca.model.coca_pytorch.family import COCA_PYTORCH
+from mindone_coca.model.families import load_model_config
 from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.weights.adapters import (
     OWN_WEIGHTS,
@@ -17,7 +19,9 @@ from mindone_coca.weights.adapters import (
     split_weight,
     write_adapters,
 )
+from mindone_coca.weights.fingerprint import model_name
 from mindone_coca.weights.formats.entry import Entry
+from mindone_coca.weights.formats.safetensors_file import read_safetensors
 from tests.models import CONFIGS, one_layer
 from tests.reference import numpy_state, random_reference, torch
 from tests.training.reference_training import make_batch
@@ -161,3 +165,39 @@ def test_a_weight_stands_behind_the_folder(tmp_path, monkeypatch):
     assert absolute_adapters("b=0.5") == f"{Path.cwd() / 'b'}=0.5"
     with pytest.raises(InputError, match="'much' is no weight of adapters"):
         split_weight("b=much")
+
+
+def test_the_converter_merges(tmp_path, capsys):
+    weight = "text.transformer.resblocks.0.mlp.c_fc.weight"
+    write_adapters(tmp_path / "lora", OPEN_CLIP, matrices({weight: (128, 32)}), SETTINGS, None)
+    state = numpy_state(random_reference(SMALL, seed=2))
+    torch.save({name: torch.from_numpy(value) for name, value in state.items()}, tmp_path / "model.pt")
+    (tmp_path / "model.json").write_text(json.dumps(SMALL))
+    command = ["--source", str(tmp_path / "model.pt"), "--config", str(tmp_path / "model.json")]
+    command += ["--target", str(tmp_path / "merged.safetensors"), "--lora", f"{tmp_path / 'lora'}=2"]
+    assert convert.main(command) == 0
+    assert f"note: merged {tmp_path / 'lora'}=2" in capsys.readouterr().err
+    change = read_adapters(str(tmp_path / "lora"), OPEN_CLIP).pairs[weight].change()
+    found = read_safetensors(tmp_path / "merged.safetensors")
+    for name, value in state.items():
+        wanted = value + 2 * change if name == weight else value
+        np.testing.assert_array_equal(found[OPEN_CLIP.to_mindspore(name)].read(), wanted.astype(np.float32), name)
+    assert convert.main([*command[:-1], str(tmp_path / "none"), "--force"]) == 2
+    assert "none: no folder of adapters" in capsys.readouterr().err
+
+
+def test_another_adapter_is_another_model(tmp_path):
+    """By the name under which journals and features know a model."""
+    weight = "text.transformer.resblocks.0.mlp.c_fc.weight"
+    (tmp_path / "weights").write_bytes(bytes(100))
+    names = set()
+    for number in range(2):
+        write_adapters(tmp_path / f"lora{number}", OPEN_CLIP, matrices({weight: (128, 32)}, number), SETTINGS, None)
+        for share in ("", "=0.5"):
+            config = load_model_config({**SMALL, "lora": [f"{tmp_path / f'lora{number}'}{share}"]})
+            names.add(model_name(config, tmp_path / "weights"))
+    names.add(model_name(load_model_config(SMALL), tmp_path / "weights"))
+    assert len(names) == 5
+    (tmp_path / "lora0").rename(tmp_path / "moved")
+    moved = load_model_config({**SMALL, "lora": [str(tmp_path / "moved")]})
+    assert model_name(moved, tmp_path / "weights") in names
