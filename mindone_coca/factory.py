@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import family_of, load_model_config
 from mindone_coca.model.family import FamilyConfig
 from mindone_coca.waiting import Wait
+from mindone_coca.weights.adapters import absolute_adapters, read_adapters
 from mindone_coca.weights.formats.entry import Entry
 from mindone_coca.weights.hub import local_weights
 from mindone_coca.weights.infer import config_beside, inferred_config
@@ -57,6 +58,8 @@ def create_model(
             "checkpoint_path",
             stacklevel=3,
         )
+    if weights is None and loaded.lora:
+        raise InputError(f"{loaded.lora[0]}: adapters belong to trained weights; give those too")
     if dtype is not None:
         loaded = dataclasses.replace(loaded, cast_dtype=dtype)
     with Wait(f"loading {weights}" if weights else "drawing weights at random"):
@@ -65,7 +68,7 @@ def create_model(
         with contextlib.nullcontext() if weights is None else no_init_parameters():
             model = family_of(loaded).build(loaded)
         if weights is not None:
-            load_weights(model, weights)
+            load_weights(model, weights, lora=loaded.lora)
     return model
 
 
@@ -160,13 +163,14 @@ def _check_default(weights: Path, name: str, config: FamilyConfig) -> None:
 
 
 def find_config_and_weights(
-    config: str | os.PathLike | None, model_path: str | os.PathLike | None
+    config: str | os.PathLike | None, model_path: str | os.PathLike | None, lora: Sequence[str] = ()
 ) -> tuple[FamilyConfig, Path]:
     """What `-c` and `--model_path` mean when either is left out.
 
     The weights are model_path, else the config's `checkpoint` (looked for beside the config, then from the working
     directory), else `models/coca_model.ckpt` or `.safetensors`. The config is the given one, else that beside the
-    weights, else inferred from their shapes; a repository that is the config has the weights, too. Raises InputError.
+    weights, else inferred from their shapes; a repository that is the config has the weights, too. Adapters, DIR or
+    DIR=WEIGHT, are added to those that the config names. Raises InputError.
     """
     if model_path is None and hub_name(config):
         config, model_path = None, config
@@ -185,4 +189,8 @@ def find_config_and_weights(
         )
     if loaded is None:
         loaded = load_model_config(config_beside(weights) or inferred_config(weights))
+    if lora:
+        loaded = dataclasses.replace(loaded, lora=[*loaded.lora, *map(absolute_adapters, lora)])  # type: ignore[call-arg]
+        for text in lora:
+            read_adapters(text, family_of(loaded))  # a wrong name should not cost the time to load a model
     return loaded, weights

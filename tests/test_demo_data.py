@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples/demo"))
 import demo_drawing
 import demo_scenes
 import make_demo_data
+import make_style_data
 from demo_scenes import COLOURS, SHAPES, Shape, describe
 
 REPOSITORY = Path(__file__).parents[1]
@@ -265,3 +266,22 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         make_demo_data.write_data(tmp_path / "demo", 5, 1, 1, 1, 0, 1)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_other_wording_of_the_style_data(tmp_path):
+    other = "one big red star over a little yellow ring"
+    assert make_style_data.restyled("a large red star above a small yellow ring") == other
+    assert make_style_data.restyled("an orange star and a red ring") == "one orange star and a red ring"
+    assert make_style_data.restyled("two small red stars below a large ring") == "two little red stars under a big ring"
+    target = tmp_path / "style"
+    assert make_style_data.main(["--target", str(target), "--train", "3", "--held_out", "2"]) == 0
+    for name, pictures in (("train", 3), ("val", 2), ("held_out", 2)):
+        with open(target / f"{name}.csv", newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == pictures
+        first = make_style_data.TRAINED_ON if name == "train" else 0  # the demo model has not seen these
+        for number, row in enumerate(rows, first):
+            picture, caption = make_demo_data.make_image(0, name, number)
+            assert (target / row["filepath"]).read_bytes() == picture
+            assert row["title"] == make_style_data.restyled(caption)
+    assert make_style_data.main(["--target", str(target)]) == 2

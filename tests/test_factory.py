@@ -13,8 +13,10 @@ from mindone_coca.errors import InputError
 from mindone_coca.factory import find_config_and_weights, save_model
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import load_model_config
+from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.training.job import open_model
 from mindone_coca.training.settings import ModelSection, TrainConfig
+from mindone_coca.weights.adapters import write_adapters
 from mindone_coca.weights.formats.safetensors_file import read_safetensors
 from mindone_coca.weights.load import parameter_entries
 from tests.models import make_config, one_layer
@@ -129,3 +131,17 @@ def test_a_random_model_has_its_config_beside_it(tmp_path, target, capsys):
     make_random_model.main(["-c", str(config), "--target", str(tmp_path / target), "--seed", "1"])
     second = feature(create_model(weights.with_suffix(".yaml")))
     assert not np.array_equal(first, second)
+
+
+def test_adapters_go_with_the_config_and_are_looked_for_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.yaml").write_text(yaml.safe_dump(CONFIG))
+    (tmp_path / "weights.safetensors").write_bytes(b"not read")
+    with pytest.raises(InputError, match="lora: no folder of adapters"):
+        find_config_and_weights("model.yaml", "weights.safetensors", ["lora"])
+    write_adapters(tmp_path / "lora", OPEN_CLIP, {}, {"r": 2, "lora_alpha": 2}, None)
+    config, _ = find_config_and_weights("model.yaml", "weights.safetensors", ["lora", "lora=0.5"])
+    assert config.lora == [f"{tmp_path / 'lora'}", f"{tmp_path / 'lora'}=0.5"]
+    assert find_config_and_weights("model.yaml", "weights.safetensors")[0].lora == []
+    with pytest.raises(InputError, match="adapters belong to trained weights"):
+        create_model({**CONFIG, "lora": ["lora"]})

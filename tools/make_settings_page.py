@@ -28,7 +28,15 @@ from mindone_coca.data.settings import DataConfig, SourceConfig
 from mindone_coca.files import atomic_path
 from mindone_coca.tasks.settings import HeadConfig
 from mindone_coca.tasks.spec import Task
-from mindone_coca.training.settings import DeviceConfig, LossConfig, ModelSection, OptimConfig, OutputConfig, RunConfig
+from mindone_coca.training.settings import (
+    DeviceConfig,
+    LoraConfig,
+    LossConfig,
+    ModelSection,
+    OptimConfig,
+    OutputConfig,
+    RunConfig,
+)
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
 SECTIONS: dict[str, type] = {
@@ -52,7 +60,10 @@ without a default must be given.
 `task`, beside the sections, is `coca`, the default, or a downstream task:
 {tasks}.
 """
-PARTS = {"data": ("Keys of a source, each of `data.train` and `data.val`", SourceConfig)}
+PARTS = {
+    "data": ("Keys of a source, each of `data.train` and `data.val`", SourceConfig),
+    "train": ("Keys of `train.lora`", LoraConfig),
+}
 
 
 def comments(cls: type) -> dict[str, str]:
@@ -86,6 +97,8 @@ def kind(hint: typing.Any) -> str:
         return f"{len(parts)} of: {kind(parts[0])}"
     if origin is list:
         return f"list of: {kind(parts[0])}"
+    if dataclasses.is_dataclass(hint):
+        return "a mapping, see below"
     names = {str: "text", int: "integer", float: "number", bool: "true or false", typing.Any: "see above"}
     return names[hint]
 

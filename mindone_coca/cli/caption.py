@@ -182,7 +182,7 @@ def start(arguments: argparse.Namespace, sync: Callable[[], object] | None = Non
         return None
     from mindone_coca.factory import find_config_and_weights  # heavy
 
-    config, weights = find_config_and_weights(arguments.config, arguments.model_path)
+    config, weights = find_config_and_weights(arguments.config, arguments.model_path, arguments.lora)
     if arguments.query is not None:
         search(arguments, config, weights)
         return None

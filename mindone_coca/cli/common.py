@@ -129,6 +129,18 @@ def add_model_options(parser: Parser) -> None:
         help="weights file or folder, or published ones: hf:OWNER/NAME[@REVISION][/FILE] or a name from `mindone-coca "
         "models` (default: the config's checkpoint, else models/coca_model.*)",
     )
+    add_lora_option(parser)
+
+
+def add_lora_option(parser: Parser) -> None:
+    """`--lora`, for `find_config_and_weights` and the converter."""
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="DIR[=WEIGHT]",
+        help="merge the LoRA adapters of a folder, ours or peft's, into the weights, WEIGHT times; may be given again",
+    )
 
 
 def add_generation_options(parser: Parser, skip: Collection[str] = ()) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from mindone_coca.cli.common import Command, Parser
+from mindone_coca.cli.common import Command, Parser, add_lora_option
 from mindone_coca.conversion.convert import Options, Plan, plan_conversion, write
 from mindone_coca.errors import InputError
 from mindone_coca.progress import Progress
@@ -57,6 +57,7 @@ def add_options(parser: Parser) -> None:
         help="where in a torch checkpoint the state dict is, if under no usual name (NAME or OUTER.NAME); or what the "
         "names to take begin with",
     )
+    add_lora_option(parser)
     resize = parser.add_mutually_exclusive_group()
     resize.add_argument(
         "--image_size", type=size, help="resize position embeddings for images of N or HEIGHTxWIDTH pixels"

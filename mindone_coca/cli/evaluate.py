@@ -113,6 +113,7 @@ def add_task_options(parser: Parser, spec: TaskSpec) -> None:
     add = parser.add_argument
     add("-c", "--config", required=True, help="the training run's final.yaml or best.yaml")
     add("--model_path", help="weights file (default: the one that the config names)")
+    common.add_lora_option(parser)
     add("--output_dir", type=Path, help="folder for the report: metrics.json, predictions.csv, examples.html and more")
     add("--batch_size", type=int, default=32)
     _add_data_options(
@@ -136,6 +137,7 @@ def run_task(arguments: argparse.Namespace) -> Metrics:
         source,
         arguments.output_dir,
         model_path=arguments.model_path,
+        lora=arguments.lora,
         dtype=arguments.dtype,
         batch_size=arguments.batch_size,
         views=getattr(arguments, "views", 1),
@@ -214,7 +216,7 @@ def load_model(
     from mindone_coca.factory import find_config_and_weights
     from mindone_coca.weights.fingerprint import model_name
 
-    config, weights = find_config_and_weights(arguments.config, arguments.model_path)
+    config, weights = find_config_and_weights(arguments.config, arguments.model_path, arguments.lora)
     captioner = VideoCaptioner(config, weights, arguments.dtype, options.num_frames, options.fusion)
     notes = {"model": model_name(config, weights), "data": arguments.data}
     if arguments.open_clip_pictures:

@@ -51,7 +51,7 @@ def run(parser: Parser, arguments: argparse.Namespace) -> None:
     from mindone_coca.conversion.export import export_model
     from mindone_coca.factory import create_model, find_config_and_weights
 
-    config, weights = find_config_and_weights(arguments.config, arguments.model_path)
+    config, weights = find_config_and_weights(arguments.config, arguments.model_path, arguments.lora)
     # the CPU's forms are operators that all devices have, those of other devices are not
     device.configure(kernels="auto" if device.product() == "CPU" else "portable")
     with device.half_on_cpu():

@@ -1,8 +1,7 @@
 """Conversion of a checkpoint: planned from names and shapes alone, then written one tensor at a time."""
 
-import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isqrt, prod
@@ -16,6 +15,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path, check_output
 from mindone_coca.model.families import family_of, load_model_config
 from mindone_coca.model.family import Family, FamilyConfig, ResizableConfig
+from mindone_coca.weights.adapters import merged, read_adapters
 from mindone_coca.weights.entry_names import refuse_parts
 from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.formats.entry import Entry, Weights
@@ -47,6 +47,7 @@ class Options:
     allow_nan: bool = False
     force: bool = False
     dry_run: bool = False
+    lora: Sequence[str] = ()
 
 
 @dataclass
@@ -168,7 +169,7 @@ def _result_dtype(entry: Entry, name: str, dtype: str | None, path: Path) -> str
 
 
 def _config_texts(target: Path, config: FamilyConfig, notes: list[str], reverse: bool) -> dict[Path, str]:
-    config = dataclasses.replace(config, checkpoint=None)  # it named the source's place
+    config = config.without_weights()  # it named the source's place
     comment = "".join(f"# {note}\n" for note in notes)
     texts = {target.with_suffix(".yaml"): comment + yaml.safe_dump(config.to_dict(), sort_keys=False)}
     return {**texts, **family_of(config).config_files(config, target)} if reverse else texts
@@ -177,7 +178,7 @@ def _config_texts(target: Path, config: FamilyConfig, notes: list[str], reverse:
 def _holds(file: Path, config: FamilyConfig) -> bool:
     """Whether a config file is there already and says the same, so that it can stay."""
     try:
-        return file.is_file() and load_model_config(file) == dataclasses.replace(config, checkpoint=None)
+        return file.is_file() and load_model_config(file) == config.without_weights()
     except InputError:
         return False
 
@@ -203,6 +204,9 @@ def plan_conversion(options: Options) -> Plan:
     family = family_of(config)
     target = target_file(options.target, options.reverse, family)
     notes = [f"converted from {path.name}", *source.notes, origin]
+    if options.lora:
+        entries = merged(entries, [read_adapters(text, family) for text in options.lora], family.to_mindspore, None)
+        notes.append(f"merged {', '.join(options.lora)}")
     metadata = {"format": "pt" if options.reverse else "ms", "source": path.name}
     if family.positions is not None and isinstance(config, ResizableConfig):
         size = _new_image_size(options, config)

@@ -203,6 +203,10 @@ class ImageTextModel(nn.Cell):
             return self._tower_blocks[tower] - 1 - int(block[1])
         return self._tower_blocks.get(tower, 0) if self.input_names & set(name.split(".")) else 0
 
+    def in_block(self, name: str) -> bool:
+        """Whether a parameter or cell of that name is in a block of a tower."""
+        return bool(self._block.search(name))
+
     @cached_property
     def _block(self) -> re.Pattern:
         return re.compile(rf"\.(?:{'|'.join(self.block_names)})\.(\d+)\.")

@@ -37,6 +37,7 @@ class FamilyConfig:
     family: str  # its key
     cast_dtype: Dtype | None  # of weights and activations; None: float32
     checkpoint: str | None  # weights that belong to it
+    lora: Sequence[str] = ()  # folders of adapters to merge into those, DIR or DIR=WEIGHT
     preprocess: PreprocessCfg
     pad_id: int
     temporal_frames: int = 0  # frames of a video that have a learned embedding each; 0: none have
@@ -75,6 +76,13 @@ class FamilyConfig:
             elif value_differs(self, spec):
                 written[spec.name] = value
         return written
+
+    def without_weights(self: ConfigType) -> ConfigType:
+        """The same model, naming neither weights nor adapters."""
+        plain = dataclasses.replace(self, checkpoint=None)  # type: ignore[type-var]
+        if plain.lora:
+            plain.lora = []
+        return plain
 
     def check(self, where: str = "model config") -> None:
         """Refuse by name what cannot be built. Raises InputError."""

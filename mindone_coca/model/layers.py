@@ -22,6 +22,7 @@ from mindspore.common.initializer import (
 )
 
 from mindone_coca import kernels
+from mindone_coca.model.adapters import Adapter, no_adapter
 
 MASKED = kernels.MASKED
 
@@ -32,6 +33,8 @@ def new_parameter(init: Initializer, shape: tuple[int, ...], dtype: ms.Type, nam
 
 class Linear(nn.Cell):
     """y = x W^T + b with W of shape (out, in). Fresh weights follow torch.nn.Linear unless `init` says otherwise."""
+
+    adapted = ("weight",)
 
     def __init__(
         self,
@@ -45,10 +48,11 @@ class Linear(nn.Cell):
         init, bias_init = init or HeUniform(math.sqrt(5)), bias_init or Uniform(1 / math.sqrt(in_features))
         self.weight = new_parameter(init, (out_features, in_features), dtype, "weight")
         self.bias = new_parameter(bias_init, (out_features,), dtype, "bias")
-        self.linear = kernels.linear()
+        self.linear, self.weight_adapter = kernels.linear(), no_adapter()
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.linear(x, self.weight.astype(x.dtype), self.bias.astype(x.dtype))
+        y = self.linear(x, self.weight.astype(x.dtype), self.bias.astype(x.dtype))
+        return y if self.weight_adapter is None else y + self.weight_adapter(x)
 
 
 class LayerNorm(nn.Cell):
@@ -106,6 +110,8 @@ class MultiheadAttention(nn.Cell):
     bias; otherwise one packed (3 width, width) weight is stored.
     """
 
+    adapted = ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
+
     def __init__(
         self,
         width: int,
@@ -130,17 +136,31 @@ class MultiheadAttention(nn.Cell):
         self.in_proj_bias = new_parameter(Zero(), (3 * width,), dtype, "in_proj_bias")
         self.out_proj = Linear(width, width, dtype, None if out_std is None else Normal(out_std), Zero())
         self.linear, self.attend = kernels.linear(), kernels.attention()
+        self.in_proj_weight_adapter = self.q_proj_weight_adapter = no_adapter()
+        self.k_proj_weight_adapter = self.v_proj_weight_adapter = no_adapter()
 
     def _project(self, x: Tensor, first: int, count: int) -> Tensor:
         """Project by the rows of `count` packed matrices from `first` (0 query, 1 key, 2 value)."""
         low, high = first * self.width, (first + count) * self.width
         weight, bias = self.in_proj_weight[low:high], self.in_proj_bias[low:high]
-        return self.linear(x, weight.astype(x.dtype), bias.astype(x.dtype))
+        y = self.linear(x, weight.astype(x.dtype), bias.astype(x.dtype))
+        return y if self.in_proj_weight_adapter is None else y + self.in_proj_weight_adapter(x, low, high)
+
+    def project_packed(self, x: Tensor) -> Tensor:
+        """x (..., D) -> query, key and value side by side (..., 3 D)."""
+        y = self.linear(x, self.in_proj_weight.astype(x.dtype), self.in_proj_bias.astype(x.dtype))
+        return y if self.in_proj_weight_adapter is None else y + self.in_proj_weight_adapter(x)
+
+    def query_weight(self, dtype: ms.Type) -> Tensor:
+        """The query's part of the packed weight, with what an adapter adds to it (D, D)."""
+        weight = self.in_proj_weight[: self.width]
+        adapter = self.in_proj_weight_adapter
+        return (weight if adapter is None else weight + adapter.change(0, self.width)).astype(dtype)
 
     def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, D) -> query, key and value, each (B, H, T, D / H)."""
         batch, length, width = x.shape
-        packed = self.linear(x, self.in_proj_weight.astype(x.dtype), self.in_proj_bias.astype(x.dtype))  # (B, T, 3 D)
+        packed = self.project_packed(x)  # (B, T, 3 D)
         # one transpose of rank 4 and a split: on the CPU rank 5 takes ten times as long
         packed = packed.reshape(batch, length, 3 * self.heads, width // self.heads).swapaxes(1, 2)
         query, key, value = ops.split(packed, self.heads, 1)
@@ -151,7 +171,12 @@ class MultiheadAttention(nn.Cell):
         if self.packed:
             return split_heads(self._project(x, 0, 1), self.heads)
         bias = self.in_proj_bias[: self.width]
-        return split_heads(self.linear(x, self.q_proj_weight.astype(x.dtype), bias.astype(x.dtype)), self.heads)
+        return split_heads(self._apart(x, self.q_proj_weight, bias, self.q_proj_weight_adapter), self.heads)
+
+    def _apart(self, x: Tensor, weight: Parameter, bias: Tensor, adapter: Adapter | None) -> Tensor:
+        """Project by a matrix of its own."""
+        y = self.linear(x, weight.astype(x.dtype), bias.astype(x.dtype))
+        return y if adapter is None else y + adapter(x)
 
     def project_key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, K, C) -> key and value, each (B, H, K, D / H)."""
@@ -159,9 +184,9 @@ class MultiheadAttention(nn.Cell):
             both = self._project(x, 1, 2)  # (B, K, 2 D)
             key, value = both[..., : self.width], both[..., self.width :]
         else:
-            bias = self.in_proj_bias.astype(x.dtype)
-            key = self.linear(x, self.k_proj_weight.astype(x.dtype), bias[self.width : 2 * self.width])
-            value = self.linear(x, self.v_proj_weight.astype(x.dtype), bias[2 * self.width :])
+            bias, width = self.in_proj_bias, self.width
+            key = self._apart(x, self.k_proj_weight, bias[width : 2 * width], self.k_proj_weight_adapter)
+            value = self._apart(x, self.v_proj_weight, bias[2 * width :], self.v_proj_weight_adapter)
         return split_heads(key, self.heads), split_heads(value, self.heads)
 
     def project_out(self, x: Tensor) -> Tensor:
@@ -173,8 +198,7 @@ class MultiheadAttention(nn.Cell):
         if context is None:
             query, key, value = self.query_key_value(x)
         else:
-            query = self.project_query(x)
-            key, value = self.project_key_value(context)
+            query, (key, value) = self.project_query(x), self.project_key_value(context)
         return self.project_out(self.attend(query, key, value, mask))
 
 

@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def evaluate_task(
     output_dir: Path | None = None,
     *,
     model_path: str | os.PathLike | None = None,
+    lora: Sequence[str] = (),
     dtype: Dtype | None = None,
     batch_size: int = 32,
     views: int = 1,
@@ -45,7 +47,7 @@ def evaluate_task(
 
     Args:
         task: what the model was trained for.
-        config: the run's `final.yaml` or `best.yaml`; model_path, dtype: see `load_task_model`.
+        config: the run's `final.yaml` or `best.yaml`; model_path, lora, dtype: see `load_task_model`.
         data: a path, or a mapping with SourceConfig's keys; every label must be one the model knows, but for vqa.
         output_dir: gets `metrics.json`, `predictions.csv`, `examples.html` and, for up to 1000 classes,
             `confusion.png`; None writes nothing.
@@ -65,7 +67,7 @@ def evaluate_task(
         raise InputError(f"views: {views} clips need a model of videos with several frames; leave it out")
     if batch_size < 1:
         raise InputError(f"batch_size: must be above 0, got {batch_size}")
-    model_config, classifier = load_task_model(config, model_path, dtype)
+    model_config, classifier = load_task_model(config, model_path, dtype, lora)
     data_config = DataConfig(train=None, val=data, num_workers=num_workers)
     if cfg.num_frames > 1:
         data_config.frame_type, data_config.num_frames = "multi_frames", cfg.num_frames

@@ -21,6 +21,7 @@ from mindone_coca.tasks.settings import TaskCfg, TaskTrainConfig
 from mindone_coca.tasks.step import MicroBatch, TaskStep
 from mindone_coca.training.checkpoints import export
 from mindone_coca.training.job import CocaJob, Job, held_out, open_model, set_precision, training_transform
+from mindone_coca.training.lora import open_lora, state_of, weights_of
 from mindone_coca.training.optim import AdamW, freeze, freeze_matching
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.step import keep_graphs
@@ -56,7 +57,9 @@ class TaskJob:
         if self.frozen:
             freeze(model, ["*"])
         freeze(model, config.train.freeze)
-        freeze_matching(model, self.classifier.unread())
+        unread = self.classifier.unread()
+        freeze_matching(model, unread)
+        self.lora = open_lora(self.classifier, model, config, ranks, unread)
         rate = 1.0 if head.encoder_lr is None else head.encoder_lr / config.optim.lr
         self.optimiser = AdamW(
             self.classifier,
@@ -67,13 +70,15 @@ class TaskJob:
             loss_scaling=config.train.precision == "fp16",
             encoder_rate=rate,
         )
-        self.weights = list(self.classifier.get_parameters())
+        self.weights = weights_of(self.classifier)
+        self.state = state_of(self.weights, self.optimiser, self.lora)
         self.step = TaskStep(
             self.classifier.head if self.frozen else self.classifier,
             head.label_smoothing,
             self.optimiser,
             ranks,
             config.train.accumulate_steps,
+            self.lora.draws.take if self.lora else lambda part: None,
         )
         keep_graphs(self.step.cells, model, self.optimiser, ranks, self.cfg, head.label_smoothing, self.frozen)
         self.predictor = Predictor(self.classifier, head.views, self._open_cache(head.cache) if head.cache else None)
@@ -110,7 +115,10 @@ class TaskJob:
         return self.predictor.encode(batch.images, text) if self.frozen else batch.images, text, batch.labels
 
     def run(self, batches: Sequence[TaskBatch], rate: float) -> tuple[Tensor, ...]:
-        return self.step.run([self._inputs(batch) for batch in batches], rate)
+        result = self.step.run([self._inputs(batch) for batch in batches], rate)
+        if self.lora:
+            self.lora.draws.end()
+        return result
 
     def report(self, result: tuple[Tensor, ...]) -> dict[str, float]:
         return self.step.report(result)
@@ -138,6 +146,8 @@ class TaskJob:
         write_page(target, step, losses, page, answers, self.model_config.preprocess)
 
     def export(self, folder: Path, name: str, weights: dict[str, Entry]) -> Path:
+        if self.lora:
+            weights = self.lora.export(folder / f"{name}_lora", self.model_config, weights)
         return export(folder, name, self.model_config, weights, dataclasses.asdict(self.cfg))
 
 

@@ -1,6 +1,7 @@
 """A model that train.py trained for a task, ready to predict."""
 
 import os
+from collections.abc import Sequence
 
 from mindone_coca.config import Dtype, find_config
 from mindone_coca.errors import InputError
@@ -28,18 +29,22 @@ def read_task_cfg(config: str | os.PathLike) -> TaskCfg:
 
 
 def load_task_model(
-    config: str | os.PathLike, model_path: str | os.PathLike | None = None, dtype: Dtype | None = None
+    config: str | os.PathLike,
+    model_path: str | os.PathLike | None = None,
+    dtype: Dtype | None = None,
+    lora: Sequence[str] = (),
 ) -> tuple[FamilyConfig, Classifier]:
     """Build the model of a run's `final.yaml` and load it strictly, head and all.
 
     Args:
         config: a path. model_path: weights; by default those that the config names.
         dtype: `float32`, `float16` or `bfloat16` for CoCa, None as the config says; the head is float32.
+        lora: folders of adapters to merge into CoCa's weights, DIR or DIR=WEIGHT.
     Raises:
         InputError: no model of a task, or config and weights do not go together.
     """
     cfg = read_task_cfg(config)
-    model_config, weights = find_config_and_weights(config, model_path)
+    model_config, weights = find_config_and_weights(config, model_path, lora)
     classifier = Classifier(create_model(model_config, weights, dtype), cfg)
     entries = open_weights(weights, head=True)
     parameters = {p.name: p for p in classifier.head.get_parameters()}

@@ -152,6 +152,8 @@ def _check_frozen(config: TaskTrainConfig, refuse: Callable[[str, str], None]) -
     frozen = head.is_frozen(task)
     if frozen and head.encoder_lr is not None:
         refuse("head.encoder_lr", f"task {task} trains with head.frozen: true here; remove it or set frozen: false")
+    if frozen and config.train.lora:
+        refuse("train.lora", "all of CoCa stays as it is with head.frozen: true; remove it or set frozen: false")
     if frozen and config.train.freeze:
         refuse("train.freeze", "all of CoCa stays as it is with head.frozen: true; remove it or set frozen: false")
     if frozen and config.train.recompute:

@@ -1,6 +1,6 @@
 """The training step of a task: cross-entropy over the classes; accumulation and update are those of all training."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -54,12 +54,19 @@ class TaskStep:
 
     Args:
         forward, smoothing: see TaskLoss.
+        draw: see `TrainStep`.
     """
 
     def __init__(
-        self, forward: nn.Cell, smoothing: float, optimiser: AdamW, ranks: Ranks, accumulate_steps: int = 1
+        self,
+        forward: nn.Cell,
+        smoothing: float,
+        optimiser: AdamW,
+        ranks: Ranks,
+        accumulate_steps: int = 1,
+        draw: Callable[[int], object] = lambda part: None,
     ) -> None:
-        self.accumulate_steps = accumulate_steps
+        self.accumulate_steps, self.draw = accumulate_steps, draw
         self.loss = TaskLoss(forward, smoothing, ranks)
         if accumulate_steps == 1:
             self.whole = WholeStep(self.loss, optimiser)
@@ -77,10 +84,12 @@ class TaskStep:
             for images, text, labels in micro_batches
         ]
         if self.accumulate_steps == 1:
+            self.draw(0)
             return graph_cache.call(self.whole, *batches[0], as_scalar(lr))
         count = self.label_sum(as_scalar(sum(np.count_nonzero(labels >= 0) for _, _, labels in micro_batches)))
         right = loss = as_scalar(0)
-        for batch in batches:
+        for part, batch in enumerate(batches):
+            self.draw(part)
             more_right, more_loss = graph_cache.call(self.accumulate, *batch, count)
             right, loss = right + more_right, loss + more_loss
         loss, norm, good = graph_cache.call(self.apply, as_scalar(lr), loss)

@@ -25,6 +25,7 @@ from mindone_coca.model.family import FamilyConfig
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import create_train_transforms, make_transform
 from mindone_coca.training.checkpoints import export
+from mindone_coca.training.lora import open_lora, state_of, weights_of
 from mindone_coca.training.optim import AdamW, freeze, freeze_matching
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.step import TrainStep
@@ -42,6 +43,7 @@ class Job(Protocol):
     """What the trainer asks of `CocaJob` and of `tasks.job.TaskJob`."""
 
     weights: list[Parameter]  # of the exported model
+    state: list[Parameter]  # what a checkpoint holds
     optimiser: AdamW
     data: Any  # with len(), samples, epoch(number, start_batch) and bad_samples, as TrainingData
     val: Any  # data for `validate`, or None
@@ -66,7 +68,7 @@ def open_model(config: TrainConfig) -> tuple[FamilyConfig, ImageTextModel, Token
     """The model to train, with float32 parameters, its config, and the tokenizer, which has to fit."""
     model_config = load_model_config(config.model.config)
     model_config.cast_dtype = None  # parameters stay in float32
-    model_config.checkpoint = None  # model.checkpoint says where training starts, the model config does not
+    model_config = model_config.without_weights()  # model.checkpoint says where training starts
     model = create_model(model_config, config.model.checkpoint)
     tokenizer = Tokenizer()
     if model_config.vocab_size != tokenizer.vocab_size:
@@ -154,7 +156,9 @@ class CocaJob:
         freeze(self.model, config.train.freeze)
         # weight decay would move what the loss does not depend on, which torch leaves alone
         weights = (config.loss.caption_weight, config.loss.contrastive_weight)
-        freeze_matching(self.model, self.model.unused_parameters(*weights))
+        unused = self.model.unused_parameters(*weights)
+        freeze_matching(self.model, unused)
+        self.lora = open_lora(self.model, self.model, config, ranks, unused)
         self.optimiser = AdamW(
             self.model,
             config.optim,
@@ -163,7 +167,8 @@ class CocaJob:
             config.train.ema_decay,
             loss_scaling=config.train.precision == "fp16",
         )
-        self.weights = list(self.model.get_parameters())
+        self.weights = weights_of(self.model)
+        self.state = state_of(self.weights, self.optimiser, self.lora)
         self.step = TrainStep(
             self.model,
             config.loss,
@@ -172,6 +177,7 @@ class CocaJob:
             config.train.accumulate_steps,
             config.data.fusion,
             config.data.label_lengths,
+            self.lora.draws.take if self.lora else lambda part: None,
         )
 
     def _prepare_videos(self) -> None:
@@ -206,7 +212,10 @@ class CocaJob:
         )
 
     def run(self, batches: Sequence[Batch], rate: float) -> tuple[Tensor, ...]:
-        return self.step.run([(batch.images, batch.text) for batch in batches], rate)
+        result = self.step.run([(batch.images, batch.text) for batch in batches], rate)
+        if self.lora:
+            self.lora.draws.end()
+        return result
 
     def report(self, result: tuple[Tensor, ...]) -> dict[str, float]:
         return self.step.report(result)
@@ -232,4 +241,6 @@ class CocaJob:
         write_page(target, step, losses, batch, captions, self.model_config.preprocess)
 
     def export(self, folder: Path, name: str, weights: dict[str, Entry]) -> Path:
+        if self.lora:
+            weights = self.lora.export(folder / f"{name}_lora", self.model_config, weights)
         return export(folder, name, self.model_config, weights)

@@ -155,7 +155,7 @@ def _defaults(cls: type, instance: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for spec in dataclasses.fields(cls):
         value = getattr(instance, spec.name)
-        if dataclasses.is_dataclass(value):
+        if dataclasses.is_dataclass(value) and _default_of(spec) is not None:  # a section that is always there
             found[spec.name] = _defaults(type(value), value)
         elif (default := _default_of(spec)) is not dataclasses.MISSING:
             found[spec.name] = _comparable(default)

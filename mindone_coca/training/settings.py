@@ -49,6 +49,19 @@ class LossConfig:
 
 
 @dataclass
+class LoraConfig:
+    """Low-rank adapters on frozen weights (arXiv 2106.09685), as the peft library has them."""
+
+    rank: int = 8  # r, the width of an adapter's middle
+    alpha: float = 16.0  # what an adapter adds is multiplied by alpha / rank
+    dropout: float = 0.0  # share of an adapter's inputs that training drops; none in attention, as in peft
+    # Patterns of layers, such as "text_decoder.*.attn" or "*.mlp.c_fc": an attention layer, with its output
+    # projection, or another linear layer. None: those in the blocks of all towers, but not those of poolers and heads.
+    targets: list[str] | None = None
+    use_rslora: bool = False  # multiply by alpha / sqrt(rank) instead
+
+
+@dataclass
 class RunConfig:
     batch_size: int = 32  # pairs per device and micro-batch
     epochs: int | None = None  # 1, or as many as max_steps needs
@@ -61,6 +74,9 @@ class RunConfig:
     ema_decay: float | None = None  # keep a moving average of the weights; it is what is validated and exported
     recompute: bool = False  # compute activations again in the backward pass: less memory, more time
     freeze: list[str] = field(default_factory=list)  # patterns of parameter names, such as "visual.*"
+    # Train adapters; the weights of the layers that have one are frozen. So is all else of the model, unless
+    # train.freeze is given: then what its patterns leave open is trained beside them.
+    lora: LoraConfig | None = None
     seed: int = 0  # of fresh weights, the order of samples and all that is drawn
 
 
@@ -153,6 +169,8 @@ def as_number(value: object) -> object:
     """1e-5 as a number: YAML 1.1 wants 1.0e-5 and takes it for text."""
     if isinstance(value, list):
         return [as_number(item) for item in value]
+    if isinstance(value, dict):
+        return {key: as_number(item) for key, item in value.items()}
     return float(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value) else value
 
 
@@ -181,5 +199,22 @@ def check_train_config(config: TrainConfig, where: str) -> None:
         raise InputError(f"{where}: optim.betas: must be from 0 to below 1, got {list(optim.betas)}")
     if train.ema_decay is not None and not 0 < train.ema_decay < 1:
         raise InputError(f"{where}: train.ema_decay: must be between 0 and 1, got {train.ema_decay}")
+    if train.lora is not None:
+        check_lora(config, where)
     if output.profile and not 1 <= output.profile[0] <= output.profile[1]:
         raise InputError(f"{where}: output.profile: must be [first, last] step from 1 on, got {list(output.profile)}")
+
+
+def check_lora(config: TrainConfig, where: str) -> None:
+    """Refuse values of `train.lora` outside their range by name."""
+    lora = config.train.lora
+    assert lora is not None
+    for name, value in (("rank", lora.rank), ("alpha", lora.alpha)):
+        if value <= 0:
+            raise InputError(f"{where}: train.lora.{name}: must be above 0, got {value}")
+    if not 0 <= lora.dropout < 1:
+        raise InputError(f"{where}: train.lora.dropout: must be from 0 to below 1, got {lora.dropout}")
+    if lora.targets == []:
+        raise InputError(f"{where}: train.lora.targets: empty, it adapts nothing; leave it out for the usual layers")
+    if config.model.checkpoint is None:
+        raise InputError(f"{where}: train.lora: adapts trained weights; name them with model.checkpoint")

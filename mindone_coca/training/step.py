@@ -1,6 +1,6 @@
 """One update of training: the graphs of `training.graphs`, one after another."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -37,6 +37,7 @@ class TrainStep:
         model: with float32 parameters; its compute type is the caller's choice (`CoCa.set_compute_dtype`).
         fusion: of the frames of videos, `mean` or `pool`.
         label_lengths: see `CaptionLabels`; the graphs for all of them are compiled before the first step.
+        draw: called with a micro-batch's number before each of its passes.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class TrainStep:
         accumulate_steps: int = 1,
         fusion: Fusion = "mean",
         label_lengths: Sequence[int] = (),
+        draw: Callable[[int], object] = lambda part: None,
     ) -> None:
         self.config, self.ranks, self.accumulate_steps = config, ranks, accumulate_steps
         self.labels, self.compiled = CaptionLabels(ranks, label_lengths), False
         self.loss = Loss(model, config, ranks, fusion)
-        self.optimiser = optimiser
+        self.optimiser, self.draw = optimiser, draw
         if accumulate_steps == 1:
             self.whole = WholeStep(self.loss, optimiser)
             cells: list[nn.Cell] = [self.whole]
@@ -81,6 +83,7 @@ class TrainStep:
         ]
         if self.accumulate_steps == 1:
             self._compile(self.whole, batches[0], (as_scalar(lr),))
+            self.draw(0)
             return graph_cache.call(self.whole, *batches[0], as_scalar(lr))
         return self._accumulated(batches, lr)
 
@@ -101,13 +104,18 @@ class TrainStep:
         report["loss"] = sum(weight * report[name] for name, weight in weights.items())
         return {name: value for name, value in report.items() if weights.get(name, 1)}
 
+    def _features(self, part: int, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features and number of labels of micro-batch number `part`."""
+        self.draw(part)
+        return graph_cache.call(self.features, images, text)
+
     def _accumulated(self, batches: Sequence[tuple[Tensor, Tensor, Tensor]], lr: float) -> tuple[Tensor, ...]:
         parts = len(batches)
         contrastive = caption = as_scalar(0)
         shares: list[tuple[Tensor, ...]] = [()] * parts
         if self.config.contrastive_weight:
             # cached features: pass one of two
-            image, text, counts = zip(*(graph_cache.call(self.features, images, text) for images, text, _ in batches))
+            image, text, counts = zip(*(self._features(part, *batch[:2]) for part, batch in enumerate(batches)))
             contrastive, count, image_grad, text_grad, scale_grad = graph_cache.call(
                 self.contrast, ops.concat(image), ops.concat(text), sum(counts[1:], counts[0])
             )
@@ -122,7 +130,8 @@ class TrainStep:
             )
 
         self._compile(self.accumulate, batches[0], (count, *shares[0]))
-        for batch, share in zip(batches, shares):
+        for part, (batch, share) in enumerate(zip(batches, shares)):
+            self.draw(part)
             caption = caption + graph_cache.call(self.accumulate, *batch, count, *share)[1]
         caption, norm, good = graph_cache.call(self.apply, as_scalar(lr), caption)
         return contrastive, caption, count, norm, good

@@ -66,9 +66,7 @@ class Trainer:
                 f"{len(self.data)} of an epoch; lower it or train.batch_size"
             )
         self.total_steps = self._total_steps()
-        self.checkpoints = Checkpoints(
-            self.folder / CHECKPOINTS, [*self.job.weights, *self.optimiser.state()], config.output.keep_last
-        )
+        self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, self.job.state, config.output.keep_last)
         self.position = Position(seed=config.train.seed)
         self.profiler: profile | None = None
 

@@ -1,5 +1,6 @@
 """Weights into a MindSpore model and out of one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import mindspore as ms
@@ -9,6 +10,7 @@ from mindspore import Parameter, Tensor
 from mindone_coca.errors import InputError
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import family_named
+from mindone_coca.weights.adapters import merged, read_adapters
 from mindone_coca.weights.entry_names import refuse_parts
 from mindone_coca.weights.formats.dtypes import DTYPES, WEIGHT_DTYPES, cast, count_nonfinite
 from mindone_coca.weights.formats.entry import Entry, Weights
@@ -47,7 +49,9 @@ def _parameters(model: ImageTextModel) -> dict[str, Parameter]:
     return {p.name: p for p in model.get_parameters() if family.to_original(p.name)}
 
 
-def load_weights(model: ImageTextModel, path: str | Path, check_finite: bool = False) -> Weights:
+def load_weights(
+    model: ImageTextModel, path: str | Path, check_finite: bool = False, lora: Sequence[str] = ()
+) -> Weights:
     """Load weights into a model strictly, in place, casting each to the parameter's type.
 
     Where types agree the parameter uses the mapped file itself (copy-on-write), so that loading is nearly free
@@ -56,6 +60,7 @@ def load_weights(model: ImageTextModel, path: str | Path, check_finite: bool = F
     Args:
         model: parameters that are no weights of its family (caches) are left alone.
         path: any kind that `open_weights` reads, in our names or the original's.
+        lora: folders of adapters to merge into them, DIR or DIR=WEIGHT.
         check_finite: refuse NaN and infinite values; reads all data at once. The converter has checked its output.
 
     Returns:
@@ -71,6 +76,9 @@ def load_weights(model: ImageTextModel, path: str | Path, check_finite: bool = F
     if not ours:
         plain = without_derived(weights.entries, family, weights.path)
         weights.entries = {family.to_mindspore(name) or name: entry for name, entry in plain.items()}
+    if lora:
+        folders = [read_adapters(text, family) for text in lora]
+        weights.entries = merged(weights.entries, folders, lambda name: name, "float32")
     parameters = _parameters(model)
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
     check_shapes(shapes, {name: entry.shape for name, entry in weights.items()}, weights.path)

@@ -419,6 +419,16 @@ TABLE = {
     FINETUNE: Section(
         {"coca_convert.py": converted_caption, "python train.py": check(), "inference.py": check()}, finetune_data
     ),
+    "docs/finetune.md: On one card": Section(
+        {
+            "finetune_captioning_lora.yaml": check(),
+            "inference.py": check(),
+            "make_style_data.py": run("--train 2 --held_out 2"),
+            "finetune_style_demo.yaml": check(),
+            "evaluate.py captioning": check(),
+        },
+        needs=(FINETUNE,),
+    ),
     "docs/finetune.md: On several cards": Section({"msrun": check()}, needs=(FINETUNE,)),
     "docs/finetune.md: The recipes": Section({"make train-demo": recipe()}, needs=("models/README.md: Training",)),
     "docs/hub.md: Weights from a hub": Section({"mindone-coca models": check()}),

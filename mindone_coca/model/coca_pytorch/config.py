@@ -65,6 +65,7 @@ class ParallelConfig(FamilyConfig):
     context_length: int = 76  # positions that generation has room for; the model itself has no limit
     cast_dtype: Dtype | None = None
     checkpoint: str | None = None
+    lora: list[str] = field(default_factory=list)  # folders of adapters to merge into it, DIR or DIR=WEIGHT
     preprocess: PreprocessCfg = field(default_factory=PreprocessCfg)
     family: typing.Literal["parallel_coca"] = FAMILY
 

@@ -13,19 +13,23 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform
 
 from mindone_coca import kernels
+from mindone_coca.model.adapters import no_adapter
 from mindone_coca.model.layers import MASKED, LayerNorm, new_parameter
 
 
 class Projection(nn.Cell):
     """y = x W^T with W of shape (out, in); fresh weights follow torch.nn.Linear."""
 
+    adapted = ("weight",)
+
     def __init__(self, in_features: int, out_features: int, dtype: ms.Type) -> None:
         super().__init__()
         self.weight = new_parameter(HeUniform(math.sqrt(5)), (out_features, in_features), dtype, "weight")
-        self.linear = kernels.linear()
+        self.linear, self.weight_adapter = kernels.linear(), no_adapter()
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.linear(x, self.weight.astype(x.dtype))
+        y = self.linear(x, self.weight.astype(x.dtype))
+        return y if self.weight_adapter is None else y + self.weight_adapter(x)
 
 
 class GainNorm(LayerNorm):

@@ -123,6 +123,7 @@ class ModelConfig(ResizableConfig):
     temporal_frames: int = 0  # not in open_clip: frames that have a learned embedding each, for fusion `pool`
     custom_text: bool = True  # open_clip's marker of a model with a text tower of its own; CoCa always has one
     checkpoint: str | None = None
+    lora: list[str] = field(default_factory=list)  # folders of adapters to merge into it, DIR or DIR=WEIGHT
     preprocess: PreprocessCfg = field(default_factory=PreprocessCfg)
 
     @classmethod

@@ -27,8 +27,7 @@ class CrossProjection(nn.Cell):
         output: tuple[Tensor, ...] = ()
         for block in self.blocks:
             key, value = block.attn.project_key_value(block.ln_1_kv(image_embs))
-            query_weight = block.attn.in_proj_weight[: block.attn.width].astype(image_embs.dtype)
-            output += (query_weight, key, value)
+            output += (block.attn.query_weight(image_embs.dtype), key, value)
         return output
 
 
@@ -119,8 +118,7 @@ class TokenStep(nn.Cell):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x (R, D), cached keys and values (B, H, slots, d) -> x after the block, and both with the new position."""
         attn, (rows, width) = block.attn, x.shape
-        packed = attn.linear(block.ln_1(x), attn.in_proj_weight.astype(x.dtype), attn.in_proj_bias.astype(x.dtype))
-        query, key, value = ops.split(packed, width, 1)
+        query, key, value = ops.split(attn.project_packed(block.ln_1(x)), width, 1)
         shape = (rows, attn.heads, width // attn.heads)
         keys, values = (
             self.write(keys, key.reshape(shape), position),

@@ -70,8 +70,7 @@ class DecodeStep(nn.Cell):
         parts: tuple[Tensor, ...] = ()
         index = 0
         for block in self.blocks:
-            query_weight = block.attn.in_proj_weight[: block.attn.width].astype(cross.dtype)
-            parts += (query_weight, keys_values[index], keys_values[index + 1])
+            parts += (block.attn.query_weight(cross.dtype), keys_values[index], keys_values[index + 1])
             index += 2
         cached = ops.unstack(ops.gather(unimodal, parents, 1), 0) + ops.unstack(ops.gather(multimodal, parents, 1), 0)
         past = (ops.arange(0, ids.shape[1], 1) <= position).astype(ms.int32) - 1  # (L,): 0 where a row's own, else -1

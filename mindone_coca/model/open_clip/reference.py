@@ -13,7 +13,8 @@ from mindone_coca.model.open_clip.config import ModelConfig
 def open_clip_arguments(config: ModelConfig) -> dict:
     """The keyword arguments of open_clip's CoCa for a config, towers as dicts."""
     data = config.to_dict()
-    for key in ("preprocess", "custom_text", "checkpoint", "cast_dtype"):  # ours, or told outside the constructor
+    # ours, or told outside the constructor
+    for key in ("preprocess", "custom_text", "checkpoint", "lora", "cast_dtype"):
         data.pop(key, None)
     # open_clip's CoCa takes features and tokens from both towers and fails when a config does not say so.
     data["vision_cfg"]["output_tokens"] = data["text_cfg"]["output_tokens"] = True
