@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import mindspore as ms
 import numpy as np
@@ -114,8 +113,9 @@ class Lora:
                 adapter = Adapter(getattr(cell, weight), config.rank, times * scaling(config), dropout)
                 insert(cell, weight, adapter)
                 self.adapters.append(adapter)
+        model.tag((model.config, config, keep_open))
         # a stored graph with masks gives other numbers when it is loaded: such graphs are compiled anew
-        model.tag((model.config, config, keep_open, uuid4().hex if config.dropout else ""))
+        model.keeps_training_graphs = not config.dropout
         self.trained = {parameter.name for parameter in root.trainable_params()}
 
     def export(self, folder: Path, model_config: FamilyConfig, weights: dict[str, Entry]) -> dict[str, Entry]:
