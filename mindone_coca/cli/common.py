@@ -160,6 +160,7 @@ def add_device_options(parser: Parser) -> None:
         choices=typing.get_args(Kernels),
         help="the fastest forms of operations that the device has, or those that all devices have (default auto)",
     )
+    add("--deterministic", action="store_true", help="the same digits each time also on Ascend, more slowly")
 
 
 def start_mindspore() -> None:
@@ -180,6 +181,7 @@ def configure_device(arguments: argparse.Namespace) -> None:
         arguments.jit_level,
         arguments.max_device_memory,
         arguments.kernels,
+        arguments.deterministic,
     )
 
 
