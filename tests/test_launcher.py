@@ -105,7 +105,9 @@ def test_wrong_variables_are_named(environment, tmp_path):
     assert Launch("RANK_SIZE", 2, 0).refusal("Ascend", {"MS_SIMULATION_LEVEL": "1"}) is None
 
 
-def start_together(command: list[str], folder: Path, each: list[dict[str, str]]) -> list[tuple[int, str, str]]:
+def start_together(
+    command: list[str], folder: Path, each: list[dict[str, str]], timeout: int = 300
+) -> list[tuple[int, str, str]]:
     """Processes with these variables -> of each its exit code, standard output and error."""
     base = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     started = [
@@ -119,7 +121,7 @@ def start_together(command: list[str], folder: Path, each: list[dict[str, str]])
         )
         for variables in each
     ]
-    ended = [process.communicate(timeout=300) for process in started]
+    ended = [process.communicate(timeout=timeout) for process in started]
     return [(process.returncode, *printed) for process, printed in zip(started, ended)]
 
 
@@ -227,7 +229,8 @@ def say_key(self, key):  # of all that shapes the graph
     return compiled(self, key)
 
 graph_cache._Session.graph = say_key
-# a device's number stands in its graphs, which label their own rows, and so in the key
+# a device's number stands in its graphs, which label their own rows, and so in the key, as does its environment
+graph_cache._environment = str
 TrainStep.__init__.__globals__["keep_graphs"] = lambda cells, *_: [graph_cache.tag_cell(cell, "") for cell in cells]
 step = TrainStep(model, LossConfig(), AdamW(model, OptimConfig(), ranks), ranks)
 for tokens in ((4, 40), (40, 4), (4, 4), (3, 40)):  # of a caption on each of the two
