@@ -96,13 +96,16 @@ class DecodeStep(nn.Cell):
         return (*chosen, ops.stack(written[: 2 * self.layers], 0), ops.stack(written[2 * self.layers :], 0))
 
 
-def token_choice(beams: int, vocab_size: int) -> tuple[nn.Cell, dict[str, tuple[tuple[int, ...], ms.Type]]]:
+Outputs = dict[str, tuple[tuple[int, ...], ms.Type]]
+
+
+def token_choice(beams: int, vocab_size: int) -> tuple[nn.Cell, Outputs]:
     """The cell that chooses next tokens, and of its outputs, by name, what follows the rows in their shapes, and type:
     of one beam the likeliest token, of several the candidates that beam search asks for."""
     if beams == 1:
         return Sampler(1, False, False), {"tokens": ((), ms.int32)}
     count = min(2 * beams, vocab_size)
-    outputs = {"scores": ((count,), ms.float32), "tokens": ((count,), ms.int32)}
+    outputs: Outputs = {"scores": ((count,), ms.float32), "tokens": ((count,), ms.int32)}
     return BeamCandidates(count, False, False, False), outputs
 
 
