@@ -107,24 +107,25 @@ class SumTogether(nn.Cell):
     def __init__(self, ranks: Ranks, shapes: Sequence[tuple[int, ...]]) -> None:
         super().__init__()
         self.exchange = ops.AllReduce() if ranks.size > 1 else None
-        self.sizes = [prod(shape) for shape in shapes]
-        self.bounds = bucket_bounds(self.sizes)
+        sizes = [prod(shape) for shape in shapes]
+        self.bounds = bucket_bounds(sizes)
+        self.starts = tuple(sum(sizes[first:n]) for first, last in self.bounds for n in range(first, last))
         self.map = ops.Map()
 
     def construct(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         if self.exchange is None:
             return tensors
-        flat = self.map(flatten, tensors)  # mapped: the graph compiler unrolls a loop into calls as deep as it is long
-        summed: tuple[Tensor, ...] = ()
+        # mapped: the compiler unrolls loops, that of ops.split too, into calls as deep as they are long, 1000 at most
+        flat = self.map(flatten, tensors)
+        buckets: tuple[Tensor, ...] = ()  # of each tensor
         for first, last in self.bounds:
-            bucket = self.exchange(ops.concat(flat[first:last]))
-            summed += ops.split(bucket, self.sizes[first:last], 0)
-        return self.map(reshape_as, summed, tensors)
+            buckets += (self.exchange(ops.concat(flat[first:last])),) * (last - first)
+        return self.map(part_of, buckets, self.starts, tensors)
 
 
 def flatten(x: Tensor) -> Tensor:
     return x.reshape(-1)
 
 
-def reshape_as(x: Tensor, like: Tensor) -> Tensor:
-    return x.reshape(like.shape)
+def part_of(bucket: Tensor, start: int, like: Tensor) -> Tensor:
+    return ops.slice(bucket, (start,), (like.size,)).reshape(like.shape)

@@ -38,4 +38,11 @@ def image_tensor(images: Any, image_hw: tuple[int, int]) -> Tensor:
 def normalize(x: Tensor) -> Tensor:
     """Unit length over the last axis, in float32, as torch.nn.functional.normalize."""
     x = x.astype(ms.float32)
-    return x / ops.maximum(ops.sqrt((x * x).sum(-1, keepdims=True)), 1e-12)
+    return x / ops.maximum(ops.sqrt(ops.ReduceSum(keep_dims=True)(x * x, -1)), 1e-12)
+
+
+def times_matrix(x: Tensor, matrix: Tensor) -> Tensor:
+    """x (..., C) by a matrix (C, D) -> (..., D). Over flattened rows: ops.matmul would copy the matrix for each item of
+    a batch."""
+    rows = ops.MatMul()(x.reshape(-1, x.shape[-1]), matrix)
+    return rows.reshape(*x.shape[:-1], rows.shape[-1])

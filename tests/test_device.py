@@ -10,6 +10,7 @@ import pytest
 
 import mindone_coca
 from mindone_coca import device
+from mindone_coca.cli import common
 from mindone_coca.errors import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -71,7 +72,11 @@ def test_deterministic_is_handed_on(monkeypatch):
     monkeypatch.setattr(ms, "set_deterministic", calls.append)
     device.configure()
     assert calls == []
-    device.configure(deterministic=True)
+    parser = common.Parser()
+    common.add_device_options(parser)
+    common.configure_device(parser.parse_args([]))
+    assert calls == []
+    common.configure_device(parser.parse_args(["--deterministic"]))
     assert calls == [True]
 
 

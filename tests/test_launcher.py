@@ -105,7 +105,9 @@ def test_wrong_variables_are_named(environment, tmp_path):
     assert Launch("RANK_SIZE", 2, 0).refusal("Ascend", {"MS_SIMULATION_LEVEL": "1"}) is None
 
 
-def start_together(command: list[str], folder: Path, each: list[dict[str, str]]) -> list[tuple[int, str, str]]:
+def start_together(
+    command: list[str], folder: Path, each: list[dict[str, str]], timeout: int = 300
+) -> list[tuple[int, str, str]]:
     """Processes with these variables -> of each its exit code, standard output and error."""
     base = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     started = [
@@ -119,8 +121,15 @@ def start_together(command: list[str], folder: Path, each: list[dict[str, str]])
         )
         for variables in each
     ]
-    ended = [process.communicate(timeout=300) for process in started]
+    ended = [process.communicate(timeout=timeout) for process in started]
     return [(process.returncode, *printed) for process, printed in zip(started, ended)]
+
+
+def cluster_of_two() -> list[dict[str, str]]:
+    """What msrun sets for its scheduler and for two workers."""
+    cluster = {"MS_WORKER_NUM": "2", "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(free_port())}
+    roles = [{"MS_ROLE": "MS_SCHED"}] + [{"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank)} for rank in (0, 1)]
+    return [{**cluster, **role} for role in roles]
 
 
 JOIN = """
@@ -144,11 +153,40 @@ def test_the_variables_of_msrun_join_without_msrun(tmp_path):
     """MindSpore's dynamic cluster: a scheduler and two workers, from the environment alone. Their labels have one
     length, so that they compile the same graphs."""
     (tmp_path / "join.py").write_text(JOIN)
-    cluster = {"MS_WORKER_NUM": "2", "MS_SCHED_HOST": "127.0.0.1", "MS_SCHED_PORT": str(free_port())}
-    roles = [{"MS_ROLE": "MS_SCHED"}] + [{"MS_ROLE": "MS_WORKER", "MS_NODE_ID": str(rank)} for rank in (0, 1)]
-    done = start_together([sys.executable, "join.py"], tmp_path, [{**cluster, **role} for role in roles])
+    done = start_together([sys.executable, "join.py"], tmp_path, cluster_of_two())
     assert [code for code, _, _ in done] == [0, 0, 0], done
     assert sorted(out for _, out, _ in done[1:]) == [f"{rank} 2 [10, 11]\n{LABELS}" for rank in (0, 1)], done
+
+
+@pytest.mark.graphs
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "mpirun" else pytest.mark.slow) for name in REFUSED]
+)
+def test_train_py_is_refused_in_both_processes(name, tmp_path):
+    """From the environment alone: one line, exit code 2, and no folder."""
+    config = write_config(tmp_path, train={"max_steps": 1})
+    table = {"server_list": [{"device": [{"rank_id": "0"}, {"rank_id": "1"}]}]}
+    (tmp_path / "table.json").write_text(json.dumps(table))
+    variables, line = REFUSED[name]
+    variables = {key: str(tmp_path / "table.json") if value == "TABLE" else value for key, value in variables.items()}
+    ranks = [key for key in variables if key.endswith("RANK") or key == "RANK_ID"]
+    each = [{**variables, **dict.fromkeys(ranks, rank)} for rank in ("0", "1")]
+    done = start_together([sys.executable, str(ROOT / "train.py"), "-c", str(config)], tmp_path, each)
+    for code, out, errors in done:
+        assert (code, out) == (2, "") and errors.splitlines()[-1] == f"error: {line}", errors
+        assert "Traceback" not in errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.graphs
+def test_train_py_joins_by_the_variables_of_msrun(tmp_path):
+    """A scheduler and two workers, from the environment alone, train one model in one folder."""
+    config = write_config(tmp_path, train={"max_steps": 2, "batch_size": 4})
+    done = start_together([sys.executable, str(ROOT / "train.py"), "-c", str(config)], tmp_path, cluster_of_two())
+    assert [code for code, _, _ in done] == [0, 0, 0], done
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+    assert (tmp_path / "run" / "final.safetensors").is_file()
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -169,3 +207,45 @@ def test_the_device_is_the_launcher_s(variable, asked, chosen, environment, monk
     monkeypatch.setattr(ms, "set_device", lambda *arguments: calls.append(arguments))
     device.configure("Ascend", asked)
     assert calls == [("Ascend", chosen)]
+
+
+COMPILE = """
+import numpy as np
+from mindone_coca import create_model, device, graph_cache
+from mindone_coca.distributed import start_ranks
+from mindone_coca.training.optim import AdamW
+from mindone_coca.training.settings import LossConfig, OptimConfig
+from mindone_coca.training.step import TrainStep
+from tests.training.runs import TINY
+
+device.configure()
+ranks = start_ranks()
+model = create_model({**TINY, "text_cfg": {**TINY["text_cfg"], "context_length": 64},
+                      "multimodal_cfg": {**TINY["multimodal_cfg"], "context_length": 64}})
+compiled = graph_cache._Session.graph
+
+def say_key(self, key):  # of all that shapes the graph
+    print(key)
+    return compiled(self, key)
+
+graph_cache._Session.graph = say_key
+# a device's number stands in its graphs, which label their own rows, and so in the key, as does its environment
+graph_cache._environment = str
+TrainStep.__init__.__globals__["keep_graphs"] = lambda cells, *_: [graph_cache.tag_cell(cell, "") for cell in cells]
+step = TrainStep(model, LossConfig(), AdamW(model, OptimConfig(), ranks), ranks)
+for tokens in ((4, 40), (40, 4), (4, 4), (3, 40)):  # of a caption on each of the two
+    text = (np.arange(64)[None] < tokens[ranks.rank]).astype(np.int32) * 7
+    print(f"{step([(np.zeros((1, 3, 16, 16), np.float32), text)], 1e-3)['loss']:.5f}")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.graphs
+def test_two_processes_compile_the_same_graphs_in_the_same_order(tmp_path):
+    """With captions of 4 and 40 tokens, now on the one, now on the other."""
+    (tmp_path / "join.py").write_text(COMPILE)
+    done = start_together([sys.executable, "join.py"], tmp_path, cluster_of_two())
+    assert [code for code, _, _ in done] == [0, 0, 0], done
+    first, second = (out.splitlines() for _, out, _ in done[1:])
+    keys = [line for line in first if len(line) == 64]
+    assert first == second and len(set(keys)) == len(keys) == 2 and len(first) == 2 + 4

@@ -27,7 +27,7 @@ from make_demo_data import demo_scene
 
 SHOWN = read_documents()
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-TOOLS = sorted([*(ROOT / "tools").glob("*.py"), *(ROOT / "examples").glob("*/*.py")])
+TOOLS = sorted([*(ROOT / "tools").glob("*.py"), *(ROOT / "examples").rglob("*.py")])
 
 
 @pytest.fixture(scope="module")

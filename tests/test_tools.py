@@ -1,6 +1,7 @@
 """Tools and programs that write say what, where and how much, and while they are at it that they are."""
 
 import io
+import json
 import re
 import sys
 import time
@@ -54,6 +55,7 @@ def test_tools_say_what_they_wrote(tmp_path, capsys):
 
 
 def test_export_says_what_it_wrote(tmp_path, monkeypatch, capsys):
+    """And of several batch sizes it writes a folder for each."""
     monkeypatch.setattr(waiting, "PATIENCE", 0.02)
 
     def write(*_, file_name, file_format):
@@ -68,7 +70,14 @@ def test_export_says_what_it_wrote(tmp_path, monkeypatch, capsys):
     lines = said(capsys, export.main(arguments))
     names = ("image_encoder", "text_encoder", "decode_step")
     assert [line for line in lines if line.startswith("exporting")] == [f"exporting {name}" for name in names]
-    assert lines[-1] == f"wrote three graphs and their manifest to {target}: 4 files, 3.00MB"
+    assert lines[-1] == f"wrote three graphs and their manifest to {target}: 6 files, 3.00MB"
+    arguments[3] = str(tmp_path / "several")
+    lines = said(capsys, export.main([*arguments, "--batch_size", "8", "1", "8"]))
+    assert lines[-1].startswith(f"wrote three graphs and their manifest, for batches of each of 2 sizes, to {tmp_path}")
+    for size in (1, 8):
+        manifest = json.loads((tmp_path / "several" / f"batch_{size}" / "manifest.json").read_text())
+        assert manifest["graphs"]["image_encoder"]["inputs"][0]["shape"][0] == manifest["batch_size"] == size
+    assert len(list((tmp_path / "several").iterdir())) == 2
 
 
 @pytest.mark.parametrize("terminal", [True, False])

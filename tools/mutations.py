@@ -179,8 +179,8 @@ MUTATIONS = (
     Mutation(
         "QuickGELU's constant rounded",
         "mindone_coca/model/layers.py",
-        "ops.sigmoid(1.702 * x)",
-        "ops.sigmoid(1.7 * x)",
+        "ops.sigmoid(ops.mul(x, 1.702))",
+        "ops.sigmoid(ops.mul(x, 1.7))",
         ("tests/model/test_layers.py::test_activation_and_its_gradient[QuickGELU-QuickGELU-2001]",),
     ),
     # weights

@@ -172,6 +172,7 @@ def add_device_options(parser: Parser) -> None:
         choices=typing.get_args(Kernels),
         help="the fastest forms of operations that the device has, or those that all devices have (default auto)",
     )
+    add("--deterministic", action="store_true", help="the same digits each time also on Ascend, more slowly")
 
 
 def start_mindspore() -> None:
@@ -192,6 +193,7 @@ def configure_device(arguments: argparse.Namespace) -> None:
         arguments.jit_level,
         arguments.max_device_memory,
         arguments.kernels,
+        arguments.deterministic,
     )
 
 

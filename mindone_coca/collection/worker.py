@@ -26,6 +26,8 @@ class Device:
     mode: Any = "graph"
     jit_level: Any = None
     max_memory: str | None = None
+    kernels: Any = "auto"
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import mindspore as ms
@@ -15,6 +16,12 @@ from mindone_coca.model.base import ImageTextModel
 from mindone_coca.waiting import Wait
 
 MANIFEST = "manifest.json"
+# What MindSpore Lite's converter_lite is told by --configFile. Without it all becomes float16. The 310P has products in
+# float16 alone: there the types that the graph asks for are kept where the product has them.
+CONVERTER_CONFIGS = {
+    "converter_a2.cfg": "[ascend_context]\nprecision_mode=enforce_origin\n",
+    "converter_310p.cfg": "[ascend_context]\nprecision_mode=preferred_fp32\n",
+}
 
 
 def describe(tensors: dict[str, Tensor]) -> list[dict]:
@@ -32,10 +39,15 @@ def export_graph(folder: Path, name: str, cell: nn.Cell, inputs: dict[str, Tenso
 
 
 def export_model(
-    model: ImageTextModel, preprocess: PreprocessCfg, target: Path, batch_size: int, beams: int, cache_length: int
+    model: ImageTextModel,
+    preprocess: PreprocessCfg,
+    target: Path,
+    batch_sizes: Sequence[int],
+    beams: int,
+    cache_length: int,
 ) -> None:
-    """Write all graphs and the manifest into the new folder `target`. Raises InputError."""
-    cells = model.export_graphs(batch_size, beams, cache_length)
+    """Write all graphs and the manifest into the new folder `target`; of several batch sizes into a folder within for
+    each, `batch_4` and so on. Raises InputError."""
     engine = model.decode_engine
     if not engine.cacheable:
         raise InputError("text_cfg: no_causal_mask: such a decoder has no cache; only causal models can be exported")
@@ -44,12 +56,19 @@ def export_model(
     if target.exists():
         raise InputError(f"{target}: exists already; remove it or choose another --target")
     with atomic_folder(target) as folder:
-        graphs = {name: export_graph(folder, name, *parts) for name, parts in cells.items()}
-        manifest = {
-            "graphs": graphs,
-            "tokens": {"start": SOT_TOKEN_ID, "end": EOT_TOKEN_ID, "pad": model.pad_id},
-            "context_length": model.text.context_length,
-            "preprocess": dataclasses.asdict(preprocess),
-            "mindspore": ms.__version__,
-        }
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        for batch_size in batch_sizes:
+            place = folder if len(batch_sizes) == 1 else folder / f"batch_{batch_size}"
+            place.mkdir(exist_ok=True)
+            cells = model.export_graphs(batch_size, beams, cache_length)
+            manifest = {
+                "graphs": {name: export_graph(place, name, *parts) for name, parts in cells.items()},
+                "batch_size": batch_size,
+                "beams": beams,
+                "tokens": {"start": SOT_TOKEN_ID, "end": EOT_TOKEN_ID, "pad": model.pad_id},
+                "context_length": model.text.context_length,
+                "preprocess": dataclasses.asdict(preprocess),
+                "mindspore": ms.__version__,
+            }
+            (place / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+            for name, text in CONVERTER_CONFIGS.items():
+                (place / name).write_text(text, encoding="utf-8")

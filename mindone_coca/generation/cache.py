@@ -95,4 +95,5 @@ def hidden_slots(lineage: Tensor) -> Tensor:
     """Lineage (B, beams, L) -> what to add to the attention scores of each row over its image's slots, (B, beams,
     beams, L): MASKED where a slot is not of the row's own past."""
     beams = lineage.shape[1]
-    return (lineage[:, :, None] != ops.arange(0, beams, 1).reshape(1, 1, beams, 1)).astype(ms.float32) * MASKED
+    others = lineage[:, :, None] != ops.arange(0, beams, 1).reshape(1, 1, beams, 1)
+    return ops.mul(others.astype(ms.float32), MASKED)

@@ -56,7 +56,7 @@ def across(column: Tensor, x: Tensor) -> Tensor:
 def log_normalizer(logits: Tensor) -> Tensor:
     """log sum exp over the vocabulary, (R, V) -> (R, 1)."""
     largest = ops.amax(logits, 1, True)
-    return largest + ops.log(ops.exp(logits - across(largest, logits)).sum(1, keepdims=True))
+    return largest + ops.log(ops.ReduceSum(keep_dims=True)(ops.exp(logits - across(largest, logits)), 1))
 
 
 class BeamCandidates(nn.Cell):

@@ -116,7 +116,7 @@ class TopKOnCPU(nn.Cell):
             best = ops.concat((best, ops.full((rows, 1), groups, dtype=ms.int32)), 1)
         values, places = self.operator(candidates, k)
         group = places // GROUP  # among the best
-        return values, ops.gather_elements(best, 1, group) * GROUP + (places - group * GROUP)
+        return values, ops.mul(ops.gather_elements(best, 1, group), GROUP) + (places - ops.mul(group, GROUP))
 
 
 class LayerNormOnCPU(PlainLayerNorm):
@@ -171,10 +171,11 @@ class NormalCDF(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         if x.size <= FEW_NUMBERS:
-            return 0.5 * ops.erf(x * 0.5**0.5) + 0.5  # each of the polynomial's twenty operators takes as long as this
+            # each of the polynomial's twenty operators takes as long as this
+            return ops.mul(ops.erf(ops.mul(x, 0.5**0.5)), 0.5) + 0.5
         square = ops.minimum(x * x, GELU_CAP)
-        poly = GELU_COEFFICIENTS[0]
-        for coefficient in GELU_COEFFICIENTS[1:]:
+        poly = ops.mul(square, GELU_COEFFICIENTS[0]) + GELU_COEFFICIENTS[1]
+        for coefficient in GELU_COEFFICIENTS[2:]:
             poly = poly * square + coefficient
         return ops.sigmoid(x * poly)
 

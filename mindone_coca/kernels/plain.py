@@ -42,7 +42,7 @@ class PlainLayerNorm(nn.Cell):
 
 def attention_scores(query: Tensor, key: Tensor) -> Tensor:
     """Query (..., Q, d) and key (..., K, d) -> scaled scores (..., Q, K), float32."""
-    query = query * (query.shape[-1] ** -0.5)
+    query = ops.mul(query, query.shape[-1] ** -0.5)
     return ops.BatchMatMul(transpose_b=True)(query, key).astype(ms.float32)
 
 

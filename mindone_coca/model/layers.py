@@ -85,7 +85,7 @@ class QuickGELU(nn.Cell):
     """x * sigmoid(1.702 x). Source: open_clip.transformer.QuickGELU."""
 
     def construct(self, x: Tensor) -> Tensor:
-        return x * ops.sigmoid(1.702 * x)
+        return x * ops.sigmoid(ops.mul(x, 1.702))
 
 
 def activation(quick_gelu: bool) -> nn.Cell:

@@ -1,14 +1,16 @@
 """A worker by itself, without Ray: what its machine lacks is one line, and what it gives is plain data."""
 
+import inspect
 import os
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mindone_coca import device
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.collection.run import Output, work_of
 from mindone_coca.collection.worker import Device, Order, Worker, versions
@@ -24,6 +26,13 @@ def order(model_folder, monkeypatch, tmp_path) -> Order:
     options = CaptionOptions(generation={"seq_len": 8, "min_seq_len": 3})
     work = work_of(config, model_folder / "coca.safetensors", None, options, Output())
     return Order(work, Device(), None, versions(), 1)
+
+
+def test_workers_are_told_all_that_a_device_can_be():
+    """But its number: a worker sees one device alone."""
+    arguments = inspect.signature(device.configure).parameters
+    defaults = {name: parameter.default for name, parameter in arguments.items() if name != "device_id"}
+    assert asdict(Device()) == defaults
 
 
 def test_what_a_machine_lacks(order, tmp_path):

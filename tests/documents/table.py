@@ -208,6 +208,12 @@ def deep_export(checkout: Checkout, piece: Piece) -> None:
     assert manifest["graphs"].keys() == {"image_encoder", "text_encoder", "decode_step"}
 
 
+def caption_by_graphs(checkout: Checkout, piece: Piece) -> None:
+    picture = ROOT / "assets" / "demo.mp4"
+    printed = checkout.run(piece.text.replace("PICTURE...", str(picture)))
+    assert printed.startswith(f"{picture}\t"), printed
+
+
 def all_commands(checkout: Checkout, piece: Piece) -> None:
     """`mindone-coca A|B|C` names every command, and none else."""
     assert piece.text.removeprefix("mindone-coca ").split("|") == list(COMMANDS)
@@ -393,7 +399,9 @@ TABLE = {
     ),
     "docs/data.md: Nothing is lost in silence": Section({"rows read": shown_only}),
     "docs/data.md: Rules": Section({"make test-slow": recipe()}),
-    "docs/deploy.md: MINDIR graphs": Section({"export_mindir.py": deep_export}, exported_model, needs=(VIT,)),
+    "docs/deploy.md: MINDIR graphs": Section(
+        {"export_mindir.py": deep_export, "lite_caption.py": caption_by_graphs}, exported_model, needs=(VIT,)
+    ),
     "docs/deploy.md: MindSpore Lite on Ascend": Section(
         {"converter_lite": check()}, needs=("docs/deploy.md: MINDIR graphs",)
     ),

@@ -2,7 +2,7 @@
 
 import json
 import re
-import shutil
+import sys
 from collections import Counter
 
 import mindspore as ms
@@ -23,8 +23,8 @@ from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import TrainStep
 from tests.models import CONFIGS, from_reference, one_layer
 from tests.reference import random_reference
+from tests.test_launcher import cluster_of_two, start_together
 from tests.training.reference_training import make_batch
-from tests.training.runs import train, write_config
 
 # A step's exchanges besides the gradients', as a slow test counts them in a graph; float16 has one more.
 OTHERS = {"AllReduce": 3, "AllGather": 4}
@@ -46,16 +46,70 @@ def test_vit_l_14_exchanges_its_773_gradients_in_few_buckets():
     assert len(sizes) == 773 and len(bucket_bounds(sizes)) + sum(OTHERS.values()) + 1 <= 20
 
 
+COUNT = """
+from math import prod
+import numpy as np
+from mindspore import Tensor
+from mindspore.communication import init
+from mindone_coca import create_model, device
+from mindone_coca.distributed import Ranks, SumTogether, bucket_bounds
+from mindone_coca.model.families import load_model_config
+from mindone_coca.model.open_clip.shapes import state_shapes
+from mindone_coca.training import optim
+from mindone_coca.training.optim import AdamW, as_scalar
+from mindone_coca.training.settings import LossConfig, OptimConfig
+from mindone_coca.training.step import TrainStep
+
+LARGE = load_model_config("coca_vit-l-14")
+NARROW = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 14, "patch_size": 7, "layers": LARGE.vision_cfg.layers, "width": 12, "head_width": 4,
+                   "attentional_pool": True, "attn_pooler_heads": 2, "attn_pooler_queries": 3},
+    "text_cfg": {"context_length": 8, "vocab_size": 32, "width": 8, "heads": 2, "layers": LARGE.text_cfg.layers,
+                 "embed_cls": True},
+    "multimodal_cfg": {"context_length": 8, "width": 8, "heads": 2, "layers": LARGE.multimodal_cfg.layers},
+}
+
+def open_clip_name(name):
+    for ours in ("gamma", "embedding_table"):
+        name = name.replace(f".{ours}", ".weight")
+    return name.replace(".beta", ".bias")
+
+device.configure()
+init()
+model, ranks = create_model(NARROW), Ranks(0, 2)
+true = state_shapes(LARGE)
+true_sizes = [prod(true.get(p.name) or true[open_clip_name(p.name)]) for p in model.trainable_params()]
+# buckets of the tensors that those of the true sizes would have
+bounds = bucket_bounds(true_sizes)
+SumTogether.__init__.__globals__["bucket_bounds"] = lambda sizes: bounds
+optimizer = AdamW(model, OptimConfig(), ranks)
+assert [p.name for p in optimizer.parameters] == [p.name for p in model.trainable_params()]
+step = TrainStep(model, LossConfig(), optimizer, ranks)
+text = np.ones((2, 8), np.int32)
+inputs = np.zeros((2, 3, 14, 14), np.float32), text, text[:, 1:]
+step.whole.compile(*map(Tensor, inputs), as_scalar(0.1))
+print(len(bounds), len(optimizer.parameters))
+"""
+
+
 @pytest.mark.slow
-def test_exchanges_counted_in_the_graph_of_a_step(tmp_path, monkeypatch):
-    """A small model on two devices, whose gradients fill one bucket. Its graphs take 2.6 GB on the disk."""
+def test_exchanges_of_vit_l_14_counted_in_its_graph(tmp_path, monkeypatch):
+    """All layers and parameters, narrow, in buckets by their true sizes, as one of two devices compiles it. One
+    process alone: nothing is exchanged, the graph is compiled only. Of it the last form is written, 60 MB."""
+    (tmp_path / "count.py").write_text(COUNT)
     monkeypatch.setenv("MS_DEV_SAVE_GRAPHS", "1")
+    monkeypatch.setenv("MS_DEV_DUMP_IR_PASSES", "validate")
     monkeypatch.setenv("MS_DEV_SAVE_GRAPHS_PATH", str(tmp_path / "graphs"))
-    train(write_config(tmp_path, train={"max_steps": 1, "batch_size": 4}), workers=2)
-    [graph] = (tmp_path / "graphs" / "rank_0").glob("*_validate_*.ir")
-    found = re.findall(r"= (?:PrimFunc_)?(AllReduce|AllGather|ReduceScatter|AllToAll)\(", graph.read_text())
-    shutil.rmtree(tmp_path / "graphs")
-    assert Counter(found) == Counter({**OTHERS, "AllReduce": OTHERS["AllReduce"] + 1})
+    roles = [{**role, "MS_WORKER_NUM": "1"} for role in cluster_of_two()[:2]]
+    roles[0]["MS_DEV_SAVE_GRAPHS"] = "0"
+    scheduler, worker = start_together([sys.executable, "count.py"], tmp_path, roles, timeout=3000)
+    assert scheduler[0] == worker[0] == 0, worker
+    buckets, tensors = map(int, worker[1].split())
+    [graph] = (tmp_path / "graphs").rglob("*_validate_*.ir")
+    found = Counter(re.findall(r"= (?:PrimFunc_)?(AllReduce|AllGather|ReduceScatter|AllToAll)\(", graph.read_text()))
+    assert tensors == 773 and found == Counter({**OTHERS, "AllReduce": OTHERS["AllReduce"] + buckets})
+    assert found.total() <= 20
 
 
 class Doubled(nn.Cell):

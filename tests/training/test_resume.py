@@ -63,11 +63,12 @@ def run_with_interruptions(
     output = {"save_every": 3, "keep_last": 2, "log_every": 1}
     steps = {"max_steps": total, "ema_decay": 0.9, "accumulate_steps": 2, "batch_size": 4}
     monkeypatch.setenv("MINDONE_COCA_CACHE", str(tmp_path / "graphs"))
-    train(write_config(tmp_path, output=output, train=steps))
+    device = {"deterministic": True}  # what the documents say of runs that must be the same
+    train(write_config(tmp_path, output=output, train=steps, device=device))
     kept = set((tmp_path / "graphs").glob("*.mindir"))
     assert len(kept) >= 4  # the steps of accumulation
     folder = tmp_path / "stopped"
-    config = write_config(tmp_path, output={**output, "dir": str(folder)}, train=steps)
+    config = write_config(tmp_path, output={**output, "dir": str(folder)}, train=steps, device=device)
     rng = random.Random(len(signals))
     for count, number in enumerate(signals):
         process = start_training(config)

@@ -21,7 +21,7 @@ from mindone_coca.model.base import ImageTextModel
 from tests.training.runs import train
 from tests.versions import inputs
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples/demo"))
 
 from demo_scenes import describe
 from make_demo_data import demo_scene

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from mindone_coca.generation.scores import BeamCandidates, Sampler
 from mindone_coca.model.base import Graphs
 from mindone_coca.model.open_clip.config import CLIPTextCfg
 from mindone_coca.model.open_clip.decoding import TokenStep
@@ -52,20 +53,32 @@ class AddAtPosition(nn.Cell):
 
 class DecodeStep(nn.Cell):
     """`TokenStep` as a pure function, with all keys and values of images in one tensor, those of each decoder in
-    another, and the position as (1,), which Lite prefers to ().
+    another, and the position as (1,), which Lite prefers to (); and the choice of the next tokens, by the cell that
+    `generate` chooses with.
 
     Each row (R,) has its parent's place in the caches, which come back with rows reordered and the position written.
+    `forbidden` (V,) is -inf at ids that may not come now, else 0.
+
+    Args:
+        choose: a cell of `generation.scores` that uses no setting but the first.
     """
 
-    def __init__(self, model: "CoCa") -> None:
+    def __init__(self, model: "CoCa", choose: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
-        self.step = TokenStep(model, AddAtPosition())
+        self.step, self.choose = TokenStep(model, AddAtPosition()), choose
         self.blocks = model.text_decoder.cross_attn
         self.layers = len(model.text.transformer.resblocks)
 
     def construct(
-        self, ids: Tensor, position: Tensor, parents: Tensor, unimodal: Tensor, multimodal: Tensor, cross: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        self,
+        ids: Tensor,
+        position: Tensor,
+        parents: Tensor,
+        forbidden: Tensor,
+        unimodal: Tensor,
+        multimodal: Tensor,
+        cross: Tensor,
+    ) -> tuple[Tensor, ...]:
         keys_values = ops.unstack(cross, 0)
         parts: tuple[Tensor, ...] = ()
         index = 0
@@ -77,7 +90,22 @@ class DecodeStep(nn.Cell):
         lineage = ops.tile(past[None, None], (ids.shape[0], 1, 1))  # every row has slots of its own
         output = self.step(ids, position.reshape(()), lineage, cached, *parts)
         written = output[1:]
-        return output[0], ops.stack(written[: 2 * self.layers], 0), ops.stack(written[2 * self.layers :], 0)
+        unused = (ops.ones((), ms.float32),) * (self.choose.settings - 1)
+        chosen = self.choose(output[0], ids, forbidden, *unused)
+        return (*chosen, ops.stack(written[: 2 * self.layers], 0), ops.stack(written[2 * self.layers :], 0))
+
+
+Outputs = dict[str, tuple[tuple[int, ...], ms.Type]]
+
+
+def token_choice(beams: int, vocab_size: int) -> tuple[nn.Cell, Outputs]:
+    """The cell that chooses next tokens, and of its outputs, by name, what follows the rows in their shapes, and type:
+    of one beam the likeliest token, of several the candidates that beam search asks for."""
+    if beams == 1:
+        return Sampler(1, False, False), {"tokens": ((), ms.int32)}
+    count = min(2 * beams, vocab_size)
+    outputs: Outputs = {"scores": ((count,), ms.float32), "tokens": ((count,), ms.int32)}
+    return BeamCandidates(count, False, False, False), outputs
 
 
 def export_graphs(model: "CoCa", batch_size: int, beams: int, cache_length: int) -> Graphs:
@@ -105,12 +133,14 @@ def export_graphs(model: "CoCa", batch_size: int, beams: int, cache_length: int)
         "ids": zeros(rows, cache_length, dtype=ms.int32),
         "position": zeros(1, dtype=ms.int32),
         "parents": zeros(rows, dtype=ms.int32),
+        "forbidden": zeros(text.vocab_size, dtype=ms.float32),
         **caches,
         "cross": cross,
     }
-    step_outputs = {"logits": zeros(rows, text.vocab_size, dtype=ms.float32), **caches}
+    choose, chosen = token_choice(beams, text.vocab_size)
+    step_outputs = {name: zeros(rows, *shape, dtype=dtype) for name, (shape, dtype) in chosen.items()}
     return {
         "image_encoder": (ImageEncoder(model), image_inputs, image_outputs),
         "text_encoder": (TextEncoder(model), text_inputs, {"text_features": features}),
-        "decode_step": (DecodeStep(model), step_inputs, step_outputs),
+        "decode_step": (DecodeStep(model, choose), step_inputs, {**step_outputs, **caches}),
     }

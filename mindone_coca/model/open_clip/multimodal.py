@@ -1,12 +1,13 @@
 """The multimodal text decoder: self-attention over the text, cross-attention to the image, logits."""
 
 import mindspore as ms
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 from mindspore.common.initializer import Normal
 
 from mindone_coca.model.layers import LayerNorm, ResidualAttentionBlock, new_parameter
 from mindone_coca.model.open_clip.config import MultimodalCfg
 from mindone_coca.model.open_clip.text import causal_mask
+from mindone_coca.tensors import times_matrix
 
 
 class MultimodalTransformer(nn.Cell):
@@ -43,10 +44,7 @@ class MultimodalTransformer(nn.Cell):
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., vocab_size), float32."""
-        x = self.normalise(x)
-        # flat: ops.matmul would copy the matrix for each caption of a batch
-        logits = ops.matmul(x.reshape(-1, x.shape[-1]), self.projection())
-        return logits.reshape(*x.shape[:-1], logits.shape[-1])
+        return times_matrix(self.normalise(x), self.projection())
 
     def run_blocks(self, image_embs: Tensor, text_embs: Tensor) -> Tensor:
         """Image tokens (B, K, D) and text embeddings (B, T, D) -> the last block's output (B, T, D)."""

@@ -8,6 +8,7 @@ from mindspore.common.initializer import Normal, Zero
 from mindone_coca import kernels
 from mindone_coca.model.layers import MASKED, LayerNorm, Linear, Transformer, new_parameter
 from mindone_coca.model.open_clip.config import CLIPTextCfg
+from mindone_coca.tensors import times_matrix
 
 
 class TokenEmbedding(nn.Cell):
@@ -75,7 +76,7 @@ class TextTransformer(nn.Cell):
         It is one position off, and must stay so: key 0 is always visible, key j only if token j - 1 is not padding.
         """
         # with a tensor, as an exported graph wants it: MindSpore Lite lists no comparison with a number
-        hidden = ops.equal(text, Tensor(self.pad_id, ms.int32)).astype(ms.float32) * MASKED  # (B, T)
+        hidden = ops.mul(ops.equal(text, Tensor(self.pad_id, ms.int32)).astype(ms.float32), MASKED)  # (B, T)
         first = ops.zeros((text.shape[0], 1), ms.float32)
         return ops.concat((first, hidden), 1)[:, None, None, :]
 
@@ -101,7 +102,7 @@ class TextTransformer(nn.Cell):
             return pooled
         if self.proj_bias:
             return self.text_projection(pooled)
-        return ops.matmul(pooled, self.text_projection.astype(pooled.dtype))
+        return times_matrix(pooled, self.text_projection.astype(pooled.dtype))
 
     def construct(self, text: Tensor) -> tuple[Tensor, Tensor]:
         x = self.embed(text)  # (B, T, D)

@@ -8,6 +8,7 @@ from mindspore.common.initializer import HeUniform, Normal, Zero
 from mindone_coca import kernels
 from mindone_coca.model.layers import AttentionalPooler, LayerNorm, Transformer, interpolation, new_parameter
 from mindone_coca.model.open_clip.config import CLIPVisionCfg
+from mindone_coca.tensors import times_matrix
 
 
 class PatchEmbedding(nn.Cell):
@@ -134,7 +135,7 @@ class VisionTransformer(nn.Cell):
             pooled = tokens.mean(axis=1) if self.pool_type == "avg" else x[:, 0]
             if not self.attentional_pool and self.final_ln_after_pool:
                 pooled = self.ln_post(pooled)
-        return ops.matmul(pooled, self.proj.astype(pooled.dtype)), tokens
+        return times_matrix(pooled, self.proj.astype(pooled.dtype)), tokens
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.pool(self.patch_tokens(images))
