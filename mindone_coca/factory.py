@@ -190,7 +190,7 @@ def find_config_and_weights(
     if loaded is None:
         loaded = load_model_config(config_beside(weights) or inferred_config(weights))
     if lora:
-        loaded = dataclasses.replace(loaded, lora=[*loaded.lora, *map(absolute_adapters, lora)])  # type: ignore[call-arg]
+        loaded = dataclasses.replace(loaded, lora=[*loaded.lora, *map(absolute_adapters, lora)])
         for text in lora:
             read_adapters(text, family_of(loaded))  # a wrong name should not cost the time to load a model
     return loaded, weights

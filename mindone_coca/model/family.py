@@ -79,7 +79,7 @@ class FamilyConfig:
 
     def without_weights(self: ConfigType) -> ConfigType:
         """The same model, naming neither weights nor adapters."""
-        plain = dataclasses.replace(self, checkpoint=None)  # type: ignore[type-var]
+        plain = dataclasses.replace(self, checkpoint=None)
         if plain.lora:
             plain.lora = []
         return plain

@@ -165,7 +165,8 @@ def merged(
     names = {ours(name) or name: name for name in entries}
     result = dict(entries)
     for folder in folders:
-        for key, change in [*folder.pairs.items(), *folder.whole.items()]:
+        changes: dict[str, LowRank | Entry] = {**folder.pairs, **folder.whole}
+        for key, change in changes.items():
             if isinstance(change, LowRank):
                 shape: tuple[int, ...] = (change.b.shape[0], change.a.shape[1])
             else:

@@ -61,7 +61,7 @@ class SharedMask(torch.nn.Module):
 def peft_name(parameter: str) -> str:
     """The name in peft's model of an adapter's parameter of ours."""
     weight, _, side = parameter.rpartition(".lora_")
-    module = OPEN_CLIP.to_original(weight).removesuffix(".weight").removesuffix(".in_proj_weight")
+    module = (OPEN_CLIP.to_original(weight) or weight).removesuffix(".weight").removesuffix(".in_proj_weight")
     module = module.replace(".out_proj", ".base_layer.out_proj")
     return f"base_model.model.{module}.lora_{side.upper()}.default.weight"
 
@@ -230,7 +230,7 @@ def make_run(folder: Path, **train) -> Path:
     """A config of a run with adapters on tiny weights, which are made if they are not there."""
     if not (folder / "base.safetensors").exists():
         ms.set_seed(3)
-        save_weights(folder / "base.safetensors", parameter_entries(CoCa(**TINY)))
+        save_weights(folder / "base.safetensors", parameter_entries(create_model(TINY)))
     settings = {"lora": {"rank": 2, "alpha": 4}, **train}
     return write_config(folder, model={"checkpoint": str(folder / "base.safetensors")}, train=settings)
 
