@@ -94,7 +94,7 @@ def kill_worker(chance: random.Random) -> bool:
 
 def test_worker_driver_and_node_killed(cluster, tmp_path, model_arguments, capfd):
     readable, broken = make_collection(tmp_path / "in", good=9, damaged=3)
-    arguments = [*model_arguments, *WORK, "--video_path", str(tmp_path / "in")]
+    arguments = [*model_arguments, *WORK, "--batch_size", "1", "--video_path", str(tmp_path / "in")]
     assert inference.main([*arguments, "--output_dir", str(tmp_path / "quiet")]) == 1
     errors = capfd.readouterr().err
     out = tmp_path / "ray"
