@@ -26,7 +26,7 @@ class CountingJob:
 
     def __init__(self, config, ranks) -> None:
         self.count = Parameter(Tensor(np.zeros(1, np.float32)), name="count")
-        self.weights, self.val = [self.count], None
+        self.weights, self.state, self.val = [self.count], [self.count], None
         self.data = Epoch(range(12))
         self.optimiser = SimpleNamespace(
             state=list, parameters=[self.count], ema=[], loss_scale=Tensor(1.0), loss_scaling=False
