@@ -19,6 +19,7 @@ Precision = Literal["fp32", "fp16", "bf16"]
 DeviceTarget = Literal["auto", "CPU", "GPU", "Ascend"]
 Mode = Literal["graph", "pynative"]
 JitLevel = Literal["O0", "O1", "O2"]
+LOCAL_CLUSTER = "local"  # in place of an address: a Ray cluster of this process's own
 Kernels = Literal["auto", "portable"]  # the fastest forms of operations that a device has, or those that all have
 # what stands for a video: its middle frame, several frames, or a frame of each of its stretches
 SeveralFrames = Literal["multi_frames", "mutil_frames"]  # the second is the older port's spelling of the first

@@ -258,12 +258,3 @@ def upload(file: Path, url: str) -> None:
         system.mv(f"{path}.partial", path)
 
     retried(url, put)
-
-
-def download(url: str, file: Path) -> None:
-    """Write what is at a URL to a file."""
-    from mindone_coca.files import atomic_path
-
-    content = read(url)
-    with atomic_path(file) as partial:
-        partial.write_bytes(content)

@@ -20,8 +20,9 @@ from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import create_transforms
 from tests.documents.checkout import Checkout, ProcessCheckout
 from tests.documents.reading import ROOT, Piece
-from tests.documents.table import COLLECTION, DIGITS, FINETUNE, TABLE, collection, finetune_data
+from tests.documents.table import COLLECTION, DIGITS, FINETUNE, TABLE
 from tests.documents.walk import Walk, read_documents, replaced
+from tests.documents.ways import collection, finetune_data
 from tests.frames import greedy_captions
 from tests.training.runs import free_port
 

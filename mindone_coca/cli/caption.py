@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.cli import common
 from mindone_coca.cli.common import Command, Parser
+from mindone_coca.config import LOCAL_CLUSTER
 from mindone_coca.outputs.formats import ALL, FORMATS, go_beside_inputs
 from mindone_coca.storage import is_url
 
 if TYPE_CHECKING:
     from mindone_coca.model.family import FamilyConfig
 
-LOCAL = "local"  # a Ray cluster of this command's own
 _ADDRESS = re.compile(r"auto|local|[\w.-]+:\d+")
 DESCRIPTION = """Caption videos and images: one file, or a whole collection.
 
@@ -84,7 +84,7 @@ def add_options(parser: Parser) -> None:
     add(
         "--ray",
         nargs="?",
-        const=LOCAL,
+        const=LOCAL_CLUSTER,
         metavar="ADDRESS",
         help="work on a Ray cluster: auto joins the one that runs here, HOST:PORT that one; without a value, on all "
         "devices of this machine",

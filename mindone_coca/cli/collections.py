@@ -115,14 +115,7 @@ def make_engine(arguments: argparse.Namespace, work: "Work", inputs: Sequence[st
 
     return RayEngine(
         Cluster(arguments.ray, arguments.device_target, arguments.ray_workers),
-        Device(
-            arguments.device_target,
-            arguments.mode,
-            arguments.jit_level,
-            arguments.max_device_memory,
-            arguments.kernels,
-            arguments.deterministic,
-        ),
+        Device(**common.device_settings(arguments)),
         threads,
         os.getcwd() if any(not (os.path.isabs(path) or is_url(path)) for path in inputs) else None,
         arguments.ray_ship_weights,

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from mindone_coca import waiting
 from mindone_coca.account import number_of
+from mindone_coca.collection.plan import reading_threads
 from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Kernels, Mode
 from mindone_coca.errors import InputError
 from mindone_coca.generation.settings import GenerationOptions
@@ -181,25 +182,29 @@ def start_mindspore() -> None:
         import mindspore  # noqa: F401
 
 
+def device_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `device.configure`, but for the number of the device."""
+    return {
+        "target": arguments.device_target,
+        "mode": arguments.mode,
+        "jit_level": arguments.jit_level,
+        "max_memory": arguments.max_device_memory,
+        "kernels": arguments.kernels,
+        "deterministic": arguments.deterministic,
+    }
+
+
 def configure_device(arguments: argparse.Namespace) -> None:
     """Set up MindSpore as `add_device_options` says. Raises InputError."""
     start_mindspore()
     from mindone_coca import device
 
-    device.configure(
-        arguments.device_target,
-        arguments.device_id,
-        arguments.mode,
-        arguments.jit_level,
-        arguments.max_device_memory,
-        arguments.kernels,
-        arguments.deterministic,
-    )
+    device.configure(device_id=arguments.device_id, **device_settings(arguments))
 
 
 def default_workers() -> int:
     """Reading threads: half the cores, at most 8."""
-    return min(8, max(1, (os.cpu_count() or 1) // 2))
+    return reading_threads(os.cpu_count() or 1)
 
 
 def positive(text: str) -> int:

@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from mindone_coca.collection.worker import Worker
-from mindone_coca.config import DeviceTarget
+from mindone_coca.config import LOCAL_CLUSTER, DeviceTarget
 from mindone_coca.errors import InputError
 from mindone_coca.waiting import Wait
 from mindone_coca.weights.source import INDEX_SUFFIX
 
-LOCAL = "local"  # an address: a cluster of this process's own
 CONCURRENT = 3  # calls of an actor: its groups, and one that says what it lacks
 _RESOURCES = {"Ascend": "NPU", "GPU": "GPU", "CPU": "CPU"}  # Ray's names of devices
 _CONNECT = 10.0  # seconds
@@ -72,7 +71,7 @@ class Cluster:
 
         own = not ray.is_initialized()
         if own:
-            with Wait("joining the Ray cluster" if self._address != LOCAL else "starting Ray"):
+            with Wait("joining the Ray cluster" if self._address != LOCAL_CLUSTER else "starting Ray"):
                 self._join(ray)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)  # Ray has put one of its own in its place
@@ -85,7 +84,7 @@ class Cluster:
 
     def _join(self, ray: Any) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        if self._address == LOCAL:
+        if self._address == LOCAL_CLUSTER:
             os.environ.setdefault("RAY_worker_niceness", "0")  # the workers are the run itself, not a background job
             cores = os.cpu_count() or 1
             options |= {"num_cpus": max(cores, self.count or 1), "object_store_memory": _OBJECT_STORE}
@@ -170,5 +169,10 @@ def why_no_start(error: Exception) -> str:
     text = str(error)
     if missing := re.search(r"No module named '(\w+)", text):
         return f"{missing[1]} is not installed there; pip install mindone-coca[ray] as on the driver's machine"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return f"its workers end at their start ({lines[-1] if lines else type(error).__name__})"
+    return f"its workers end at their start ({last_line(error)})"
+
+
+def last_line(error: Exception) -> str:
+    """What an error says at its end, which in one from a worker is the exception there."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from mindone_coca.collection.journal import file_size
+from mindone_coca.collection.journal import new_record
 from mindone_coca.outputs.schema import Record
 
 Finished = tuple[Sequence[str], list[Record]]  # a group and its records
@@ -139,9 +139,5 @@ def killed(path: str, how: str = "") -> str:
 
 
 def _one_by_one(trial: _Trial) -> Finished:
-    records = []
-    for path in trial.group:
-        error = trial.killers.get(path)
-        failed = {"path": path, "size": file_size(path), "error": error, "duration": None, "segments": []}
-        records.append(failed if error is not None else trial.alone[path])
-    return trial.group, records
+    killers, alone = trial.killers, trial.alone
+    return trial.group, [new_record(path, killers[path]) if path in killers else alone[path] for path in trial.group]

@@ -175,6 +175,11 @@ class Results:
                 file.close()
 
 
+def new_record(path: str, error: str | None = None) -> Record:
+    """The record of a file of which nothing is known yet, or of one that failed."""
+    return {"path": path, "size": file_size(path), "error": error, "duration": None, "segments": []}
+
+
 def file_size(path: str) -> int:
     """Bytes of a file; -1 when there is none. Also of a URL, which it would cost a request to ask: what is there counts
     as unchanged."""

@@ -9,7 +9,7 @@ from mindone_coca.collection.loop import work_off
 from mindone_coca.collection.parts import WRITERS, Parts
 from mindone_coca.collection.plan import Shard
 from mindone_coca.collection.run import Output
-from mindone_coca.collection.tally import counted
+from mindone_coca.collection.tally import counted, print_plan
 from mindone_coca.collection.work import Done, Engine, Work, provenance_of
 from mindone_coca.errors import InputError
 from mindone_coca.progress import say
@@ -66,7 +66,7 @@ class LongRun:
                 work_off(
                     self._engine,
                     work,
-                    parts.groups(self._group_size()),
+                    parts.groups(self._work.options.batch),
                     left,
                     keep,
                     before=before,
@@ -96,27 +96,18 @@ class LongRun:
 
     def dry_run(self) -> None:
         """Print what `run` would do."""
-        left, size = len(self._list), self._group_size()
+        left = len(self._list)
         if (self._folder / "journal").exists():
             parts = self._parts()
             left = parts.left()
             parts.close()
-        counts = {
-            "files": len(self._list),
-            "done before": len(self._list) - left,
-            "groups": -(-left // size),
-            "workers": self._engine.workers(),
-        }
-        for name, number in counts.items():
-            print(f"{name}\t{number}")
+        groups = -(-left // self._work.options.batch)
+        print_plan(len(self._list), len(self._list) - left, groups, self._engine.workers())
 
     def _parts(self) -> Parts:
         settings = self._work.settings()
         provenance = provenance_of(settings, self._work.source())
         return Parts(self._folder, self._list, self._shard, settings, self._given, self._formats, provenance)
-
-    def _group_size(self) -> int:
-        return self._work.options.batch
 
     def _written(self, parts: Parts) -> Sequence[str]:
         return [*self._formats, *(["features"] if parts.settings["features"] else [])]

@@ -75,6 +75,7 @@ class Parts:
         self._open: dict[int, Journal] = {}
         self.done = Bits(len(listed))
         self.whole: dict[int, dict[str, int]] = {}  # parts, and what came of them
+        self._files: dict[int, int] = {}  # in parts that are begun: lines with a file
         journals = folder / "journal"
         if others := sorted(journals.glob("[0-9]*-of-*.jsonl")):
             raise InputError(f"{others[0]}: the journal of a shorter list; give another --output_dir")
@@ -152,10 +153,11 @@ class Parts:
         self._finish_if_whole(part)
 
     def _finish_if_whole(self, part: int) -> None:
-        entries = self._list.entries(part)
-        lines = self._list.lines_of(part)
-        if any(entry and not self.done[line] for line, entry in zip(lines, entries)):
+        if part not in self._files:
+            self._files[part] = sum(map(bool, self._list.entries(part)))
+        if self.done.count(self._list.lines_of(part)) < self._files[part]:
             return
+        del self._files[part]
         path = self._journal(part)
         found = {record["line"]: record for place, _, record in scan(path) if place} if path.exists() else {}
         records = [found[line] for line in sorted(found)]

@@ -48,6 +48,11 @@ class Shard:
         return cls(launch.rank, launch.size)
 
 
+def reading_threads(cores: int) -> int:
+    """How many threads read for a device that has so many cores: half of them, 1 to 8."""
+    return min(8, max(1, cores // 2))
+
+
 def work_groups(paths: Sequence[str], size: int, shard: Shard) -> list[list[str]]:
     """Groups of up to `size` paths, in the order of paths; every shard.count-th of them, from number shard.index."""
     ordered = sorted(paths)

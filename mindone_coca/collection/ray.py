@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mindone_coca.account import number_of
-from mindone_coca.collection.cluster import Cluster, Place, why_no_start
+from mindone_coca.collection.cluster import Cluster, Place, last_line, why_no_start
 from mindone_coca.collection.jobs import Job, Jobs
 from mindone_coca.collection.journal import file_size
 from mindone_coca.collection.work import Done, Work
@@ -158,7 +158,7 @@ class _RaySession:
         except self._gone as error:
             yield from self._lost(worker, jobs, error)
             return
-        if ref is worker.starting or ref == worker.starting:
+        if ref == worker.starting:
             worker.starting = None
             if answer is not None:
                 self._give_up(worker, answer)
@@ -182,7 +182,7 @@ class _RaySession:
         place, alive = worker.place, self._cluster.is_alive(worker.place)
         self._dismiss(worker)
         if worker.starting is None or not alive:
-            how = _exception(error) if isinstance(error, self._ray.exceptions.RayTaskError) else ""
+            how = last_line(error) if isinstance(error, self._ray.exceptions.RayTaskError) else ""
             what = ("a worker" if alive else "the node") + (f" failed: {how}" if how else " died")
             if worker.jobs:
                 what += f"; {number_of(len(worker.jobs), 'group')} of files will be done again"
@@ -212,9 +212,3 @@ class _RaySession:
             self._past_seconds += time.perf_counter() - worker.ready_since
         self._ray.kill(worker.actor)
         self._looked = 0.0  # another one may have its place
-
-
-def _exception(error: Exception) -> str:
-    """The exception that a worker's call ended with, in a line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else type(error).__name__

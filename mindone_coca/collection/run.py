@@ -10,7 +10,7 @@ from mindone_coca.collection.journal import Journal, Record, Results
 from mindone_coca.collection.loop import work_off
 from mindone_coca.collection.plan import Shard, work_groups
 from mindone_coca.collection.printer import Printer
-from mindone_coca.collection.tally import counted
+from mindone_coca.collection.tally import counted, print_plan
 from mindone_coca.collection.work import Engine, Work, provenance_of
 from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
@@ -121,14 +121,7 @@ class CollectionRun:
         elif go_beside_inputs(self._output.formats):
             sidecars = Sidecars(self._paths, None, self._output.force, self._output.taken)
             todo = {path for path in mine if not sidecars.is_kept(path)}
-        counts = {
-            "files": len(mine),
-            "done before": len(mine) - len(todo),
-            "groups": len(self._groups_with(todo)),
-            "workers": self._engine.workers(),
-        }
-        for name, number in counts.items():
-            print(f"{name}\t{number}")
+        print_plan(len(mine), len(mine) - len(todo), len(self._groups_with(todo)), self._engine.workers())
 
     def merge(self) -> int:
         """Write the output files from the journals of all shards, and caption nothing.
@@ -149,7 +142,7 @@ class CollectionRun:
         failed = [path for path in self._paths if results.failed(path)]
         for record in results.records(failed):
             say(f"error: {record['error']}")
-        return self._finish(len(failed), self._write(self._output.folder, folder))
+        return self._finish(len(failed), self._write(self._output.folder, results))
 
     def _printer(self) -> Printer:
         return Printer(self._paths, self._options.in_segments, self._output.single)
@@ -205,9 +198,10 @@ class CollectionRun:
                 failed += self._caption(groups, keep, todo, before)
         finally:
             journal.close()
-        outcome = self._write(target, folder)
+        results = Results(folder, self._settings)
+        outcome = self._write(target, results)
         if self._output.single:
-            self._printer().add(list(Results(folder, self._settings).records(self._paths)))
+            self._printer().add(list(results.records(self._paths)))
         return failed, outcome
 
     def _caption(
@@ -235,12 +229,11 @@ class CollectionRun:
             prefix="this run: " if self._output.folder is not None else "",
         )
 
-    def _write(self, target: Path, folder: Path) -> Outcome:
-        """From the journals in `folder` write the output files, if no shard has work left.
+    def _write(self, target: Path, results: Results) -> Outcome:
+        """From what the journals hold write the output files, if no shard has work left.
 
         Nothing keeps two shards that end together from both doing so: they write the same, each file at once.
         """
-        results = Results(folder, self._settings)
         missing = sum(path not in results for path in self._paths)
         if missing:
             be = "is" if missing == 1 else "are"

@@ -69,5 +69,10 @@ def _share(busy: float, whole: float) -> int:
     return round(100 * max(0.0, 1 - busy / max(whole, 1e-9)))
 
 
+def print_plan(files: int, before: int, groups: int, workers: int) -> None:
+    """Print what a run would do, on standard output."""
+    print(f"files\t{files}\ndone before\t{before}\ngroups\t{groups}\nworkers\t{workers}")
+
+
 def counted(files: int, captions: int, failed: int) -> str:
     return f"{number_of(files, 'file')}, {number_of(captions, 'caption')}, {failed:,} failed"

@@ -14,7 +14,7 @@ from mindone_coca.captioning.batches import BatchCaptioner
 from mindone_coca.captioning.captioner import VideoCaptioner
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.captioning.reading import Passage, PassageReader, ReadAhead, ReadingFailed
-from mindone_coca.collection.journal import file_size
+from mindone_coca.collection.journal import new_record
 from mindone_coca.collection.records import segment
 from mindone_coca.config import Dtype
 from mindone_coca.model.family import FamilyConfig
@@ -135,7 +135,7 @@ class GroupCaptioner:
         """
         without = without or {}
         busy, waited = self._captioner.seconds_busy, self._reader.seconds_waited
-        records = {path: _record(path, without.get(path)) for path in group}
+        records = {path: new_record(path, without.get(path)) for path in group}
 
         def passages() -> Iterator[Passage]:
             for _ in range(len(group) - len(without)):
@@ -158,10 +158,6 @@ class GroupCaptioner:
             busy=self._captioner.seconds_busy - busy,
             waited=self._reader.seconds_waited - waited,
         )
-
-
-def _record(path: str, error: str | None) -> Record:
-    return {"path": path, "size": file_size(path), "error": error, "duration": None, "segments": []}
 
 
 class LocalEngine:

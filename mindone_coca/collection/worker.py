@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mindone_coca import __version__
+from mindone_coca.collection.plan import reading_threads
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path, user_cache
 
@@ -100,7 +101,7 @@ class Worker:
         work = replace(order.work, weights=_weights(order.work, shipped))
         options = work.options
         captioner = VideoCaptioner(work.config, work.weights, work.dtype, options.num_frames, options.fusion)
-        self._captioner = GroupCaptioner(captioner, work, order.threads or min(8, max(1, self._cores // 2)))
+        self._captioner = GroupCaptioner(captioner, work, order.threads or reading_threads(self._cores))
         self._captioner.__enter__()
 
     def caption(self, group: Sequence[str], without: Mapping[str, str]) -> "Done":

@@ -42,10 +42,10 @@ class FlashAttention(nn.Cell):
             return self.plain(query, key, value, mask)
         if query.ndim == 3:  # one head
             mask = None if mask is None else mask[:, None]
-            return self.flash(query[:, None], key[:, None], value[:, None], mask)[:, 0]
-        return self.flash(query, key, value, mask)
+            return self.fused(query[:, None], key[:, None], value[:, None], mask)[:, 0]
+        return self.fused(query, key, value, mask)
 
-    def flash(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    def fused(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         batch, heads, count, width = query.shape
         hidden = None if mask is None else hidden_keys(mask, batch, count)
         return ops.flash_attention_score(
@@ -53,16 +53,10 @@ class FlashAttention(nn.Cell):
         )
 
 
-class DecodeAttention(nn.Cell):
-    """`kernels.decode_attention`, without a gradient: one operator for a step's few queries."""
+class DecodeAttention(FlashAttention):
+    """`kernels.decode_attention`, without a gradient: another operator, for a step's few queries."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.plain = PlainAttention()
-
-    def construct(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        if not can_fuse(query):
-            return self.plain(query, key, value, mask)
+    def fused(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         batch, heads, count, width = query.shape
         hidden = None if mask is None else hidden_keys(mask, batch, count)
         precise = PRECISE if mask is None or count == 1 else PRECISE_WITH_EMPTY_ROWS

@@ -14,8 +14,8 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Zero, initializer
 
 from mindone_coca import kernels
+from mindone_coca.model.family import ADAPTER_SIDES
 
-SUFFIXES = (".lora_a", ".lora_b")  # of an adapter's parameters, after the name of its weight
 DRAW = "lora.draw"  # the number that dropout follows: a parameter, for it changes between passes, but no weight
 # odd numbers that spread the bits of a place, a draw and a layer (Weyl's and MurmurHash3's constants)
 _PLACE, _DRAW, _LAYER, _MIX = -1640531535, -2048144789, 668265263, -1028477387
@@ -72,7 +72,7 @@ class Adapter(nn.Cell):
 
     def settle(self) -> None:
         """Give the parameters their names, which the cell that the adapter was put into has changed."""
-        self.a.name, self.b.name = (self.weight_name + suffix for suffix in SUFFIXES)
+        self.a.name, self.b.name = (self.weight_name + suffix for suffix in ADAPTER_SIDES)
         if isinstance(self.dropout, SeededDropout):
             self.dropout.draw.name = DRAW
 

@@ -26,6 +26,7 @@ Shapes = dict[str, Shape]  # of a state dict's entries, by name
 Names = Sequence[tuple[str, str]]  # the original's name of a parameter and ours; {i} stands for the number of a layer
 
 ConfigType = TypeVar("ConfigType", bound="FamilyConfig")
+ADAPTER_SIDES = (".lora_a", ".lora_b")  # of an adapter's matrices, after our name of the weight that it adapts
 
 _LAYER = re.compile(r"\.(0|[1-9][0-9]{0,3})\.")
 

@@ -1,7 +1,5 @@
 """LoRA in a training run: which layers get an adapter, what else is trained, and the numbers that dropout draws by."""
 
-import fnmatch
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,16 +10,16 @@ from mindspore import Parameter, Tensor, nn
 
 from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
-from mindone_coca.model.adapters import DRAW, SUFFIXES, Adapter, SeededDropout, insert
+from mindone_coca.model.adapters import DRAW, Adapter, SeededDropout, insert
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import family_of
-from mindone_coca.model.family import FamilyConfig
+from mindone_coca.model.family import ADAPTER_SIDES, FamilyConfig
 from mindone_coca.model.layers import MultiheadAttention
-from mindone_coca.training.optim import AdamW
+from mindone_coca.training.optim import AdamW, matches
 from mindone_coca.training.progress import say
 from mindone_coca.training.settings import LoraConfig, TrainConfig
 from mindone_coca.typed_mapping import nearest
-from mindone_coca.weights.adapters import OUT_PROJ_TIMES, AdapterFolder, LowRank, merged, write_adapters
+from mindone_coca.weights.adapters import OUT_PROJ_TIMES, AdapterFolder, LowRank, merged, scale_of, write_adapters
 from mindone_coca.weights.formats.entry import Entry
 from mindone_coca.weights.names import HEAD
 
@@ -30,12 +28,12 @@ Places = list[tuple[nn.Cell, str]]  # cells and which of their weights
 
 def is_adapter(name: str) -> bool:
     """Whether a parameter, by its name, is an adapter's."""
-    return name.endswith(SUFFIXES)
+    return name.endswith(ADAPTER_SIDES)
 
 
 def scaling(config: LoraConfig) -> float:
     """What an adapter's product is multiplied by."""
-    return config.alpha / (math.sqrt(config.rank) if config.use_rslora else config.rank)
+    return scale_of(config.alpha, config.rank, config.use_rslora)
 
 
 class Draws:
@@ -94,7 +92,7 @@ class Lora:
     ) -> None:
         self.config, self.base = config, base
         self.draws = Draws(seed, rank) if config.dropout else NoDraws(seed, rank)
-        layers = {name: places for name, places in linear_layers(root).items() if not _matches(name + ".", unused)}
+        layers = {name: places for name, places in linear_layers(root).items() if not matches(name + ".", unused)}
         chosen = _choose(layers, model, config.targets)
         if not keep_open:
             for parameter in model.get_parameters():
@@ -137,7 +135,7 @@ class Lora:
             say(f"{folder}: {len(own)} matrices, such as {own[0]}, are for --lora alone: peft has no place for them")
         pairs = {}
         for adapter in self.adapters:
-            a, b = (weights[adapter.weight_name + suffix] for suffix in SUFFIXES)
+            a, b = (weights[adapter.weight_name + suffix] for suffix in ADAPTER_SIDES)
             pairs[adapter.weight_name] = LowRank(a, b, adapter.scale)
         base = {name: entry for name, entry in weights.items() if not is_adapter(name)}
         return merged(base, [AdapterFolder(folder, pairs)], lambda name: name, "float32")
@@ -185,20 +183,16 @@ def linear_layers(root: nn.Cell) -> dict[str, Places]:
     return {**attention, **others}
 
 
-def _matches(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
 def _choose(layers: dict[str, Places], model: ImageTextModel, patterns: Sequence[str] | None) -> list[str]:
     """The names of the layers that get an adapter. Raises InputError."""
     if patterns is None:
         return [name for name in layers if model.in_block(name)]
     for pattern in patterns:
-        if not any(_matches(name, [pattern]) for name in layers):
+        if not any(matches(name, [pattern]) for name in layers):
             known = [*layers, *dict.fromkeys(_general(layers))]
             hint = nearest(pattern, known) or f"; they are such as {', '.join(known[-3:])}"
             raise InputError(f"train.lora.targets: {pattern!r} matches no layer{hint}")
-    return [name for name in layers if _matches(name, patterns)]
+    return [name for name in layers if matches(name, patterns)]
 
 
 def _general(layers: Iterable[str]) -> Iterator[str]:

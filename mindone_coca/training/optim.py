@@ -3,7 +3,7 @@
 import fnmatch
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -33,6 +33,11 @@ def learning_rate(config: OptimConfig, step: int, total_steps: int) -> float:
     return config.end_lr + 0.5 * (1 + math.cos(math.pi * done)) * (config.lr - config.end_lr)
 
 
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of the patterns, such as `visual.*`, stands for a name."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def freeze(model: nn.Cell, patterns: Sequence[str]) -> None:
     """Stop training the parameters whose names match one of the patterns (`visual.*`, `*ln_*`).
 
@@ -40,7 +45,7 @@ def freeze(model: nn.Cell, patterns: Sequence[str]) -> None:
     """
     parameters = model.trainable_params()
     for pattern in patterns:
-        matching = [p for p in parameters if fnmatch.fnmatchcase(p.name, pattern)]
+        matching = [p for p in parameters if matches(p.name, [pattern])]
         if not matching:
             raise InputError(f"train.freeze: {pattern!r} matches no parameter; names are such as {parameters[0].name}")
         for parameter in matching:
@@ -50,7 +55,7 @@ def freeze(model: nn.Cell, patterns: Sequence[str]) -> None:
 def freeze_matching(model: nn.Cell, patterns: Sequence[str]) -> None:
     """Stop training the parameters whose names match one of the patterns, which may match none."""
     for parameter in model.trainable_params():
-        if any(fnmatch.fnmatchcase(parameter.name, pattern) for pattern in patterns):
+        if matches(parameter.name, patterns):
             parameter.requires_grad = False
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_folder
-from mindone_coca.model.family import Family
+from mindone_coca.model.family import ADAPTER_SIDES, Family
 from mindone_coca.typed_mapping import read_mapping
 from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES, cast
 from mindone_coca.weights.formats.entry import Entry
@@ -26,7 +26,6 @@ from mindone_coca.weights.save import save_weights
 
 CONFIG, PEFT_WEIGHTS, OWN_WEIGHTS = "adapter_config.json", "adapter_model.safetensors", "mindone_coca.safetensors"
 _PREFIX, _SIDES = "base_model.model.", (".lora_A.weight", ".lora_B.weight")
-OWN_SIDES = (".lora_a", ".lora_b")
 _INNER = ".base_layer."  # what peft puts between an attention and its output projection
 # peft (0.21.2, `lora.layer.MultiheadAttention.merge`) adds the change of a packed attention's output projection twice,
 # in its forward pass as in merge_and_unload; an adapter means here what it means there
@@ -117,11 +116,14 @@ def read_adapters(text: str, family: Family) -> AdapterFolder:
     if (path / OWN_WEIGHTS).is_file():
         own = read_safetensors(path / OWN_WEIGHTS)
         for key, entry in own.items():
-            if key.endswith(OWN_SIDES[0]):
-                module, other = key.removesuffix(OWN_SIDES[0]), key.removesuffix(OWN_SIDES[0]) + OWN_SIDES[1]
+            if key.endswith(ADAPTER_SIDES[0]):
+                module, other = (
+                    key.removesuffix(ADAPTER_SIDES[0]),
+                    key.removesuffix(ADAPTER_SIDES[0]) + ADAPTER_SIDES[1],
+                )
                 sides = dict(zip(_SIDES, (entry, own[other]))) if other in own else {}
                 found[module] = _pair(module, sides, config, path)
-            elif not key.endswith(OWN_SIDES[1]):
+            elif not key.endswith(ADAPTER_SIDES[1]):
                 whole[key] = entry
     return AdapterFolder(path, found, whole, weight)
 
@@ -148,7 +150,12 @@ def _pair(module: str, sides: Mapping[str, Entry], config: Mapping[str, Any], pa
             break
     if not isinstance(alpha, (int, float)):
         raise InputError(f"{path / CONFIG}: lora_alpha is missing or no number")
-    return LowRank(a, b, alpha / (math.sqrt(a.shape[0]) if config.get("use_rslora") else a.shape[0]))
+    return LowRank(a, b, scale_of(alpha, a.shape[0], bool(config.get("use_rslora"))))
+
+
+def scale_of(alpha: float, rank: int, use_rslora: bool) -> float:
+    """What an adapter's product is multiplied by."""
+    return alpha / (math.sqrt(rank) if use_rslora else rank)
 
 
 def merged(
@@ -212,8 +219,8 @@ def write_adapters(
     own: dict[str, Entry] = {}
     modules: list[str] = []
     for name, entry in trained.items():
-        number = next((number for number, side in enumerate(OWN_SIDES) if name.endswith(side)), None)
-        module = None if number is None else _module(name.removesuffix(OWN_SIDES[number]), family, trained)
+        number = next((number for number, side in enumerate(ADAPTER_SIDES) if name.endswith(side)), None)
+        module = None if number is None else _module(name.removesuffix(ADAPTER_SIDES[number]), family, trained)
         if module is None or number is None:
             own[name] = entry
             continue
@@ -241,7 +248,7 @@ def write_adapters(
 def _module(weight: str, family: Family, trained: Mapping[str, Entry]) -> str | None:
     """The name of the module that peft adapts for one of our weights; None where it has none."""
     attention, inner, _ = weight.rpartition(".out_proj.")
-    if inner and attention + ".in_proj_weight" + OWN_SIDES[0] not in trained:
+    if inner and attention + ".in_proj_weight" + ADAPTER_SIDES[0] not in trained:
         return None  # of an attention with separate matrices
     module, _, last = (family.to_original(weight) or "").rpartition(".")
     if last not in ("weight", "in_proj_weight"):

@@ -66,6 +66,19 @@ def bnsd(tensor: Tensor) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
+# what both kinds of attention want, in the order in which they look
+OPERANDS: dict[str, Rule] = {
+    # of the layouts BSH, BNSD, SBH, BSND and TND this project uses the second alone
+    "input_layout: BNSD with four axes": lambda c: c.input_layout == "BNSD" and c.query.ndim == c.key.ndim == 4,
+    "dtype of query: float16 or bfloat16": lambda c: c.query.dtype in c.types,
+    "dtypes of query, key and value: one": lambda c: c.query.dtype == c.key.dtype == c.value.dtype,
+    "shape of value: key's": lambda c: bnsd(c.key) == bnsd(c.value),
+}
+WIDTHS: dict[str, Rule] = {
+    "D: one of query, key and value": lambda c: c.query.shape[3] == c.key.shape[3],
+    "D: a multiple of 16, at most 512": lambda c: c.query.shape[3] % 16 == 0 and c.query.shape[3] <= 512,
+    "sparse_mode: 0, with the whole mask": lambda c: c.sparse_mode == 0,
+}
 FLASH = Contract(
     dict.fromkeys(
         ("2.7.2", "2.10.0"),
@@ -74,17 +87,11 @@ FLASH = Contract(
         "pre_tokens=2147483647, next_tokens=2147483647, inner_precise=0, input_layout='BSH', sparse_mode=0)",
     ),
     {
-        # of the layouts BSH, BNSD, SBH, BSND and TND this project uses the second alone
-        "input_layout: BNSD with four axes": lambda c: c.input_layout == "BNSD" and c.query.ndim == c.key.ndim == 4,
-        "dtype of query: float16 or bfloat16": lambda c: c.query.dtype in c.types,
-        "dtypes of query, key and value: one": lambda c: c.query.dtype == c.key.dtype == c.value.dtype,
-        "shape of value: key's": lambda c: bnsd(c.key) == bnsd(c.value),
+        **OPERANDS,
         "batch: 1 to 2048, one": lambda c: 1 <= c.query.shape[0] == c.key.shape[0] <= 2048,
         "head_num: query's N, 1 to 256": lambda c: 1 <= c.head_num == c.query.shape[1] <= 256,
         "head_num: divisible by key's N": lambda c: c.head_num % c.key.shape[1] == 0,
-        "D: one of query, key and value": lambda c: c.query.shape[3] == c.key.shape[3],
-        "D: a multiple of 16, at most 512": lambda c: c.query.shape[3] % 16 == 0 and c.query.shape[3] <= 512,
-        "sparse_mode: 0, with the whole mask": lambda c: c.sparse_mode == 0,
+        **WIDTHS,
         "attn_mask: bool or uint8, (B, N, S1, S2), (B, 1, S1, S2) or (S1, S2)": lambda c: is_mask(
             c.attn_mask,
             (ms.bool_, ms.uint8),
@@ -109,16 +116,11 @@ INFER = Contract(
         "key_antiquant_mode=0, value_antiquant_mode=0, softmax_lse_flag=False)",
     ),
     {
-        "input_layout: BNSD with four axes": lambda c: c.input_layout == "BNSD" and c.query.ndim == c.key.ndim == 4,
-        "dtype of query: float16 or bfloat16": lambda c: c.query.dtype in c.types,
-        "dtypes of query, key and value: one": lambda c: c.query.dtype == c.key.dtype == c.value.dtype,
-        "shape of value: key's": lambda c: bnsd(c.key) == bnsd(c.value),
+        **OPERANDS,
         "batch: 1 to 65536, one": lambda c: 1 <= c.query.shape[0] == c.key.shape[0] <= 65536,
         "num_heads: query's N, 1 to 256": lambda c: 1 <= c.num_heads == c.query.shape[1] <= 256,
         "num_key_value_heads: 0 or key's N": lambda c: (c.num_key_value_heads or c.num_heads) == c.key.shape[1],
-        "D: one of query, key and value": lambda c: c.query.shape[3] == c.key.shape[3],
-        "D: a multiple of 16, at most 512": lambda c: c.query.shape[3] % 16 == 0 and c.query.shape[3] <= 512,
-        "sparse_mode: 0, with the whole mask": lambda c: c.sparse_mode == 0,
+        **WIDTHS,
         "atten_mask: bool, int8 or uint8, (B, 1, S1, S2)": lambda c: is_mask(
             c.atten_mask,
             (ms.bool_, ms.int8, ms.uint8),
