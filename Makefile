@@ -8,6 +8,9 @@ RUN = $(VENV)/bin/python
 V ?= 2.7.2
 OLD = .venv-mindspore-$(V)
 
+# without bytecode kept, each process of a test run compiles package and tests anew: six seconds
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo train-demo check test test-slow test-versions check-aarch64 ascend-dryrun mutate lint docs clean
 
 # the demo model captions the bundled video

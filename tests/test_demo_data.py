@@ -134,6 +134,7 @@ def held_out_of(caption: str) -> set[tuple[str, ...]]:
     return demo_scenes.HELD_OUT_COLOURS & colours | demo_scenes.HELD_OUT_RELATIONS & neighbours
 
 
+@pytest.mark.graphs
 def test_training_shows_every_word_and_nothing_held_out():
     captions = [describe(shapes) for shapes in scenes(5000, held_out=False)]
     assert not any(held_out_of(caption) for caption in captions)
@@ -143,6 +144,7 @@ def test_training_shows_every_word_and_nothing_held_out():
         assert sum(text in caption for caption in captions) > 100, text
 
 
+@pytest.mark.graphs
 def test_every_held_out_scene_has_an_unseen_combination():
     captions = [describe(shapes) for shapes in scenes(1000, held_out=True)]
     shown = [held_out_of(caption) for caption in captions]

@@ -40,6 +40,7 @@ def run(program: str, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env={**environment, **variables}, capture_output=True, text=True)
 
 
+@pytest.mark.graphs
 def test_a_library_is_as_quiet_as_the_programs(tmp_path):
     done = run(LIBRARY, MINDONE_COCA_CACHE=str(tmp_path))
     assert len(list(tmp_path.iterdir())) == 1  # the graph was kept

@@ -55,6 +55,7 @@ def test_type_checkers_see_the_names_of_the_package():
     assert {alias.asname: node.module for node in imports for alias in node.names} == mindone_coca._HOMES
 
 
+@pytest.mark.graphs
 def test_installed_package_finds_its_data(installed, tmp_path):
     done = run(installed, tmp_path, sys.executable, "-c", PROGRAM, str(installed))
     assert done.returncode == 0, done.stderr

@@ -344,6 +344,7 @@ sys.exit(inference.main(sys.argv[1:]))
 """
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "latin-1:strict"])
 def test_a_terminal_that_lacks_letters(folder, encoding):
     """Names and captions with such letters are printed with escapes, and the rest goes on."""

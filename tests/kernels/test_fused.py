@@ -19,6 +19,8 @@ from tests.models import from_reference, make_config, one_layer, relative_differ
 from tests.reference import random_reference, torch
 from tests.training.reference_training import make_batch, reference_losses
 
+pytestmark = pytest.mark.graphs
+
 # heads of 16, which the operators take; of each tower one layer
 CONFIG = one_layer(make_config(vision={"attn_pooler_heads": 2}, text={"heads": 2}, multimodal={"heads": 2}))
 NARROW = one_layer(make_config())  # heads of 8 in the poolers and the text, which they do not take

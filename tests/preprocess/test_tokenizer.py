@@ -217,6 +217,7 @@ def test_encode_equals_open_clip(tokenizer, reference, texts):
         assert tokenizer.encode(text) == reference.encode(text), repr(text)
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("context_length", [77, 76, 16, 2, 1])
 def test_rows_equal_open_clip(tokenizer, reference, texts, context_length):
     rows = tokenizer(texts, context_length)

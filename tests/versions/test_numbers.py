@@ -3,11 +3,13 @@
 import json
 
 import numpy as np
+import pytest
 
 from tests.versions import inputs
 from tests.versions.make_numbers import numbers
 
 
+@pytest.mark.graphs
 def test_stored_numbers_are_open_clip_s():
     stored, now = json.loads(inputs.NUMBERS.read_text()), numbers()
     assert stored.keys() == now.keys()

@@ -58,6 +58,7 @@ def expected_spread(count, wanted):
     return [math.floor(i * (count - 1) / (wanted - 1) + 0.5) for i in range(wanted)]
 
 
+@pytest.mark.graphs
 def test_frames_equal_sequential_decoding(clip):
     reference = reference_frames(clip)
     count = len(reference)
@@ -337,6 +338,7 @@ def test_pages_of_a_tiff_are_no_video(tmp_path):
     assert frame.rgb[0, 0, 0] == 10
 
 
+@pytest.mark.graphs
 def test_memory_does_not_grow_with_the_number_of_frames(tmp_path):
     code = (
         "import resource, sys; from mindone_coca.video.frames import read_frames\n"

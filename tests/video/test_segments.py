@@ -28,6 +28,7 @@ def brute_force(path, seconds: float) -> list[tuple[float, float, int]]:
     return segments
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("seeking", [True, False])
 @pytest.mark.parametrize("seconds", [0.5, 1.7])
 @pytest.mark.parametrize("clip", REAL_CLIPS[::2], ids=lambda clip: clip.stem)
