@@ -4,18 +4,18 @@
 
 Random weights, drawn once and converted, so captions run to their full length: the longest case. Every comparison
 first checks that both sides produce the same tokens. Each figure is the median of `rounds` alternations, ours then
-open_clip's. Cold processes are whole processes from start to caption, ours with the store of compiled graphs warm.
+open_clip's; growth over batches, lengths and beams takes one run of open_clip. Cold processes are whole processes from
+start to caption, ours with the store of compiled graphs warm.
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -26,7 +26,11 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402 the log level above must come first
 import yaml  # noqa: E402
 
-SECTIONS = ("cold", "encode", "caption", "lengths", "beams")
+from benchmarks.results_files import keep  # noqa: E402
+
+SECTIONS = ("cold", "encode", "caption", "batches", "lengths", "beams", "long")
+BATCHES = (1, 2, 4, 8, 16)
+LONG = 256  # the longest context of the published models
 
 OURS_COLD = """
 import os, sys
@@ -46,7 +50,8 @@ from tests.reference import open_clip, torch
 from open_clip.coca_model import CoCa
 import yaml
 config = yaml.safe_load(open({config!r}))
-config.pop("custom_text")
+for name in ("custom_text", "checkpoint", "preprocess"):
+    config.pop(name, None)
 model = CoCa(**config).eval()
 model.load_state_dict(torch.load({checkpoint!r}, weights_only=True, mmap=True), strict=True)
 images = torch.from_numpy(np.load({images!r})[:1])
@@ -83,7 +88,7 @@ class Benchmark:
         convert = [sys.executable, str(ROOT / "tools/model_conversion/coca_convert.py"), "--force"]
         subprocess.run([*convert, "--source", self.checkpoint, "--target", self.weights], check=True)
         size = self.reference.visual.image_size
-        self.images = np.random.default_rng(0).standard_normal((8, 3, *size)).astype(np.float32)
+        self.images = np.random.default_rng(0).standard_normal((max(BATCHES), 3, *size)).astype(np.float32)
         np.save(folder / "images.npy", self.images)
         self.rows: list[dict] = []
 
@@ -118,9 +123,9 @@ class Benchmark:
                 )
             self.add(f"encode_image, batch {batch}", ours, theirs)
 
-    def check(self, **options) -> tuple[Callable, Callable, float]:
-        """Callables for one caption of both, after checking that they give the same tokens; open_clip's seconds."""
-        images = self.images[:1]
+    def check(self, batch: int = 1, **options) -> tuple[Callable, Callable, float]:
+        """Callables for captions of both, after checking that they give the same tokens; open_clip's seconds."""
+        images = self.images[:batch]
         tensor = self.torch.from_numpy(images)
         start = time.perf_counter()
         want = self.reference.generate(tensor, **options).numpy()
@@ -167,41 +172,41 @@ class Benchmark:
         limit = 1.2 * weights + 1.5e9
         print(f"peak memory {peaks[0] / 1e9:.2f} GB; 1.2 x weights + 1.5 GB = {limit / 1e9:.2f} GB", flush=True)
 
-    def growth(self, name: str, values: list[int], options: Callable[[int], dict]) -> dict:
-        """A column of the growth tables: one run of open_clip, the median of three of ours."""
-        table = {}
+    def growth(self, name: str, values: Sequence[int], options: Callable[[int], dict]) -> None:
+        """One run of open_clip and the median of `rounds` of ours for each value."""
         for value in values:
-            ours, _, theirs_seconds = self.check(**options(value))
+            ours, _, theirs = self.check(**options(value))
             times = []
-            for _ in range(3):
+            for _ in range(self.rounds):
                 time.sleep(0.5)
                 start = time.perf_counter()
                 ours()
                 times.append(time.perf_counter() - start)
-            table[value] = (float(np.median(times)), theirs_seconds)
-            self.add(f"{name} {value}", *table[value])
-        return table
+            self.add(f"{name} {value}", float(np.median(times)), theirs)
 
+    def batches(self) -> None:
+        self.growth("default captions, images:", BATCHES, lambda n: {"batch": n})
 
-def plot(tables: dict[str, dict], path: Path) -> None:
-    import matplotlib
+    def lengths(self) -> None:
+        context = yaml.safe_load(self.config.read_text())["multimodal_cfg"]["context_length"]
+        lengths = range(10, min(70, context) + 1, 10)
+        self.growth("greedy, tokens:", lengths, lambda n: {"generation_type": "top_k", "seq_len": n})
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    def beams(self) -> None:
+        counts = range(2, 13, 2)
+        self.growth("15 tokens, beams:", counts, lambda n: {"num_beams": n, "num_beam_groups": 1, "seq_len": 15})
 
-    figure, axes = plt.subplots(2, len(tables), figsize=(5.5 * len(tables), 7), squeeze=False, sharex="col")
-    for column, (name, table) in enumerate(tables.items()):
-        x = list(table)
-        for row, (label, colour) in enumerate((("ours", "#0a7d5a"), ("open_clip", "#b4462a"))):
-            axis = axes[row][column]
-            axis.plot(x, [table[v][row] for v in x], "o-", color=colour)
-            axis.set_ylim(bottom=0)
-            axis.set_title(f"{label}: one caption by {name}")
-            axis.set_ylabel("seconds")
-            axis.grid(alpha=0.3)
-        axes[1][column].set_xlabel(name)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    def long(self) -> None:
+        """With another model, of the same size but for its context."""
+        config = yaml.safe_load(self.config.read_text())
+        for tower in ("text_cfg", "multimodal_cfg"):
+            config[tower]["context_length"] = LONG
+        folder = self.folder / "long"
+        folder.mkdir()
+        (folder / "long.yaml").write_text(yaml.safe_dump(config))
+        other = Benchmark(str(folder / "long.yaml"), folder, self.rounds)
+        other.growth("greedy, tokens:", range(50, 251, 50), lambda n: {"generation_type": "top_k", "seq_len": n})
+        self.rows += other.rows
 
 
 def main() -> None:
@@ -214,29 +219,11 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         benchmark = Benchmark(arguments.config, Path(folder), arguments.rounds)
-        tables = {}
-        if "cold" in arguments.sections:
-            benchmark.cold()
-        if "encode" in arguments.sections:
-            benchmark.encode()
-        if "caption" in arguments.sections:
-            benchmark.caption()
-        if "lengths" in arguments.sections:
-            lengths = list(range(10, 71, 10))
-            tables["length"] = benchmark.growth(
-                "greedy, seq_len", lengths, lambda n: {"generation_type": "top_k", "seq_len": n}
-            )
-        if "beams" in arguments.sections:
-            tables["beams"] = benchmark.growth(
-                "beams (one group), seq_len 15:",
-                [2, 4, 6, 8, 10, 12],
-                lambda n: {"num_beams": n, "num_beam_groups": 1, "seq_len": 15},
-            )
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        stem = Path(arguments.config).stem
-        (arguments.output / f"speed_{stem}.json").write_text(json.dumps(benchmark.rows, indent=1) + "\n")
-        if tables:
-            plot(tables, arguments.output / f"speed_{stem}.png")
+        target = arguments.output / f"speed_{benchmark.config.stem}.json"
+        for section in arguments.sections:
+            getattr(benchmark, section)()
+            keep(target, section, benchmark.rows)
+            benchmark.rows = []
 
 
 if __name__ == "__main__":

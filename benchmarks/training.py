@@ -1,17 +1,19 @@
 """Training steps per second against open_clip's, side by side: python -m benchmarks.training [--size base|small]
 
 Each side makes the same updates on the same batch from the same weights, in turns, so that noise hits both; printed
-are the medians, their ratio, and the losses of both after the last update. `--large` instead makes one update of the
-full ViT-L/14 at batch 2 with recompute and prints its peak memory and time.
+are the medians, their ratio, and the losses of both after the last update. `--large` instead makes updates of the
+full ViT-L/14 at batch 2 with recompute and prints their peak memory and time.
 """
 
 import argparse
 import resource
 import statistics
 import time
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.results_files import keep
 from mindone_coca.config import CONFIG_DIR
 from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.typed_mapping import read_mapping
@@ -33,7 +35,7 @@ SMALL = {
 }
 
 
-def compare(config: dict, batch: int, turns: int) -> None:
+def compare(config: dict, batch: int, turns: int) -> list[dict]:
     from mindone_coca.distributed import Ranks
     from mindone_coca.training.optim import AdamW
     from mindone_coca.training.step import TrainStep
@@ -71,9 +73,11 @@ def compare(config: dict, batch: int, turns: int) -> None:
     ours_s, theirs_s = (statistics.median(taken) for taken in seconds.values())
     print(f"batch {batch}, median of {turns}: ours {ours_s:.3f} s, open_clip {theirs_s:.3f} s a step")
     print(f"ratio {theirs_s / ours_s:.2f} (above 1: ours is faster); losses {losses[ours]:.5f}, {losses[theirs]:.5f}")
+    row = {"ours": round(ours_s, 3), "open_clip": round(theirs_s, 3), "unit": "s", "ratio": round(theirs_s / ours_s, 2)}
+    return [{"what": f"a step, batch {batch}", **row}]
 
 
-def large() -> None:
+def large() -> list[dict]:
     from mindone_coca.distributed import Ranks
     from mindone_coca.factory import create_model
     from mindone_coca.training.optim import AdamW
@@ -85,11 +89,15 @@ def large() -> None:
     model.set_grad_checkpointing()
     step = TrainStep(model, LossConfig(), AdamW(model, OptimConfig(), Ranks()), Ranks())
     batch = make_batch(config, 2)
+    rows = []
     for name in ("first update, with compilation", "second update"):
         start = time.perf_counter()
         loss = step([batch], 1e-5)["loss"]
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        print(f"{name}: {time.perf_counter() - start:.1f} s, loss {loss:.4f}, peak {peak:.1f} GiB")
+        seconds, peak = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(f"{name}: {seconds:.1f} s, loss {loss:.4f}, peak {peak:.1f} GiB")
+        rows.append({"what": name, "ours": round(seconds, 1), "unit": "s"})
+        rows.append({"what": f"{name}: peak memory", "ours": round(peak, 1), "unit": "GiB"})
+    return rows
 
 
 def main() -> None:
@@ -97,13 +105,15 @@ def main() -> None:
     parser.add_argument("--size", choices=("small", "base"), default="small", help="base: ViT-B/32")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--large", action="store_true", help="one update of ViT-L/14 instead")
+    parser.add_argument("--large", action="store_true", help="updates of ViT-L/14 instead")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
+    target = arguments.output / "training.json"
     if arguments.large:
-        large()
+        keep(target, "large", large())
     else:
         config = SMALL if arguments.size == "small" else read_mapping(CONFIG_DIR / "coca_vit-b-32.yaml")
-        compare(config, arguments.batch, arguments.turns)
+        keep(target, arguments.size, compare(config, arguments.batch, arguments.turns))
 
 
 if __name__ == "__main__":

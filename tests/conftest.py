@@ -29,13 +29,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Leave what is imported by now out of Python's search for garbage, which MindSpore starts at each compilation."""
+    set_threads_of_torch(1)  # for fixtures of modules
     gc.collect()
     gc.freeze()
+
+
+def set_threads_of_torch(number: int) -> None:
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(number)
 
 
 @pytest.fixture(autouse=True)
 def threads_of_torch(request: pytest.FixtureRequest) -> None:
     """One thread for tiny models: two workers with two each spend most of their time waiting for one another. The slow
     tests, some of which have large models, run alone."""
-    if torch := sys.modules.get("torch"):
-        torch.set_num_threads((os.cpu_count() or 1) if request.node.get_closest_marker("slow") else 1)
+    set_threads_of_torch((os.cpu_count() or 1) if request.node.get_closest_marker("slow") else 1)

@@ -22,8 +22,6 @@ with warnings.catch_warnings():
     import open_clip
     from open_clip.coca_model import CoCa as ReferenceCoCa
 
-torch.set_num_threads(1)  # for fixtures of modules; tests/conftest.py sets it for each test
-
 __all__ = ["ReferenceCoCa", "numpy_state", "open_clip", "random_reference", "torch"]
 
 
