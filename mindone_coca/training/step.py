@@ -1,6 +1,7 @@
 """One update of training: the graphs of `training.graphs`, one after another."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 from mindspore import Tensor, nn, ops
@@ -15,6 +16,8 @@ from mindone_coca.training.labels import CaptionLabels
 from mindone_coca.training.optim import AdamW, as_scalar
 from mindone_coca.training.settings import LossConfig
 from mindone_coca.waiting import Wait
+
+LARGE = 2**30  # bytes of parameters from which on the memory that compiling takes is worth a second's look
 
 
 def keep_graphs(
@@ -57,6 +60,7 @@ class TrainStep:
         self.labels, self.compiled = CaptionLabels(ranks, label_lengths), False
         self.loss = Loss(model, config, ranks, fusion)
         self.optimiser, self.draw = optimiser, draw
+        self.large = sum(p.nbytes for p in model.get_parameters()) > LARGE
         if accumulate_steps == 1:
             self.whole = WholeStep(self.loss, optimiser)
             cells: list[nn.Cell] = [self.whole]
@@ -85,6 +89,9 @@ class TrainStep:
         ]
         if self.accumulate_steps == 1:
             self._compile(self.whole, batches[0], (as_scalar(lr),))
+            if self.large:
+                twin = partial(WholeStep, self.loss, self.optimiser)
+                graph_cache.compile_aside(self.whole, twin, *batches[0], as_scalar(lr))
             self.draw(0)
             return graph_cache.call(self.whole, *batches[0], as_scalar(lr))
         return self._accumulated(batches, lr)
