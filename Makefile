@@ -8,7 +8,7 @@ RUN = $(VENV)/bin/python
 V ?= 2.7.2
 OLD = .venv-mindspore-$(V)
 
-.PHONY: demo train-demo check test test-slow test-versions check-aarch64 ascend-dryrun mutate lint docs clean
+.PHONY: demo train-demo check test test-slow test-versions check-aarch64 ascend-dryrun cann mutate lint docs clean
 
 # the demo model captions the bundled video
 demo: $(VENV)/.installed
@@ -51,9 +51,11 @@ check-aarch64: $(VENV)/bin/pip
 	done
 
 # graphs compiled for Ascend without a device; needs CANN, and was not run here
-ascend-dryrun: $(VENV)/.installed
-	test -n "$$ASCEND_TOOLKIT_HOME$$ASCEND_HOME_PATH" || { echo "CANN is not set up: source its set_env.sh"; exit 2; }
+ascend-dryrun: cann $(VENV)/.installed
 	MS_SIMULATION_LEVEL=0 $(RUN) tools/check_device.py --device_target Ascend --compile_only
+
+cann:
+	@test -n "$$ASCEND_TOOLKIT_HOME$$ASCEND_HOME_PATH" || { echo "CANN is not set up: source its set_env.sh" >&2; exit 2; }
 
 # wrong changes, one by one, each of which the tests must notice
 mutate: $(VENV)/.installed-test
