@@ -89,7 +89,7 @@ def self_test(dtype: Dtype | None) -> tuple[list[list[int]], dict[str, float]]:
     """Encode and caption two images, then train two steps on them -> the captions' ids, and numbers as in STORED."""
     images, text = batch()
     model = make_model(dtype)
-    captions = model.generate(images, num_beams=2, num_beam_groups=1, **GENERATION).asnumpy().tolist()
+    captions: Tensor = model.generate(images, num_beams=2, num_beam_groups=1, **GENERATION)
     features = model.encode_image(images).asnumpy()[0]
     numbers = {f"feature {number}": float(features[number]) for number in range(3)}
     precision = device.training_precision()
@@ -102,7 +102,7 @@ def self_test(dtype: Dtype | None) -> tuple[list[list[int]], dict[str, float]]:
         if report["updated"]:
             break
     numbers |= {"loss": report["loss"], "norm of gradients": report["grad_norm"]}
-    return captions, {**numbers, "loss after an update": step([(images, text)], LEARNING_RATE)["loss"]}
+    return captions.asnumpy().tolist(), {**numbers, "loss after an update": step([(images, text)], LEARNING_RATE)["loss"]}
 
 
 def tolerance(dtype: Dtype | None) -> float:
