@@ -102,7 +102,10 @@ def self_test(dtype: Dtype | None) -> tuple[list[list[int]], dict[str, float]]:
         if report["updated"]:
             break
     numbers |= {"loss": report["loss"], "norm of gradients": report["grad_norm"]}
-    return captions.asnumpy().tolist(), {**numbers, "loss after an update": step([(images, text)], LEARNING_RATE)["loss"]}
+    return captions.asnumpy().tolist(), {
+        **numbers,
+        "loss after an update": step([(images, text)], LEARNING_RATE)["loss"],
+    }
 
 
 def tolerance(dtype: Dtype | None) -> float:
