@@ -44,10 +44,12 @@ test-versions: $(OLD)/.installed
 
 # whether every requirement and extra has a wheel for most Ascend hosts; downloads what pip needs to know, no more
 check-aarch64: $(VENV)/bin/pip
-	for part in "-r requirements.txt" "pillow-heif>=1,<2" "modelscope-hub>=0.5,<0.6"; do \
+	for part in "-r requirements.txt -c constraints.txt" "pillow-heif>=1,<2 -c constraints.txt" \
+			"modelscope-hub>=0.5,<0.6 -c constraints.txt" "ray[default]>=2.40 -c constraints-ray.txt" \
+			"s3fs>=2023.5 -c constraints-ray.txt"; do \
 		$(VENV)/bin/pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --target build/aarch64 \
 			--platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
-			--platform manylinux1_aarch64 --python-version 3.11 --only-binary=:all: $$part -c constraints.txt || exit 1; \
+			--platform manylinux1_aarch64 --python-version 3.11 --only-binary=:all: $$part || exit 1; \
 	done
 
 # graphs compiled for Ascend without a device; needs CANN, and was not run here

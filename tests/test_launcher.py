@@ -62,7 +62,14 @@ REFUSED = {
         f"MS_WORKER_NUM promises 2 processes, but MS_ROLE, MS_SCHED_HOST, MS_SCHED_PORT is not set; {START_BY_MSRUN}",
     ),
 }
-SLOW = ("rank table", "a loop in a shell", "ModelArts", "msrun's number alone")  # with real processes
+SLOW = (
+    "rank table",
+    "a loop in a shell",
+    "ModelArts",
+    "msrun's number alone",
+    "torchrun",
+    "srun",
+)  # with real processes
 ON_ASCEND = {"mpirun": None, "rank table": None}  # joined there; not run here
 
 
