@@ -106,7 +106,7 @@ def describe_device() -> Iterator[tuple[str, str]]:
     target = ms.get_context("device_target")
     yield "device", f"{target}, product {device.product()}"
     if target == "Ascend":
-        yield "chip", f"{ms.hal.get_device_name()}, {ms.hal.device_count()} of them"
+        yield "chip", f"{ms.hal.get_device_name()}, {ms.device_context.ascend.device_count()} of them"
 
 
 def say(name: str, value: str) -> None:
