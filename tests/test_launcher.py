@@ -11,7 +11,7 @@ import mindspore as ms
 import pytest
 
 from mindone_coca import device
-from mindone_coca.cli import caption
+from mindone_coca.cli import caption, evaluate
 from mindone_coca.collection.plan import Shard
 from mindone_coca.distributed import Ranks, start_ranks
 from mindone_coca.errors import InputError
@@ -125,6 +125,14 @@ def test_a_collection_on_ray_is_of_one_process(environment, capsys, tmp_path):
     with pytest.raises(SystemExit):
         caption.main(["--video_path", "video.mp4", "--output_dir", str(tmp_path / "out"), "--ray"])
     assert "--ray: goes without a launcher, but SLURM_STEP_NUM_TASKS promises 2" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_of_one_process(environment, capsys, tmp_path):
+    environment(REFUSED["mpirun"][0])
+    assert evaluate.main(["captioning", "--data", "list.csv", "--output_dir", str(tmp_path / "out")]) == 2
+    several = "OMPI_COMM_WORLD_SIZE promises 2 processes"
+    assert capsys.readouterr().err == f"error: one process evaluates, but {several}; start one\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_variables_are_named(environment, tmp_path):
