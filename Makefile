@@ -11,7 +11,7 @@ OLD = .venv-mindspore-$(V)
 # without bytecode kept, each process of a test run compiles package and tests anew: six seconds
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo train-demo check test test-slow test-versions check-aarch64 ascend-dryrun mutate lint docs clean
+.PHONY: demo train-demo check test test-slow test-versions check-aarch64 ascend-dryrun cann mutate lint docs clean
 
 # the demo model captions the bundled video
 demo: $(VENV)/.installed
@@ -47,16 +47,20 @@ test-versions: $(OLD)/.installed
 
 # whether every requirement and extra has a wheel for most Ascend hosts; downloads what pip needs to know, no more
 check-aarch64: $(VENV)/bin/pip
-	for part in "-r requirements.txt" "pillow-heif>=1,<2" "modelscope-hub>=0.5,<0.6"; do \
+	for part in "-r requirements.txt -c constraints.txt" "pillow-heif>=1,<2 -c constraints.txt" \
+			"modelscope-hub>=0.5,<0.6 -c constraints.txt" "ray[default]>=2.40 -c constraints-ray.txt" \
+			"s3fs>=2023.5 -c constraints-ray.txt"; do \
 		$(VENV)/bin/pip install --quiet --disable-pip-version-check --dry-run --ignore-installed --target build/aarch64 \
 			--platform manylinux_2_28_aarch64 --platform manylinux_2_17_aarch64 --platform manylinux2014_aarch64 \
-			--platform manylinux1_aarch64 --python-version 3.11 --only-binary=:all: $$part -c constraints.txt || exit 1; \
+			--platform manylinux1_aarch64 --python-version 3.11 --only-binary=:all: $$part || exit 1; \
 	done
 
 # graphs compiled for Ascend without a device; needs CANN, and was not run here
-ascend-dryrun: $(VENV)/.installed
-	test -n "$$ASCEND_TOOLKIT_HOME$$ASCEND_HOME_PATH" || { echo "CANN is not set up: source its set_env.sh"; exit 2; }
+ascend-dryrun: cann $(VENV)/.installed
 	MS_SIMULATION_LEVEL=0 $(RUN) tools/check_device.py --device_target Ascend --compile_only
+
+cann:
+	@test -n "$$ASCEND_TOOLKIT_HOME$$ASCEND_HOME_PATH" || { echo "CANN is not set up: source its set_env.sh" >&2; exit 2; }
 
 # wrong changes, one by one, each of which the tests must notice
 mutate: $(VENV)/.installed-test

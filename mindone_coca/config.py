@@ -16,6 +16,7 @@ CONFIG_DIR = Path(__file__).parent / "configs"  # in a checkout a link to the fo
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 Precision = Literal["fp32", "fp16", "bf16"]
+DTYPE_OF: dict[str, Dtype] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 DeviceTarget = Literal["auto", "CPU", "GPU", "Ascend"]
 Mode = Literal["graph", "pynative"]
 JitLevel = Literal["O0", "O1", "O2"]

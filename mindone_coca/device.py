@@ -23,6 +23,8 @@ CHIPS: tuple[tuple[str, Product], ...] = (("910B[1-9]", "A2"), ("910_93", "A3"),
 _configured = False
 _kernels: Kernels = "auto"
 _half_on_cpu = False
+_memory: float | None = None  # GB, as set
+FIRST_MEMORY = 2.0  # GB that are taken at a time, MindSpore's default
 
 
 def configure(
@@ -76,11 +78,26 @@ def configure(
     if jit_level:
         ms.set_context(jit_level=jit_level)
     if max_memory:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*GB?", max_memory.strip(), re.IGNORECASE)
-        if not match:
-            raise InputError(f"max_device_memory: write it like 30GB, got {max_memory!r}")
-        ms.set_context(max_device_memory=f"{match[1]}GB")
+        _limit_memory(max_memory)
     _configured, _kernels = True, kernels
+
+
+def _limit_memory(text: str) -> None:
+    """Limit the device's memory, which MindSpore lets a process say once."""
+    global _memory
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*GB?", text.strip(), re.IGNORECASE)
+    size = float(match[1]) if match else 0.0
+    if not size:
+        raise InputError(f"max_device_memory: write it like 30GB, got {text!r}")
+    if size == _memory:
+        return
+    first = f"{min(size, FIRST_MEMORY):g}GB"
+    try:
+        ms.runtime.set_memory(init_size=first, increase_size=first, max_size=f"{size:g}GB")
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"max_device_memory {text}: cannot be set any more in this process: {reason}") from None
+    _memory = size
 
 
 def ensure_configured() -> None:

@@ -68,6 +68,30 @@ def test_on_ascend_mindspore_s_warnings_are_seen(tmp_path):
     assert mindone_coca._log_level(tmp_path) == "2"
 
 
+def test_the_limit_of_memory_is_set_once(monkeypatch):
+    """As MindSpore wants it, whose older way is to be removed."""
+    calls = []
+
+    def set_memory(**sizes: str) -> None:
+        if calls:
+            raise RuntimeError("The 'set_memory' can not be set repeatedly.")
+        calls.append(sizes)
+
+    monkeypatch.setattr(ms.runtime, "set_memory", set_memory)
+    monkeypatch.setattr(device, "_memory", None)
+    for text in ("1.5GB", "1.5 gb"):
+        device.configure(max_memory=text)
+    assert calls == [{"init_size": "1.5GB", "increase_size": "1.5GB", "max_size": "1.5GB"}]
+    with pytest.raises(InputError, match=r"^max_device_memory 30GB: .* repeatedly\.$"):
+        device.configure(max_memory="30GB")
+    for text in ("0GB", "lots"):
+        with pytest.raises(InputError, match="write it like 30GB"):
+            device.configure(max_memory=text)
+    calls.clear()
+    device.configure(max_memory="30GB")
+    assert calls == [{"init_size": "2GB", "increase_size": "2GB", "max_size": "30GB"}]
+
+
 def test_deterministic_is_handed_on(monkeypatch):
     calls = []
     monkeypatch.setattr(ms, "set_deterministic", calls.append)

@@ -220,6 +220,15 @@ def test_errors_are_one_line(tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["both_ways", "models", "there"]
 
 
+def test_a_batch_of_none_is_refused_in_one_line(tmp_path, capsys):
+    for sizes in (["0"], ["4", "0"], ["-1"], ["4", "many"]):
+        with pytest.raises(SystemExit) as caught:
+            export.main(["--target", str(tmp_path / "mindir"), "--batch_size", *sizes])
+        printed = capsys.readouterr().err
+        assert caught.value.code == 2 and printed.startswith("error: ") and printed.count("\n") == 1
+        assert "--batch_size" in printed and not list(tmp_path.iterdir())
+
+
 def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_, **__):
         raise OSError("disk full")

@@ -11,10 +11,11 @@ import mindspore as ms
 import pytest
 
 from mindone_coca import device
+from mindone_coca.cli import caption, evaluate
 from mindone_coca.collection.plan import Shard
 from mindone_coca.distributed import Ranks, start_ranks
 from mindone_coca.errors import InputError
-from mindone_coca.launcher import Launch, find_launch
+from mindone_coca.launcher import NOT_JOINED, Launch, find_launch
 from mindone_coca.tasks.settings import load_train_config
 from mindone_coca.training.trainer import Trainer
 from tests.training.runs import free_port, write_config
@@ -22,8 +23,8 @@ from tests.training.runs import free_port, write_config
 ROOT = Path(__file__).parents[1]
 START_BY_MSRUN = "start them by msrun"
 VARIABLES = (
-    *("MS_WORKER_NUM", "MS_ROLE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "RANK_TABLE_FILE", "RANK_SIZE"),
-    *("RANK_ID", "MA_NUM_HOSTS", "MINDSPORE_HCCL_CONFIG_PATH", "DEVICE_ID"),
+    *("MS_WORKER_NUM", "MS_ROLE", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "RANK_TABLE_FILE", "DEVICE_ID"),
+    *("MINDSPORE_HCCL_CONFIG_PATH", *NOT_JOINED, *NOT_JOINED.values()),
 )
 # by the one that starts them: what it sets for process number 1 of 2, and why that cannot be joined here
 REFUSED = {
@@ -43,11 +44,32 @@ REFUSED = {
         {"MA_NUM_HOSTS": "2"},
         f"MA_NUM_HOSTS promises 2 processes, but nothing by which they could be joined; {START_BY_MSRUN}, or unset it",
     ),
+    "torchrun": (
+        {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"},
+        f"WORLD_SIZE promises 2 processes, but nothing by which they could be joined; {START_BY_MSRUN}, or unset it",
+    ),
+    "srun": (
+        {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1"},
+        "SLURM_STEP_NUM_TASKS promises 2 processes, but nothing by which they could be joined; "
+        f"{START_BY_MSRUN}, or unset it",
+    ),
+    "another MPI": (
+        {"PMI_SIZE": "2", "PMI_RANK": "1"},
+        f"PMI_SIZE promises 2 processes, but nothing by which they could be joined; {START_BY_MSRUN}, or unset it",
+    ),
     "msrun's number alone": (
         {"MS_WORKER_NUM": "2"},
         f"MS_WORKER_NUM promises 2 processes, but MS_ROLE, MS_SCHED_HOST, MS_SCHED_PORT is not set; {START_BY_MSRUN}",
     ),
 }
+SLOW = (
+    "rank table",
+    "a loop in a shell",
+    "ModelArts",
+    "msrun's number alone",
+    "torchrun",
+    "srun",
+)  # with real processes
 ON_ASCEND = {"mpirun": None, "rank table": None}  # joined there; not run here
 
 
@@ -69,7 +91,12 @@ def environment(monkeypatch, tmp_path):
 
 
 def test_alone_without_any_of_them(environment):
-    for variables in ({}, {"MS_WORKER_NUM": "1"}, {"RANK_SIZE": "1"}, {"OMPI_COMM_WORLD_SIZE": "1"}):
+    alone: list[dict[str, str]] = [
+        *({}, {"MS_WORKER_NUM": "1"}, {"RANK_SIZE": "1"}, {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"}),
+        {"RANK_SIZE": "1", "RANK_TABLE_FILE": "TABLE"},  # one device of those that the table lists
+        {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"},  # a batch script's own, of which there is one
+    ]
+    for variables in alone:
         environment(variables)
         assert start_ranks() == Ranks() and Shard.from_launcher() == Shard()
 
@@ -86,11 +113,26 @@ def test_what_cannot_be_joined_is_refused_in_one_line(name, environment):
     assert launch.refusal("Ascend", os.environ) == ON_ASCEND.get(name, line)
 
 
-@pytest.mark.parametrize("name", ["mpirun", "rank table", "a loop in a shell"])
+@pytest.mark.parametrize("name", ["mpirun", "rank table", "a loop in a shell", "torchrun", "srun", "another MPI"])
 def test_captions_need_no_joining(name, environment):
     """Each process of a collection does its own part."""
     environment(REFUSED[name][0])
     assert Shard.from_launcher() == Shard(1, 2)
+
+
+def test_a_collection_on_ray_is_of_one_process(environment, capsys, tmp_path):
+    environment(REFUSED["srun"][0])
+    with pytest.raises(SystemExit):
+        caption.main(["--video_path", "video.mp4", "--output_dir", str(tmp_path / "out"), "--ray"])
+    assert "--ray: goes without a launcher, but SLURM_STEP_NUM_TASKS promises 2" in capsys.readouterr().err
+
+
+def test_an_evaluation_is_of_one_process(environment, capsys, tmp_path):
+    environment(REFUSED["mpirun"][0])
+    assert evaluate.main(["captioning", "--data", "list.csv", "--output_dir", str(tmp_path / "out")]) == 2
+    several = "OMPI_COMM_WORLD_SIZE promises 2 processes"
+    assert capsys.readouterr().err == f"error: one process evaluates, but {several}; start one\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_variables_are_named(environment, tmp_path):
@@ -99,10 +141,49 @@ def test_wrong_variables_are_named(environment, tmp_path):
         with pytest.raises(InputError, match=f"^{name}: "):
             start_ranks()
     environment({"RANK_SIZE": "2", "RANK_ID": "2"})
-    with pytest.raises(InputError, match="RANK_ID 2"):
+    with pytest.raises(InputError, match=r"^RANK_ID 2: RANK_SIZE promises 2 processes only"):
+        find_launch(os.environ)
+    environment({"WORLD_SIZE": "2"})
+    with pytest.raises(InputError, match=r"^WORLD_SIZE promises 2 processes, but RANK is not set; give --shard i/n$"):
         Shard.from_launcher()
     assert "RANK_ID is not set" in str(Launch("RANK_TABLE_FILE", 2, None).refusal("Ascend", {}))
     assert Launch("RANK_SIZE", 2, 0).refusal("Ascend", {"MS_SIMULATION_LEVEL": "1"}) is None
+
+
+def servers(*ranks: str) -> str:
+    return json.dumps({"server_list": [{"device": [{"rank_id": rank} for rank in ranks]}]})
+
+
+TABLES = {
+    "no JSON": ('{"server_list": [', "no rank table can be read there"),
+    "a list": ("[]", "no rank table can be read there"),
+    "no servers": (servers(), r"must be 0, 1 and so on, each once, got \[\]"),
+    "a rank twice": (servers("0", "0"), r"got \[0, 0\]"),
+    "a rank that is none": (servers("0", "one"), "no rank table can be read there"),
+    "more than RANK_SIZE": (servers("0", "1", "2"), "lists 3 devices, but RANK_SIZE is 2"),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_rank_table_that_is_none_is_named(name, environment, tmp_path):
+    text, message = TABLES[name]
+    (tmp_path / "wrong.json").write_text(text)
+    environment({"RANK_TABLE_FILE": str(tmp_path / "wrong.json"), "RANK_ID": "0", "RANK_SIZE": "2"})
+    with pytest.raises(InputError, match=f"^RANK_TABLE_FILE: {tmp_path / 'wrong.json'}: .*{message}"):
+        find_launch(os.environ)
+
+
+def test_a_rank_table_without_this_rank_is_refused(environment):
+    environment({"RANK_TABLE_FILE": "TABLE", "RANK_ID": "2"})
+    with pytest.raises(InputError, match=r"^RANK_ID 2: RANK_TABLE_FILE promises 2 processes only"):
+        find_launch(os.environ)
+
+
+def test_a_rank_table_of_the_older_form(environment, tmp_path):
+    table = {"group_list": [{"instance_list": [{"devices": [{"device_id": "0"}, {"device_id": "1"}]}] * 2}]}
+    (tmp_path / "older.json").write_text(json.dumps(table))
+    environment({"RANK_TABLE_FILE": str(tmp_path / "older.json"), "RANK_ID": "3"})
+    assert find_launch(os.environ) == Launch("RANK_TABLE_FILE", 4, 3)
 
 
 def start_together(
@@ -134,6 +215,7 @@ def cluster_of_two() -> list[dict[str, str]]:
 
 JOIN = """
 from mindone_coca import device
+from mindone_coca.cli import caption
 import numpy as np
 from mindone_coca.distributed import start_ranks
 from mindone_coca.training.labels import CaptionLabels
@@ -159,9 +241,7 @@ def test_the_variables_of_msrun_join_without_msrun(tmp_path):
 
 
 @pytest.mark.graphs
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "mpirun" else pytest.mark.slow) for name in REFUSED]
-)
+@pytest.mark.parametrize("name", ["mpirun", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_train_py_is_refused_in_both_processes(name, tmp_path):
     """From the environment alone: one line, exit code 2, and no folder."""
     config = write_config(tmp_path, train={"max_steps": 1})

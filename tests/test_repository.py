@@ -1,5 +1,6 @@
 """What lies beside the code for those who come to it: forms for issues, the citation, the documents' environment."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,16 @@ def test_the_citation_names_what_is_needed():
 
 def test_contributing_is_short():
     assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= 30
+
+
+def test_every_extra_is_looked_for_on_aarch64():
+    project, makefile = (ROOT / "pyproject.toml").read_text("utf-8"), (ROOT / "Makefile").read_text("utf-8")
+    extras = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    requirements = re.findall(r'^\w+ = \["(.*)"\]$', extras, re.MULTILINE)
+    check = makefile.partition("\ncheck-aarch64:")[2].partition("\n\n")[0]
+    assert len(requirements) == extras.count(" = ") == 4
+    assert [name for name in requirements if f'"{name} -c' not in check] == []
+    assert '"-r requirements.txt -c' in check
 
 
 def test_the_documents_environment_is_pinned_whole():

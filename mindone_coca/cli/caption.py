@@ -11,6 +11,7 @@ from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.cli import common
 from mindone_coca.cli.common import Command, Parser
 from mindone_coca.config import LOCAL_CLUSTER
+from mindone_coca.launcher import find_launch
 from mindone_coca.outputs.formats import ALL, FORMATS, go_beside_inputs
 from mindone_coca.storage import is_url
 
@@ -141,8 +142,10 @@ def check_ray_usage(parser: Parser, arguments: argparse.Namespace) -> None:
     for name in ("shard", "merge", "device_id"):
         if getattr(arguments, name) not in (None, False):
             parser.error(f"--{name}: goes without --ray, which has one journal and chooses devices itself")
-    if int(os.environ.get("RANK_SIZE") or 1) > 1:
-        parser.error("--ray: goes without msrun; start one process")
+    if launch := find_launch(os.environ):
+        parser.error(
+            f"--ray: goes without a launcher, but {launch.variable} promises {launch.size} processes; start one"
+        )
 
 
 def run(parser: Parser, arguments: argparse.Namespace) -> int | None:

@@ -1,6 +1,7 @@
 """The program that measures."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from mindone_coca.cli import common
 from mindone_coca.cli.common import Command, Parser
 from mindone_coca.errors import InputError
 from mindone_coca.files import check_output
+from mindone_coca.launcher import find_launch
 from mindone_coca.tasks.spec import TASKS, TaskSpec
 from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
 
@@ -241,6 +243,8 @@ def add_options(parser: Parser) -> None:
 
 
 def run(parser: Parser, arguments: argparse.Namespace) -> None:
+    if launch := find_launch(os.environ):  # each would write the same report
+        raise InputError(f"one process evaluates, but {launch.variable} promises {launch.size} processes; start one")
     if arguments.output_dir is not None:
         check_output(arguments.output_dir, "give another --output_dir")
     common.configure_device(arguments)

@@ -42,9 +42,9 @@ class Shard:
         if launch is None:
             return cls()
         if launch.rank is None:  # msrun over several machines leaves it open unless told --node_rank
-            raise InputError("RANK_ID is not set; start msrun with --node_rank, or give --shard i/n")
-        if launch.rank >= launch.size:
-            raise InputError(f"RANK_ID {launch.rank}: {launch.variable} promises {launch.size} processes only")
+            how = "start msrun with --node_rank, or " if launch.variable == "MS_WORKER_NUM" else ""
+            several = f"{launch.variable} promises {launch.size} processes"
+            raise InputError(f"{several}, but {launch.rank_variable} is not set; {how}give --shard i/n")
         return cls(launch.rank, launch.size)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mindone_coca.captioning.batches import BatchCaptioner
 from mindone_coca.captioning.options import CaptionOptions
-from mindone_coca.config import Dtype
+from mindone_coca.config import DTYPE_OF
 from mindone_coca.data.loader import Batch, TrainingData, open_data
 from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
@@ -36,7 +36,6 @@ Data = TypeVar("Data")
 
 # captions on the validation page may be as short as the training captions
 GREEDY = {"generation_type": "top_k", "top_k": 1, "min_seq_len": 1}
-DTYPES: dict[str, Dtype] = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
 class Job(Protocol):
@@ -83,7 +82,7 @@ def open_model(config: TrainConfig) -> tuple[FamilyConfig, ImageTextModel, Token
 
 def set_precision(model: ImageTextModel, config: TrainConfig) -> None:
     """Compute in train.precision, and recompute activations if train.recompute says so."""
-    model.set_compute_dtype(DTYPES[config.train.precision])
+    model.set_compute_dtype(DTYPE_OF[config.train.precision])
     if config.train.recompute:
         model.set_grad_checkpointing()
 

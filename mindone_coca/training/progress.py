@@ -5,8 +5,6 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-
 from mindone_coca import progress
 from mindone_coca.files import atomic_path, reported_writes
 from mindone_coca.progress import say
@@ -45,6 +43,8 @@ class Metrics:
             kept = [record for record in read_metrics(self.path) if step and record["step"] <= step]
             with atomic_path(self.path) as partial:
                 partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+        from tensorboardX import SummaryWriter  # heavy, and of several processes one needs it
+
         with reported_writes(folder):
             self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
