@@ -18,8 +18,7 @@ from tests.models import CONFIGS, from_reference, one_layer
 from tests.reference import random_reference, torch
 from tests.tasks.runs import open_run, values_of, write_data
 from tests.tasks.test_heads import SMOOTHING, TorchHead, make_inputs, our_name, torch_features
-from tests.training.runs import read_weights
-from tests.training.test_lora_parity import eager
+from tests.training.runs import eager, read_weights
 from tests.training.test_step import assert_gradients_match
 
 WEIGHT = 0.7

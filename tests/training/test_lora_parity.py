@@ -1,8 +1,6 @@
 """Adapters against peft on open_clip's model, side by side for 50 updates, and against plain torch, live; the merged
 weights are the same model; the base stays as it was."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,21 +28,11 @@ from tests import parallel_models
 from tests.models import from_reference, relative_difference
 from tests.reference import random_reference, torch
 from tests.training.reference_training import make_batch, reference_losses, reference_optimiser
-from tests.training.runs import TINY, write_config
+from tests.training.runs import TINY, eager, write_config
 from tests.training.test_step import Gradients, assert_gradients_match
 
 PEFT_TARGETS = r".*(resblocks|cross_attn)\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"
 UPDATES, RATE, SETTINGS = 50, 1e-3, {"rank": 3, "alpha": 5.0, "use_rslora": True}
-
-
-@contextmanager
-def eager() -> Iterator[None]:
-    """Without compiling: for what runs once."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=ms.GRAPH_MODE)
 
 
 def keep_mask(shape: tuple[int, ...], rate: float, draw: int, layer: int) -> np.ndarray:
