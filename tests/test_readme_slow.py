@@ -242,7 +242,7 @@ def test_the_demo_model_learns_another_wording(work):
     said = json.loads(work.path("reports/style/captions_results.json").read_text())
     right = sum(wanted[item["image_id"]] == item["caption"] for item in said)
     print(f"{right} of {len(said)} captions right to the letter after {spent:.0f} s of processor time")
-    written = re.search(r"Of (\d+)\nscenes.* (\d+) have the right caption", PAGES["finetune"])
+    written = re.search(r"Of (\d+)\s+scenes[^.]*\s(\d+) have the right caption", PAGES["finetune"])
     assert written is not None and len(said) == len(wanted) == int(written[1]) and right >= 0.9 * len(said)
     assert right == pytest.approx(int(written[2]), abs=NEAR * len(said)) and spent <= 360
 
