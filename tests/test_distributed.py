@@ -104,10 +104,11 @@ def test_two_processes_give_one_process_s_adapters(adapted, together):
         assert value.any() and relative_difference(two[name], value) < 1e-3, name  # of ten updates, B's from 0 on
 
 
-def test_killed_adapters_go_on_to_the_same_bits(config, adapted):
-    """By the graphs that the run before has left, in which frozen weights are to be found again."""
+def test_killed_adapters_go_on_to_the_same_bits(config):
+    """By the graphs that the killed run has left, in which frozen weights and dropout's draws are found again."""
     folder = config.parent
-    run = [*ADAPTERS, "train.batch_size=4", "output.save_every=1"]
+    dropout = "train.lora={rank: 2, dropout: 0.3, targets: [text_decoder.*]}"
+    run = [*ADAPTERS, dropout, "train.batch_size=4", "output.save_every=1"]
     process = start_training(config, *run, f"output.dir={folder / 'killed'}", "train.max_steps=5000")
     wait_for_step(process, folder / "killed", 3, 0)
     process.kill()
