@@ -19,12 +19,6 @@ from tests.models import CONFIGS, one_layer
 from tests.training.runs import TINY, read_weights, train_here, write_config
 
 SMALL = one_layer(CONFIGS["base"])
-PEFT_TARGETS = r".*(resblocks|cross_attn)\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"
-
-
-@pytest.fixture(scope="module")
-def peft():
-    return pytest.importorskip("peft")
 
 
 def test_draws_are_told_by_update_part_and_device():
