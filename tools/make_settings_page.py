@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from mindone_coca.cli.common import Parser, run_cli
 from mindone_coca.data.settings import DataConfig, SourceConfig
 from mindone_coca.files import atomic_path
+from mindone_coca.preprocess.augment import AugmentConfig
 from mindone_coca.tasks.settings import HeadConfig
 from mindone_coca.tasks.spec import Task
 from mindone_coca.training.settings import (
@@ -60,9 +61,12 @@ without a default must be given.
 `task`, beside the sections, is `coca`, the default, or a downstream task:
 {tasks}.
 """
-PARTS = {
-    "data": ("Keys of a source, each of `data.train` and `data.val`", SourceConfig),
-    "train": ("Keys of `train.lora`", LoraConfig),
+PARTS: dict[str, dict[str, type]] = {
+    "data": {
+        "Keys of a source, each of `data.train` and `data.val`": SourceConfig,
+        "Keys of `data.augment`": AugmentConfig,
+    },
+    "train": {"Keys of `train.lora`": LoraConfig},
 }
 
 
@@ -142,8 +146,7 @@ def page() -> str:
     lines = [HEAD.format(tasks=tasks)]
     for name, cls in SECTIONS.items():
         lines += [f"## `{name}`", "", *intro(cls), *table(cls, f"{name}."), ""]
-        if name in PARTS:
-            title, part = PARTS[name]
+        for title, part in PARTS.get(name, {}).items():
             lines += [f"### {title}", "", *intro(part), *table(part, ""), ""]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from make_digits import SIDE, draw_digit, is_held_out, load_scans
+from make_digits import HELD_OUT, SIDE, draw_digit, is_held_out, load_scans
 from PIL import Image
 
 HALF = SIDE // 2  # of a picture, with a digit of this side in it
@@ -16,11 +16,11 @@ MOTIONS = {"right": (1, 0), "left": (-1, 0), "down": (0, 1), "up": (0, -1), "gro
 
 
 class Scans:
-    """The scans of one part: those to train on, or the held-out fifth."""
+    """The scans of one part: those to train on, or the fifth number `held_out`."""
 
-    def __init__(self, validation: bool):
+    def __init__(self, validation: bool, held_out: int = HELD_OUT):
         scans, digits = load_scans()
-        chosen = np.array([is_held_out(number) == validation for number in range(len(scans))])
+        chosen = np.array([is_held_out(number, held_out) == validation for number in range(len(scans))])
         self._by_digit = [scans[chosen & (digits == digit)] for digit in range(10)]
 
     def draw(self, digit: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,7 +3,7 @@
 python examples/digits/make_digit_tasks.py data/digit_tasks [--tasks vqa motions] [--seed 0]
 
 Makes a folder for each task with pictures or clips (32 px), train.csv and val.csv. Every fifth scan occurs in val.csv
-only.
+only; --held_out says which fifth, as for make_digits.py.
 
 vqa             one or two digits and a question, such as "which is larger?" (filepath, question, answer)
 entailment      two digits, often one of them covered, and a sentence about them, of which the picture shows that it is
@@ -29,7 +29,7 @@ from itertools import permutations, product
 
 import numpy as np
 from digit_pictures import MOTIONS, Scans, clip, side_by_side, write_clip
-from make_digits import NAMES, draw_digit, write_rows
+from make_digits import HELD_OUT, NAMES, add_held_out, draw_digit, write_rows
 from PIL import Image
 
 from mindone_coca.cli.common import Parser, run_cli, say_written, with_progress
@@ -112,7 +112,7 @@ TASKS: dict[str, tuple[Callable[[Scans, int, np.random.Generator], Iterator[Row]
 }
 
 
-def write_task(folder: Path, task: str, seed: int = 0, count: int | None = None) -> None:
+def write_task(folder: Path, task: str, seed: int = 0, count: int | None = None, held_out: int = HELD_OUT) -> None:
     """Write `count` rows to train on, and for validation a fifth as many, and say so."""
     count = count or TASKS[task][2]
     check_output(folder, "choose another folder")
@@ -120,7 +120,7 @@ def write_task(folder: Path, task: str, seed: int = 0, count: int | None = None)
         for part, size in (("train", count), ("val", count // 5)):
             (made / part).mkdir()
             rng = np.random.default_rng((seed, list(TASKS).index(task), part == "val"))
-            rows = TASKS[task][0](Scans(part == "val"), size, rng)
+            rows = TASKS[task][0](Scans(part == "val", held_out), size, rng)
             _write_part(made, part, task, with_progress(rows, size, f"writing {folder / part}"))
     say_written(f"train.csv of {count:,} rows and val.csv of {count // 5:,}", folder)
 
@@ -146,11 +146,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, help="rows to train on, for each task")
+    add_held_out(parser)
     arguments = parser.parse_args(argv)
 
     def run() -> None:
         for task in arguments.tasks:
-            write_task(arguments.folder / task, task, arguments.seed, arguments.count)
+            write_task(arguments.folder / task, task, arguments.seed, arguments.count, arguments.held_out)
 
     return run_cli(run)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mindone_coca.config import Fusion
+from mindone_coca.preprocess.augment import AugmentConfig
 from mindone_coca.video.pictures import PictureRules
 
 
@@ -69,6 +70,9 @@ class DataConfig:
     # Train on random crops of 90 to 100 % of a picture, as open_clip does. None: yes, but for the tasks
     # video_classification and nlvr2, as in the paper.
     random_crop: bool | None = None
+    # RandAugment (arXiv 1909.13719) after the crop, {num_ops: 2, magnitude: 9} by default; None: none. Another for each
+    # picture in each epoch, the same for all pictures of one sample.
+    augment: AugmentConfig | None = None
     # Of a video: its middle frame, a random one, or num_frames spread evenly (an image then stands for each of them).
     frame_type: Literal["middle", "random", "multi_frames"] = "middle"
     num_frames: int = 16  # of a video, with multi_frames

@@ -90,7 +90,6 @@ class ImageTextModel(nn.Cell):
         super().__init__()
         device.ensure_configured()
         self.recomputes = False
-        self.keeps_training_graphs = True
         self._decode_engine: DecodeEngine | None = None
 
     # --- features and captions

@@ -25,7 +25,7 @@ class TaskBatch:
     # (B, n, 3, S, S) float32; n is 2 for nlvr2 (left, right), the number of frames for video_classification (with V
     # views V times as many, one clip after the other), else 1
     images: np.ndarray
-    text: np.ndarray | None  # (B, T) int32; None where the task has no sentence
+    text: np.ndarray | None  # (B, T) int32; None where the task has no sentence. With captions (B, 2, T)
     labels: np.ndarray  # (B,) int32; -1 for an answer (vqa) that is none of the known ones
     names: list[str]  # of the files; nlvr2's two with a comma between
     sentences: list[str]  # what `text` says, empty where the task has none
@@ -39,6 +39,7 @@ class TaskData(Batches):
         sources: rows of the task.
         labels: names of the classes in order; only a vqa row may have another one.
         tokenizer: `tokenizer([sentence], context_length=T)` -> (1, T) int32; None where the task has no sentence.
+        captions: the ids of the sentence are followed by those of sentence and label as one text.
         transform: `transform(image, seed)` -> (3, S, S) float32 when training, else `transform(image)`. All pictures
             of a row share one seed, so that a random crop leaves them comparable.
         training: shuffle, and draw frames and crops by (seed, epoch, place in the order). Otherwise the samples come
@@ -63,11 +64,12 @@ class TaskData(Batches):
         num_frames: int = 16,
         rules: PictureRules = DEFAULT_RULES,
         views: int = 1,
+        captions: bool = False,
         **options,
     ):
         self.labels = list(labels)
         self.rows_refused = sum(source.account.refused for source in sources)
-        self._has_text = tokenizer is not None
+        self._has_text, self._captions = tokenizer is not None, captions
         reader = _TaskReader(
             sources,
             self.labels,
@@ -78,6 +80,7 @@ class TaskData(Batches):
             text_length=context_length if self._has_text else 0,
             seed=seed,
             views=views,
+            captions=captions,
         )
         super().__init__(reader, seed=seed, training=training, keep_rest=not training, **options)
 
@@ -90,6 +93,8 @@ class TaskData(Batches):
             for images, text, notes in batches:
                 columns = {key: [note[key] for note in notes] for key in ("name", "sentence", "answers")}
                 labels = np.array([note["label"] for note in notes], np.int32)
+                if self._captions:
+                    text = text.reshape(len(text), 2, -1)
                 yield TaskBatch(images, text if self._has_text else None, labels, *columns.values())
 
 
@@ -106,10 +111,12 @@ class _TaskReader:
         text_length: int,
         seed: int,
         views: int,
+        captions: bool,
     ):
         self._sources, self._tokenizer, self._frames, self._seed, self._views = sources, tokenizer, frames, seed, views
         self._numbers = {label: number for number, label in enumerate(labels)}
-        self.lengths, self.text_length = [len(source) for source in sources], text_length
+        self.lengths, self._length = [len(source) for source in sources], text_length
+        self._captions, self.text_length = captions, 2 * text_length if captions else text_length
 
     def image_shape(self) -> tuple[int, ...]:
         return len(self._sources[0][0].pictures) * self._frames.count, *self._frames.image_shape()
@@ -121,7 +128,8 @@ class _TaskReader:
         images = np.stack([frame for view in range(self._views) for frame in frames[view :: self._views]])
         text = np.zeros(0, np.int32)
         if self._tokenizer:
-            text = self._tokenizer([sample.sentence], context_length=self.text_length)[0]
+            said = [sample.sentence, f"{sample.sentence} {sample.label}"] if self._captions else [sample.sentence]
+            text = self._tokenizer(said, context_length=self._length).reshape(-1)
         note = {
             "name": ", ".join(picture.name for picture in sample.pictures),
             "sentence": sample.sentence,
@@ -146,6 +154,7 @@ def open_task_data(
     world_size: int = 1,
     max_labels: int | None = None,
     views: int = 1,
+    captions: bool = False,
 ) -> TaskData:
     """The data of a config for a task: `train`, or with `training=False` its `val`.
 
@@ -155,6 +164,7 @@ def open_task_data(
             rows: whole numbers by value, other names by the alphabet, answers of vqa by how often they occur.
         max_labels: without `labels`, so many of vqa's commonest answers.
         views: clips of a video, for testing.
+        captions: see TaskData.
 
     Raises InputError naming the file or setting that is wrong, and the mend.
     """
@@ -190,6 +200,7 @@ def open_task_data(
         num_frames=config.num_frames,
         rules=config.picture_rules,
         views=views,
+        captions=captions,
     )
 
 

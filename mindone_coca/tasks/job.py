@@ -7,18 +7,19 @@ from pathlib import Path
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor
+from mindspore import Tensor, nn
 
 from mindone_coca.data.loader import Batch
 from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.errors import InputError
 from mindone_coca.preprocess.transforms import make_transform
 from mindone_coca.tasks.cache import FeatureCache, weights_key
+from mindone_coca.tasks.captions import CaptionedTaskLoss
 from mindone_coca.tasks.data import TaskBatch, TaskData, open_task_data
 from mindone_coca.tasks.heads import Classifier, no_text
 from mindone_coca.tasks.predict import Predictor, predict_all
 from mindone_coca.tasks.settings import TaskCfg, TaskTrainConfig
-from mindone_coca.tasks.step import MicroBatch, TaskStep
+from mindone_coca.tasks.step import MicroBatch, TaskLoss, TaskStep
 from mindone_coca.training.checkpoints import export
 from mindone_coca.training.job import CocaJob, Job, held_out, open_model, set_precision, training_transform
 from mindone_coca.training.lora import open_lora, state_of, weights_of
@@ -57,7 +58,8 @@ class TaskJob:
         if self.frozen:
             freeze(model, ["*"])
         freeze(model, config.train.freeze)
-        unread = self.classifier.unread()
+        # the caption loss reaches all that the head reads
+        unread = model.unused_parameters(1.0, 0.0) if head.caption_weight else self.classifier.unread()
         freeze_matching(model, unread)
         self.lora = open_lora(self.classifier, model, config, ranks, unread)
         rate = 1.0 if head.encoder_lr is None else head.encoder_lr / config.optim.lr
@@ -72,15 +74,18 @@ class TaskJob:
         )
         self.weights = weights_of(self.classifier)
         self.state = state_of(self.weights, self.optimiser, self.lora)
+        loss: nn.Cell = TaskLoss(self.classifier.head if self.frozen else self.classifier, head.label_smoothing, ranks)
+        if head.caption_weight:
+            loss = CaptionedTaskLoss(self.classifier, head.label_smoothing, head.caption_weight, ranks)
         self.step = TaskStep(
-            self.classifier.head if self.frozen else self.classifier,
-            head.label_smoothing,
+            loss,
             self.optimiser,
             ranks,
             config.train.accumulate_steps,
             self.lora.draws.take if self.lora else lambda part: None,
         )
-        keep_graphs(self.step.cells, model, self.optimiser, ranks, self.cfg, head.label_smoothing, self.frozen)
+        settings = (head.label_smoothing, head.caption_weight, self.frozen)
+        keep_graphs(self.step.cells, model, self.optimiser, ranks, self.cfg, *settings)
         self.predictor = Predictor(self.classifier, head.views, self._open_cache(head.cache) if head.cache else None)
         self.sum = Sum(ranks)
 
@@ -88,7 +93,7 @@ class TaskJob:
         """The training data, or with their labels the validation data."""
         transform: Callable[..., np.ndarray] = make_transform(self.model_config.image_hw, self.model_config.preprocess)
         if labels is None:
-            transform = training_transform(self.config.random_crop, self.model_config)
+            transform = training_transform(self.config.random_crop, self.model_config, self.config.data.augment)
         return open_task_data(
             self.config.data,
             self.config.task,
@@ -103,6 +108,7 @@ class TaskJob:
             world_size=self.ranks.size,
             max_labels=self.config.head.answers,
             views=1 if labels is None else self.config.head.views,
+            captions=labels is None and self.config.head.caption_weight > 0,
         )
 
     def _open_cache(self, folder: str) -> FeatureCache:

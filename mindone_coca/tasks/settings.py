@@ -27,6 +27,9 @@ class HeadConfig:
     frozen: bool | None = None
     encoder_lr: float | None = None  # the learning rate of CoCa's own weights where they are trained; None: optim.lr
     answers: int = 3129  # of vqa: this many of the commonest training answers are the classes
+    # Of vqa: weight of the cross-entropy of question and answer as one caption, which is trained beside the answer's
+    # (paper, appendix); the reported loss leaves it out.
+    caption_weight: float = 0.0
     # A folder for the frozen model's outputs, so that each sample is encoded once; it may be deleted at any time.
     cache: str | None = None
     views: int = 1  # of video_classification: clips per video in validation, whose probabilities are averaged
@@ -132,7 +135,7 @@ def check_task(config: TaskTrainConfig, where: str) -> None:
             "data.frame_type", f"task {task} reads one frame; use middle or random, or set task to video_classification"
         )
     changed = _changed(head)
-    for name, needed in (("answers", "vqa"), ("views", "video_classification")):
+    for name, needed in (("answers", "vqa"), ("caption_weight", "vqa"), ("views", "video_classification")):
         if name in changed and task != needed:
             refuse(f"head.{name}", f"says something about task {needed} only, not {task}; remove it")
     if head.views > 1 and data.frame_type != "multi_frames":
@@ -141,6 +144,8 @@ def check_task(config: TaskTrainConfig, where: str) -> None:
         value = getattr(head, name)
         if value is not None and value <= 0:
             refuse(f"head.{name}", f"must be above 0, got {value}")
+    if head.caption_weight < 0:
+        refuse("head.caption_weight", f"must not be negative, got {head.caption_weight}")
     if not 0 <= head.label_smoothing < 1:
         refuse("head.label_smoothing", f"must be from 0 to below 1, got {head.label_smoothing}")
     _check_frozen(config, refuse)
@@ -150,6 +155,8 @@ def _check_frozen(config: TaskTrainConfig, refuse: Callable[[str, str], None]) -
     """What a model whose own weights stay as they are cannot have, and what only such a model can."""
     task, head = config.task, config.head
     frozen = head.is_frozen(task)
+    if frozen and head.caption_weight:
+        refuse("head.caption_weight", "trains CoCa, which stays as it is with head.frozen: true; remove one of them")
     if frozen and head.encoder_lr is not None:
         refuse("head.encoder_lr", f"task {task} trains with head.frozen: true here; remove it or set frozen: false")
     if frozen and config.train.lora:
@@ -161,5 +168,9 @@ def _check_frozen(config: TaskTrainConfig, refuse: Callable[[str, str], None]) -
     if head.cache is not None:
         if not frozen:
             refuse("head.cache", "keeps the outputs of a frozen model; set head.frozen: true or remove it")
-        if config.random_crop:
-            refuse("head.cache", "random crops are never the same twice; set data.random_crop: false or remove it")
+        if config.random_crop or config.data.augment:
+            refuse(
+                "head.cache",
+                "random crops and augmented pictures are never the same twice; set data.random_crop: false and leave "
+                "data.augment out, or remove it",
+            )

@@ -1,6 +1,6 @@
 """The training step of a task: cross-entropy over the classes; accumulation and update are those of all training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -8,10 +8,12 @@ from mindspore import Tensor, nn, ops
 
 from mindone_coca import graph_cache
 from mindone_coca.distributed import Ranks, Sum
+from mindone_coca.losses import PAD_ID
 from mindone_coca.training.graphs import Accumulate, Apply, WholeStep
 from mindone_coca.training.optim import AdamW, as_scalar
 
-MicroBatch = tuple[Tensor | np.ndarray, np.ndarray, np.ndarray]  # images or features, ids (b, T), labels (b,)
+# images or features, ids (b, T), with captions (b, 2, T), and labels (b,)
+MicroBatch = tuple[Tensor | np.ndarray, np.ndarray, np.ndarray]
 
 
 class TaskLoss(nn.Cell):
@@ -53,21 +55,20 @@ class TaskStep:
     """Train on a batch of `accumulate_steps` micro-batches; the gradient is that of the whole batch over all devices.
 
     Args:
-        forward, smoothing: see TaskLoss.
+        loss: a TaskLoss, or with captions a CaptionedTaskLoss.
         draw: see `TrainStep`.
     """
 
     def __init__(
         self,
-        forward: nn.Cell,
-        smoothing: float,
+        loss: nn.Cell,
         optimiser: AdamW,
         ranks: Ranks,
         accumulate_steps: int = 1,
         draw: Callable[[int], object] = lambda part: None,
     ) -> None:
         self.accumulate_steps, self.draw = accumulate_steps, draw
-        self.loss = TaskLoss(forward, smoothing, ranks)
+        self.loss = loss
         if accumulate_steps == 1:
             self.whole = WholeStep(self.loss, optimiser)
             self.cells: list[nn.Cell] = [self.whole]
@@ -86,14 +87,20 @@ class TaskStep:
         if self.accumulate_steps == 1:
             self.draw(0)
             return graph_cache.call(self.whole, *batches[0], as_scalar(lr))
-        count = self.label_sum(as_scalar(sum(np.count_nonzero(labels >= 0) for _, _, labels in micro_batches)))
+        counts = [self._count(labels >= 0 for _, _, labels in micro_batches)]
+        if micro_batches[0][1].ndim == 3:  # captions
+            counts.append(self._count(text[:, 1, 1:] != PAD_ID for _, text, _ in micro_batches))
         right = loss = as_scalar(0)
         for part, batch in enumerate(batches):
             self.draw(part)
-            more_right, more_loss = graph_cache.call(self.accumulate, *batch, count)
+            more_right, more_loss = graph_cache.call(self.accumulate, *batch, *counts)
             right, loss = right + more_right, loss + more_loss
         loss, norm, good = graph_cache.call(self.apply, as_scalar(lr), loss)
-        return right, loss, count, norm, good
+        return right, loss, counts[0], norm, good
+
+    def _count(self, masks: Iterable[np.ndarray]) -> Tensor:
+        """How many values are true on all devices."""
+        return self.label_sum(as_scalar(sum(np.count_nonzero(mask) for mask in masks)))
 
     def report(self, result: tuple[Tensor, ...]) -> dict[str, float]:
         """The loss, accuracy and number of labels over the whole batch, grad_norm before clipping, and updated: 1, or

@@ -147,7 +147,8 @@ class Accumulate(nn.Cell):
 
     def __init__(self, loss: nn.Cell, optimiser: AdamW) -> None:
         super().__init__(auto_prefix=False)
-        self.optimiser = optimiser
+        # the loss, for a graph from the store takes the weights, frozen ones too, from among its cell's own
+        self.loss, self.optimiser = loss, optimiser
         self.sums = optimiser.parameters.clone("accumulated", init="zeros")
         self.map = ops.Map()
         self.gradients = ms.value_and_grad(loss, None, optimiser.parameters, has_aux=True)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mindone_coca.captioning.batches import BatchCaptioner
 from mindone_coca.captioning.options import CaptionOptions
-from mindone_coca.config import DTYPE_OF
+from mindone_coca.config import DTYPE_OF, PreprocessCfg
 from mindone_coca.data.loader import Batch, TrainingData, open_data
 from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
@@ -22,8 +22,9 @@ from mindone_coca.losses import PAD_ID
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import load_model_config
 from mindone_coca.model.family import FamilyConfig
+from mindone_coca.preprocess.augment import AugmentConfig, rand_augment
 from mindone_coca.preprocess.tokenizer import Tokenizer
-from mindone_coca.preprocess.transforms import create_train_transforms, make_transform
+from mindone_coca.preprocess.transforms import EvalTransform, create_train_transforms, make_transform, to_pixels
 from mindone_coca.training.checkpoints import export
 from mindone_coca.training.lora import open_lora, state_of, weights_of
 from mindone_coca.training.optim import AdamW, freeze, freeze_matching
@@ -33,6 +34,7 @@ from mindone_coca.training.validation import evaluate, write_page
 from mindone_coca.weights.formats.entry import Entry
 
 Data = TypeVar("Data")
+TrainingTransform = Callable[[Image.Image | np.ndarray, tuple[int, ...]], np.ndarray]
 
 # captions on the validation page may be as short as the training captions
 GREEDY = {"generation_type": "top_k", "top_k": 1, "min_seq_len": 1}
@@ -104,14 +106,31 @@ class WithoutCrops:
         return self.transform(image)
 
 
+@dataclass(frozen=True)
+class Augmented:
+    """A transform for training, `crop`, whose pixels are changed by operations that its seed draws, too."""
+
+    crop: TrainingTransform
+    plain: EvalTransform  # of the same model
+    preprocess: PreprocessCfg
+    config: AugmentConfig
+
+    def __call__(self, image: Image.Image | np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
+        pixels = Image.fromarray(to_pixels(self.crop(image, seed), self.preprocess))
+        return self.plain(rand_augment(pixels, self.config, np.random.default_rng((*seed, 1))))
+
+
 def training_transform(
-    random_crop: bool, model_config: FamilyConfig
-) -> Callable[[Image.Image | np.ndarray, tuple[int, ...]], np.ndarray]:
-    """`transform(image, seed)` -> (3, S, S): open_clip's random crops, or the transform for inference."""
-    if not random_crop:
-        return WithoutCrops(make_transform(model_config.image_hw, model_config.preprocess))
+    random_crop: bool, model_config: FamilyConfig, augment: AugmentConfig | None = None
+) -> TrainingTransform:
+    """`transform(image, seed)` -> (3, S, S): open_clip's random crops, or the transform for inference; then, if it is
+    asked for, RandAugment."""
     preprocess = model_config.preprocess
-    return create_train_transforms(model_config.image_hw, preprocess.mean, preprocess.std)
+    plain = make_transform(model_config.image_hw, preprocess)
+    crop: TrainingTransform = WithoutCrops(plain)
+    if random_crop:
+        crop = create_train_transforms(model_config.image_hw, preprocess.mean, preprocess.std)
+    return crop if augment is None else Augmented(crop, plain, preprocess, augment)
 
 
 def check_pairs(config: TrainConfig, ranks: Ranks) -> None:
@@ -197,7 +216,7 @@ class CocaJob:
     def _open_data(self, training: bool) -> TrainingData:
         transform: Callable[..., np.ndarray] = make_transform(self.model_config.image_hw, self.model_config.preprocess)
         if training:
-            transform = training_transform(self.config.random_crop, self.model_config)
+            transform = training_transform(self.config.random_crop, self.model_config, self.config.data.augment)
         return open_data(
             self.config.data,
             self.tokenizer,

@@ -112,8 +112,6 @@ class Lora:
                 insert(cell, weight, adapter)
                 self.adapters.append(adapter)
         model.tag((model.config, config, keep_open))
-        # a stored graph with masks gives other numbers when it is loaded: such graphs are compiled anew
-        model.keeps_training_graphs = not config.dropout
         self.trained = {parameter.name for parameter in root.trainable_params()}
 
     def export(self, folder: Path, model_config: FamilyConfig, weights: dict[str, Entry]) -> dict[str, Entry]:

@@ -28,8 +28,6 @@ def keep_graphs(
     Args:
         settings: what the graphs depend on besides the model, the optimiser and the device's number.
     """
-    if not model.keeps_training_graphs:
-        return
     tag = f"{model.graph_tag} {model.recomputes} {optimiser.graph_settings} {ranks} {settings}"
     for cell in cells:
         graph_cache.tag_cell(cell, tag)

@@ -13,11 +13,14 @@ import psutil
 import pytest
 from PIL import Image
 
+from mindone_coca.config import PreprocessCfg
 from mindone_coca.data.loader import TrainingData, open_data
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
+from mindone_coca.preprocess.augment import AugmentConfig
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import create_train_transforms, create_transforms
+from mindone_coca.training.job import Augmented
 from tests.data.training_samples import open_one, write_csv, write_images, write_layouts
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +29,9 @@ TOKENIZER = Tokenizer()
 
 def make(sources, *, size=16, **options):
     defaults = {"batch_size": 4, "context_length": 12, "seed": 5, "num_workers": 0}
-    transform = create_train_transforms(size) if options.get("training", True) else create_transforms(size)
+    plain = create_transforms(size)
+    drawn = Augmented(create_train_transforms(size), plain, PreprocessCfg(), AugmentConfig())  # crops and operations
+    transform = drawn if options.get("training", True) else plain
     return TrainingData(sources, TOKENIZER, transform, **{**defaults, **options})
 
 

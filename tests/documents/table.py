@@ -83,7 +83,9 @@ TABLE = {
     "CONTRIBUTING.md: What tests hold": Section({"make test-slow": recipe(), "make mutate": recipe()}),
     "models/README.md: Figures": Section({"demo_figures.py": check(), "pytest": check()}),
     "models/README.md: Training": Section({"make train-demo": recipe(make_demo_data=FEW_SCENES)}),
-    "benchmarks/README.md: Benchmarks": Section({"benchmarks": check(), "benchmarks.training": check()}),
+    "benchmarks/README.md: Benchmarks": Section(
+        {"benchmarks": check(), "benchmarks.training": check(), "benchmarks.held_out_tasks": check()}
+    ),
     "benchmarks/README.md: ViT-L/14, `python benchmarks/speed.py`": Section({"speed.py": check()}),
     "benchmarks/README.md: Training, `python -m benchmarks.training`": Section({"benchmarks.training": check()}),
     "benchmarks/README.md: The converter at ViT-L/14 (2.55 GB), `python benchmarks/convert.py`": Section(
@@ -166,11 +168,15 @@ TABLE = {
     ),
     "docs/finetune.md: On one card": Section(
         {
+            "--source open_clip_pytorch_model.bin": check(),
             "finetune_captioning_lora.yaml": check(),
             "inference.py": check(),
+            "evaluate.py captions_val2014": check(),
+            "--source models/coca_model.ckpt": check(),
             "make_style_data.py": run("--train 2 --held_out 2"),
             "finetune_style_demo.yaml": check(),
-            "evaluate.py captioning": check(),
+            "evaluate.py data/style": check(),
+            "pytest": check(),
         },
         needs=(FINETUNE,),
     ),
@@ -211,6 +217,7 @@ TABLE = {
             "make_digit_tasks.py": run("--count 10"),
             "train.py": check(),
             "evaluate.py": check(),
+            "benchmarks.held_out_tasks": check(),
             "pytest": check(),
         },
         needs=(DIGITS,),

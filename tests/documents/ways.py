@@ -94,11 +94,12 @@ def write_picture(path: Path, seed: int) -> None:
 
 
 def finetune_data(checkout: Checkout) -> None:
-    """Pictures in the place of COCO; the recipe takes the checkout's model config, not the packaged one."""
+    """Pictures in the place of COCO; the recipes take the checkout's model config, not the packaged one."""
     published_weights(checkout)
-    text = (ROOT / "configs/finetune_captioning.yaml").read_text()
-    text = replaced(text, {"config: coca_vit-l-14\n": "config: configs/coca_vit-l-14.yaml\n"})
-    checkout.path("configs/finetune_captioning.yaml").write_text(text)
+    for recipe in ("finetune_captioning", "finetune_captioning_lora"):
+        text = (ROOT / f"configs/{recipe}.yaml").read_text()
+        text = replaced(text, {"config: coca_vit-l-14\n": "config: configs/coca_vit-l-14.yaml\n"})
+        checkout.path(f"configs/{recipe}.yaml").write_text(text)
     for part in ("train", "val"):
         coco = checkout.path("data/coco")
         write_coco(coco / f"annotations/captions_{part}2014.json", coco / f"{part}2014")
