@@ -125,6 +125,8 @@ def check_task(config: TaskTrainConfig, where: str) -> None:
             refuse(f"loss.{loss.name}", f"task {task} has the cross-entropy as its only loss; remove it")
     if config.model.temporal_embedding:
         refuse("model.temporal_embedding", f"task {task} does not use it; video_classification has its own; remove it")
+    if data.cache is not None:
+        refuse("data.cache", f"keeps what task coca reads; task {task} has head.cache for that; move it there")
     if data.fusion != DataConfig.fusion:
         refuse("data.fusion", f"says nothing about task {task}, whose pooler reads all images; remove it")
     if not spec.video and data.frame_type == "multi_frames":

@@ -9,7 +9,7 @@ from mindspore import Tensor, nn, ops
 from mindone_coca import graph_cache
 from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.training.graphs import Accumulate, Apply, WholeStep
-from mindone_coca.training.optim import AdamW, as_scalar
+from mindone_coca.training.optim import Optimizer, as_scalar
 
 MicroBatch = tuple[Tensor | np.ndarray, np.ndarray, np.ndarray]  # images or features, ids (b, T), labels (b,)
 
@@ -61,7 +61,7 @@ class TaskStep:
         self,
         forward: nn.Cell,
         smoothing: float,
-        optimiser: AdamW,
+        optimiser: Optimizer,
         ranks: Ranks,
         accumulate_steps: int = 1,
         draw: Callable[[int], object] = lambda part: None,
