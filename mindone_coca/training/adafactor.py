@@ -31,6 +31,8 @@ class Adafactor(Optimizer):
         self.rows = ParameterTuple([new_state("row", p, tuple(p.shape[: max(1, p.ndim - 1)])) for p in self.parameters])
         self.columns = ParameterTuple([new_state("column", p, column_shape(tuple(p.shape))) for p in self.parameters])
         self.updates = scalar_state("updates")
+        self.mean, self.mean_kept = ops.ReduceMean(), ops.ReduceMean(keep_dims=True)
+        self.product, self.products = ops.MatMul(), ops.BatchMatMul()
 
     def state(self) -> list[Parameter]:
         columns = [column for column, p in zip(self.columns, self.parameters) if p.ndim > 1]
@@ -60,25 +62,36 @@ class Adafactor(Optimizer):
         column: Parameter,
         grad: Tensor,
     ) -> Tensor:
+        # operators by their own names: the compiler takes several times as long over a tensor's methods and indices
         grad = self.scaled(grad, factor)
-        square = grad * grad + SQUARE_FLOOR
+        square = ops.square(grad) + SQUARE_FLOOR
         if parameter.ndim > 1:
-            rows = row + new_share * (square.mean(-1) - row)  # (..., n)
-            columns = column + new_share * (square.mean(-2) - column)  # (..., m)
+            rows = row + new_share * (self.mean(square, -1) - row)  # (..., n)
+            columns = column + new_share * (self.mean(square, -2) - column)  # (..., m)
             ops.assign(row, rows)
             ops.assign(column, columns)
             # floors: all is 0 if the very first update is left out
             rows, columns = ops.maximum(rows, SQUARE_FLOOR), ops.maximum(columns, SQUARE_FLOOR)
-            left = ops.rsqrt(rows / rows.mean(-1, keep_dims=True))  # apart, for their product may be too large or small
-            update = grad * ops.matmul(left[..., None], ops.rsqrt(columns)[..., None, :])
+            # apart, for their product may be too large or too small
+            left, right = ops.rsqrt(rows / self.mean_kept(rows, -1)), ops.rsqrt(columns)
+            left = ops.reshape(left, (*left.shape, 1))
+            right = ops.reshape(right, (*right.shape[:-1], 1, right.shape[-1]))
+            update = grad * (self.product if grad.ndim == 2 else self.products)(left, right)
         else:
             squares = row + new_share * (square - row)
             ops.assign(row, squares)
             update = grad * ops.rsqrt(ops.maximum(squares, SQUARE_FLOOR))
-        rate = rates[group] * ops.maximum(root_mean_square(parameter), LEAST_SIZE)
-        rate = rate / ops.maximum(root_mean_square(update) / LARGEST_MOVE, 1.0)
+        rate = rates[group] * ops.maximum(self.size_of(parameter), LEAST_SIZE)
+        rate = rate / ops.maximum(self.size_of(update) / LARGEST_MOVE, 1.0)
         ops.assign(parameter, parameter - parameter * decays[group] - update * rate)
         return factor
+
+    def size_of(self, x: Tensor) -> Tensor:
+        """The root mean square of a tensor."""
+        square = ops.square(x)
+        if x.ndim > 1:  # axis by axis, as `optim.sum_of_squares`
+            square = self.mean(square, -1)
+        return ops.sqrt(self.mean(square, ()))
 
 
 def column_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -90,12 +103,6 @@ def new_state(kind: str, parameter: Parameter, shape: tuple[int, ...]) -> Parame
     return Parameter(
         initializer(Zero(), shape, ms.float32), name=f"optimiser.{kind}.{parameter.name}", requires_grad=False
     )
-
-
-def root_mean_square(x: Tensor) -> Tensor:
-    square = x * x
-    # axis by axis, as `optim.sum_of_squares`
-    return ops.sqrt((square.sum(-1).sum() if square.ndim > 1 else square.sum()) / x.size)
 
 
 def open_optimizer(model: nn.Cell, config: TrainConfig, ranks: Ranks, encoder_rate: float = 1.0) -> Optimizer:

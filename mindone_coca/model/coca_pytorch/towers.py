@@ -76,9 +76,10 @@ class TokenTable(nn.Cell):
     def __init__(self, num_tokens: int, dim: int) -> None:
         super().__init__()
         self.weight = new_parameter(Normal(0.02), (num_tokens, dim), ms.float32, "weight")
+        self.take_rows = kernels.take_rows()
 
     def construct(self, ids: Tensor) -> Tensor:
-        return ops.gather(self.weight, ids, 0)
+        return self.take_rows(self.weight, ids)
 
 
 class TextTower(nn.Cell):
