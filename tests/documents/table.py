@@ -83,7 +83,9 @@ TABLE = {
     "CONTRIBUTING.md: What tests hold": Section({"make test-slow": recipe(), "make mutate": recipe()}),
     "models/README.md: Figures": Section({"demo_figures.py": check(), "pytest": check()}),
     "models/README.md: Training": Section({"make train-demo": recipe(make_demo_data=FEW_SCENES)}),
-    "benchmarks/README.md: Benchmarks": Section({"benchmarks.training": check()}),
+    "benchmarks/README.md: Benchmarks": Section(
+        {"benchmarks.training": check(), "benchmarks.finetune --size large": check()}
+    ),
     "benchmarks/README.md: ViT-L/14, `python benchmarks/speed.py`": Section({"speed.py": check()}),
     "benchmarks/README.md: Training, `python -m benchmarks.training`": Section({"benchmarks.training": check()}),
     "benchmarks/README.md: The converter at ViT-L/14 (2.55 GB), `python benchmarks/convert.py`": Section(
@@ -173,6 +175,9 @@ TABLE = {
             "evaluate.py captioning": check(),
         },
         needs=(FINETUNE,),
+    ),
+    "docs/finetune.md: Less memory, with adapters or without": Section(
+        {"benchmarks.finetune --size large": check()}, needs=(FINETUNE,)
     ),
     "docs/finetune.md: On several cards": Section({"msrun": check()}, needs=(FINETUNE,)),
     "docs/finetune.md: The recipes": Section({"make train-demo": recipe()}, needs=("models/README.md: Training",)),
