@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -20,7 +21,7 @@ from mindone_coca.training.trainer import Trainer
 from mindone_coca.weights.formats.dtypes import cast
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
-from tests.models import relative_difference
+from tests.models import make_config, one_layer, relative_difference
 from tests.parallel_models import SMALL as PARALLEL
 from tests.parallel_models import make_inputs
 from tests.tasks.runs import write_config as write_task
@@ -28,8 +29,7 @@ from tests.tasks.runs import write_data
 from tests.training.reference_training import make_batch
 from tests.training.runs import TINY, read_weights, write_config
 
-VOCABULARY = 40
-SMALL = {**TINY, "text_cfg": {**TINY["text_cfg"], "vocab_size": VOCABULARY}}
+SMALL = one_layer(make_config())
 HALVES = ("float16", "bfloat16")
 
 
@@ -43,7 +43,7 @@ def save_base(folder: Path, config: dict) -> Path:
 
 def make_run(folder: Path, **sections: dict) -> Path:
     """A config of a run that trains the decoder's last norm and its projection, on trained weights."""
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "model": {"checkpoint": str(save_base(folder, TINY))},
         "data": {"random_crop": False},
         "optim": {"name": "adafactor", "lr": 1e-2, "schedule": "constant"},

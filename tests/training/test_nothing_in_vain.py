@@ -87,6 +87,19 @@ def test_adapters_need_no_gradient_of_the_weights_that_they_adapt():
     assert products_of(stack) == 8 * (1 + 2) + 8 * (1 + 4) - 2
 
 
+def test_weights_in_half_precision_are_cast_again_where_activations_are_computed_again():
+    """Else the casts of all layers would be kept from the forward pass to the backward pass."""
+    stack = Transformer(16, 1, 2)
+    for parameter in stack.get_parameters():
+        parameter.requires_grad = ".ln_1." in parameter.name
+        if parameter.ndim > 1:
+            parameter.set_dtype(ms.float16)
+    stack.resblocks[0].recompute()
+    x = Tensor(np.zeros(ROWS, np.float32))
+    counts = Gradients(Total(stack), ParameterTuple(stack.trainable_params())).operators(x, x)
+    assert counts["Cast"] == 2 * 4, counts
+
+
 @pytest.fixture(scope="module")
 def model() -> CoCa:
     return from_reference(random_reference(SMALL, seed=1), SMALL)
@@ -131,15 +144,15 @@ def test_a_frozen_image_tower_is_run_once_by_itself(model, monkeypatch):
         parameter.requires_grad = True
     called = []
 
-    def record(cell: nn.Cell, *inputs: Tensor):
+    def record(cell: nn.Cell, *inputs: Tensor) -> Any:
         called.append((type(cell).__name__, inputs[0].shape))
-        shapes = {
+        shapes: dict[str, list[tuple[int, ...]]] = {
             "Encode": [(2, 32 + 8 * 32)],
             "Features": [(2, 32), (2, 32), ()],
             "Accumulate": [(), ()],
             "Apply": [()] * 3,
         }
-        contrast = [(), (), (4, 32), (4, 32), ()]
+        contrast: list[tuple[int, ...]] = [(), (), (4, 32), (4, 32), ()]
         made = [Tensor(np.ones(shape, np.float32)) for shape in shapes.get(type(cell).__name__, contrast)]
         return made[0] if len(made) == 1 else tuple(made)
 
