@@ -41,6 +41,15 @@ def normalize(x: Tensor) -> Tensor:
     return x / ops.maximum(ops.sqrt(ops.ReduceSum(keep_dims=True)(x * x, -1)), 1e-12)
 
 
+def cast_for(weight: Tensor, x: Tensor) -> Tensor:
+    """A weight in the type of the activations that it meets. One that is kept in half precision is cast when x is there
+    and, where x is computed again for the backward pass, again: the cast of all weights would take more memory than
+    is saved."""
+    if weight.dtype == x.dtype or weight.dtype == ms.float32:
+        return weight.astype(x.dtype)
+    return ops.depend(weight, x).astype(x.dtype)
+
+
 def times_matrix(x: Tensor, matrix: Tensor) -> Tensor:
     """x (..., C) by a matrix (C, D) -> (..., D). Over flattened rows: ops.matmul would copy the matrix for each item of
     a batch."""

@@ -63,6 +63,11 @@ def decode_attention() -> nn.Cell:
     return ascend.DecodeAttention() if _fused() else attention()
 
 
+def take_rows() -> nn.Cell:
+    """A cell (table (V, D), ids (...)) -> rows (..., D)."""
+    return cpu.TakeRowsOnCPU() if _on_cpu() else plain.PlainTakeRows()
+
+
 def top_k(k: int) -> nn.Cell:
     """A cell x (R, V) -> the k best of each row, best first, and their columns, int32, both (R, k)."""
     return cpu.TopKOnCPU(k) if _on_cpu() else plain.PlainTopK(k)

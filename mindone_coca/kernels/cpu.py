@@ -93,6 +93,13 @@ class AttentionOnCPU(nn.Cell):
         return ops.BatchMatMul()(self.softmax(scores).astype(value.dtype), value)
 
 
+class TakeRowsOnCPU(nn.Cell):
+    """The operator Gather, which takes no bfloat16: such a table is cast as a whole."""
+
+    def construct(self, table: Tensor, ids: Tensor) -> Tensor:
+        return ops.gather(table.astype(ms.float32) if table.dtype == ms.bfloat16 else table, ids, 0)
+
+
 class TopKOnCPU(nn.Cell):
     """The k best of each row: first the k groups whose best are best, then the best of those groups' members. The
     operator sorts with an index for each number and takes ten times as long over a whole vocabulary."""

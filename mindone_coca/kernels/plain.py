@@ -56,6 +56,13 @@ class PlainAttention(nn.Cell):
         return ops.BatchMatMul()(ops.softmax(scores, -1).astype(value.dtype), value)
 
 
+class PlainTakeRows(nn.Cell):
+    """The operator Gather."""
+
+    def construct(self, table: Tensor, ids: Tensor) -> Tensor:
+        return ops.gather(table, ids, 0)
+
+
 class PlainTopK(nn.Cell):
     """The operator TopK."""
 

@@ -80,7 +80,8 @@ class Adapter(nn.Cell):
         if self.dropout is not None:
             x = self.dropout(x)
         low_rank = self.linear(x, self.a.astype(x.dtype)) * self.scale
-        return self.linear(low_rank, self.b[low:high].astype(x.dtype))
+        b = self.b if high is None else self.b[low:high]  # a slice of all would be computed, and its gradient too
+        return self.linear(low_rank, b.astype(x.dtype))
 
     def change(self, low: int = 0, high: int | None = None) -> Tensor:
         """What is added to the rows of the weight from `low` to `high`, (rows, in), float32."""

@@ -29,6 +29,7 @@ class ImageTower(Protocol):
 
     dtype: ms.Type  # of activations
     image_hw: tuple[int, int] | None  # pixels; None where the encoder judges for itself
+    feature_width: int  # E
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]: ...
 

@@ -23,6 +23,7 @@ from mindspore.common.initializer import (
 
 from mindone_coca import kernels
 from mindone_coca.model.adapters import Adapter, no_adapter
+from mindone_coca.tensors import cast_for
 
 MASKED = kernels.MASKED
 
@@ -51,7 +52,7 @@ class Linear(nn.Cell):
         self.linear, self.weight_adapter = kernels.linear(), no_adapter()
 
     def construct(self, x: Tensor) -> Tensor:
-        y = self.linear(x, self.weight.astype(x.dtype), self.bias.astype(x.dtype))
+        y = self.linear(x, cast_for(self.weight, x), self.bias.astype(x.dtype))
         return y if self.weight_adapter is None else y + self.weight_adapter(x)
 
 
@@ -143,12 +144,12 @@ class MultiheadAttention(nn.Cell):
         """Project by the rows of `count` packed matrices from `first` (0 query, 1 key, 2 value)."""
         low, high = first * self.width, (first + count) * self.width
         weight, bias = self.in_proj_weight[low:high], self.in_proj_bias[low:high]
-        y = self.linear(x, weight.astype(x.dtype), bias.astype(x.dtype))
+        y = self.linear(x, cast_for(weight, x), bias.astype(x.dtype))
         return y if self.in_proj_weight_adapter is None else y + self.in_proj_weight_adapter(x, low, high)
 
     def project_packed(self, x: Tensor) -> Tensor:
         """x (..., D) -> query, key and value side by side (..., 3 D)."""
-        y = self.linear(x, self.in_proj_weight.astype(x.dtype), self.in_proj_bias.astype(x.dtype))
+        y = self.linear(x, cast_for(self.in_proj_weight, x), self.in_proj_bias.astype(x.dtype))
         return y if self.in_proj_weight_adapter is None else y + self.in_proj_weight_adapter(x)
 
     def query_weight(self, dtype: ms.Type) -> Tensor:
@@ -163,8 +164,7 @@ class MultiheadAttention(nn.Cell):
         packed = self.project_packed(x)  # (B, T, 3 D)
         # one transpose of rank 4 and a split: on the CPU rank 5 takes ten times as long
         packed = packed.reshape(batch, length, 3 * self.heads, width // self.heads).swapaxes(1, 2)
-        query, key, value = ops.split(packed, self.heads, 1)
-        return query, key, value
+        return ops.split(packed, self.heads, 1)
 
     def project_query(self, x: Tensor) -> Tensor:
         """x (B, Q, D) -> (B, H, Q, D / H)."""
@@ -175,7 +175,7 @@ class MultiheadAttention(nn.Cell):
 
     def _apart(self, x: Tensor, weight: Parameter, bias: Tensor, adapter: Adapter | None) -> Tensor:
         """Project by a matrix of its own."""
-        y = self.linear(x, weight.astype(x.dtype), bias.astype(x.dtype))
+        y = self.linear(x, cast_for(weight, x), bias.astype(x.dtype))
         return y if adapter is None else y + adapter(x)
 
     def project_key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:

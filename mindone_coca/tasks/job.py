@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
@@ -13,17 +12,19 @@ from mindone_coca.data.loader import Batch
 from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.errors import InputError
 from mindone_coca.preprocess.transforms import make_transform
-from mindone_coca.tasks.cache import FeatureCache, weights_key
 from mindone_coca.tasks.captions import CaptionedTaskLoss
 from mindone_coca.tasks.data import TaskBatch, TaskData, open_task_data
 from mindone_coca.tasks.heads import Classifier, no_text
 from mindone_coca.tasks.predict import Predictor, predict_all
 from mindone_coca.tasks.settings import TaskCfg, TaskTrainConfig
 from mindone_coca.tasks.step import MicroBatch, TaskLoss, TaskStep
+from mindone_coca.training.adafactor import open_optimizer
+from mindone_coca.training.cache import FeatureCache, weights_key
 from mindone_coca.training.checkpoints import export
+from mindone_coca.training.frozen import keep_frozen
 from mindone_coca.training.job import CocaJob, Job, held_out, open_model, set_precision, training_transform
 from mindone_coca.training.lora import open_lora, state_of, weights_of
-from mindone_coca.training.optim import AdamW, freeze, freeze_matching
+from mindone_coca.training.optim import freeze, freeze_matching
 from mindone_coca.training.settings import TrainConfig
 from mindone_coca.training.step import keep_graphs
 from mindone_coca.training.validation import write_page
@@ -62,18 +63,11 @@ class TaskJob:
         unread = model.unused_parameters(1.0, 0.0) if head.caption_weight else self.classifier.unread()
         freeze_matching(model, unread)
         self.lora = open_lora(self.classifier, model, config, ranks, unread)
+        self.originals = keep_frozen(model, config)
         rate = 1.0 if head.encoder_lr is None else head.encoder_lr / config.optim.lr
-        self.optimiser = AdamW(
-            self.classifier,
-            config.optim,
-            ranks,
-            config.train.grad_clip_norm,
-            config.train.ema_decay,
-            loss_scaling=config.train.precision == "fp16",
-            encoder_rate=rate,
-        )
+        self.optimiser = open_optimizer(self.classifier, config, ranks, rate)
         self.weights = weights_of(self.classifier)
-        self.state = state_of(self.weights, self.optimiser, self.lora)
+        self.state = state_of(self.weights, self.optimiser, self.lora, self.originals)
         loss: nn.Cell = TaskLoss(self.classifier.head if self.frozen else self.classifier, head.label_smoothing, ranks)
         if head.caption_weight:
             loss = CaptionedTaskLoss(self.classifier, head.label_smoothing, head.caption_weight, ranks)
@@ -112,8 +106,7 @@ class TaskJob:
         )
 
     def _open_cache(self, folder: str) -> FeatureCache:
-        target = ms.get_context("device_target")
-        settings = f"{self.model_config.to_dict()} {self.config.train.precision} {self.cfg.spec.reads_text} {target}"
+        settings = f"{self.model_config.to_dict()} {self.config.train.precision} {self.cfg.spec.reads_text}"
         return FeatureCache(Path(folder), weights_key(self.classifier.model.get_parameters(), settings))
 
     def _inputs(self, batch: TaskBatch) -> MicroBatch:
@@ -152,6 +145,7 @@ class TaskJob:
         write_page(target, step, losses, page, answers, self.model_config.preprocess)
 
     def export(self, folder: Path, name: str, weights: dict[str, Entry]) -> Path:
+        weights = {**weights, **self.originals}
         if self.lora:
             weights = self.lora.export(folder / f"{name}_lora", self.model_config, weights)
         return export(folder, name, self.model_config, weights, dataclasses.asdict(self.cfg))

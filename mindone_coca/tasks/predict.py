@@ -7,9 +7,9 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindone_coca import graph_cache
-from mindone_coca.tasks.cache import FeatureCache
 from mindone_coca.tasks.data import TaskBatch, TaskData
 from mindone_coca.tasks.heads import Classifier, no_text
+from mindone_coca.training.cache import FeatureCache
 
 
 class Probabilities(nn.Cell):

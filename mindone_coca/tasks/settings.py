@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
 from mindone_coca.tasks.spec import TASKS, Task, TaskSpec
-from mindone_coca.training.settings import TrainConfig, check_train_config, read_train_settings
+from mindone_coca.training.settings import VARYING_PICTURES, TrainConfig, check_train_config, read_train_settings
 from mindone_coca.typed_mapping import from_dict, value_differs
 
 
@@ -128,6 +128,8 @@ def check_task(config: TaskTrainConfig, where: str) -> None:
             refuse(f"loss.{loss.name}", f"task {task} has the cross-entropy as its only loss; remove it")
     if config.model.temporal_embedding:
         refuse("model.temporal_embedding", f"task {task} does not use it; video_classification has its own; remove it")
+    if data.cache is not None:
+        refuse("data.cache", f"keeps what task coca reads; task {task} has head.cache for that; move it there")
     if data.fusion != DataConfig.fusion:
         refuse("data.fusion", f"says nothing about task {task}, whose pooler reads all images; remove it")
     if not spec.video and data.frame_type == "multi_frames":
@@ -168,9 +170,5 @@ def _check_frozen(config: TaskTrainConfig, refuse: Callable[[str, str], None]) -
     if head.cache is not None:
         if not frozen:
             refuse("head.cache", "keeps the outputs of a frozen model; set head.frozen: true or remove it")
-        if config.random_crop or config.data.augment:
-            refuse(
-                "head.cache",
-                "random crops and augmented pictures are never the same twice; set data.random_crop: false and leave "
-                "data.augment out, or remove it",
-            )
+        if config.pictures_vary:
+            refuse("head.cache", VARYING_PICTURES)

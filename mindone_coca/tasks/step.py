@@ -10,7 +10,7 @@ from mindone_coca import graph_cache
 from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.losses import PAD_ID
 from mindone_coca.training.graphs import Accumulate, Apply, WholeStep
-from mindone_coca.training.optim import AdamW, as_scalar
+from mindone_coca.training.optim import Optimizer, as_scalar
 
 # images or features, ids (b, T), with captions (b, 2, T), and labels (b,)
 MicroBatch = tuple[Tensor | np.ndarray, np.ndarray, np.ndarray]
@@ -62,7 +62,7 @@ class TaskStep:
     def __init__(
         self,
         loss: nn.Cell,
-        optimiser: AdamW,
+        optimiser: Optimizer,
         ranks: Ranks,
         accumulate_steps: int = 1,
         draw: Callable[[int], object] = lambda part: None,

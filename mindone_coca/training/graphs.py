@@ -3,10 +3,14 @@
 Without accumulation the whole step is one graph. With it there are three: features of each micro-batch, the
 contrastive loss over all of them, then forward and backward of each micro-batch with the gradients at its features
 given, so that the result is the large batch's; the update is the fourth.
+
+What is below the lowest trained layer has no part in a backward pass: the compiler leaves out the gradients that
+nobody asks for, and what they alone would need. An image tower of which nothing is trained is run before all of these,
+once for each micro-batch, in a graph of its own; they read what it said.
 """
 
 import mindspore as ms
-from mindspore import Parameter, Tensor, nn, ops
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindone_coca.config import Fusion
 from mindone_coca.distributed import Gather, Ranks, Sum
@@ -14,16 +18,48 @@ from mindone_coca.losses import CaptionLossSums, ContrastiveLoss, count_labels
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.video import VideoEncoder
 from mindone_coca.tensors import normalize
-from mindone_coca.training.optim import AdamW
+from mindone_coca.training.optim import Optimizer
 from mindone_coca.training.settings import LossConfig
+
+
+class Encode(nn.Cell):
+    """What an image tower of which nothing is trained says of images: its feature and its tokens for the decoder, side
+    by side (b, E + K D), float32."""
+
+    def __init__(self, model: ImageTextModel, fusion: Fusion) -> None:
+        super().__init__(auto_prefix=False)
+        self.visual = VideoEncoder(model, fusion)
+        self.graph_tag = self.visual.graph_tag
+
+    def construct(self, images: Tensor) -> Tensor:
+        latent, tokens = self.visual(images)
+        return ops.concat((latent.astype(ms.float32), tokens.astype(ms.float32).reshape(tokens.shape[0], -1)), 1)
+
+
+class Encoded(nn.Cell):
+    """Stands in the image tower's place for images that `Encode` has read: -> (b, E) and (b, K, D) again."""
+
+    def __init__(self, model: ImageTextModel) -> None:
+        super().__init__(auto_prefix=False)
+        self.feature_width, self.dtype = model.visual.feature_width, model.visual.dtype
+        self.width = model.text_decoder.width
+
+    def construct(self, encoded: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = encoded[:, self.feature_width :].reshape(encoded.shape[0], -1, self.width)
+        return encoded[:, : self.feature_width], tokens.astype(self.dtype)
+
+
+def image_reader(model: ImageTextModel, fusion: Fusion, encoded: bool) -> nn.Cell:
+    """What the losses read images with: the tower, or `Encoded` where it has been run already."""
+    return Encoded(model) if encoded else VideoEncoder(model, fusion)
 
 
 class Features(nn.Cell):
     """Images and text (b, T) -> image features, text features (b, D) of unit length, and number of labels."""
 
-    def __init__(self, model: ImageTextModel, fusion: Fusion) -> None:
+    def __init__(self, model: ImageTextModel, visual: nn.Cell) -> None:
         super().__init__(auto_prefix=False)
-        self.visual, self.text = VideoEncoder(model, fusion), model.text
+        self.visual, self.text = visual, model.text
         self.text_reads_all = model.text_reads_all
 
     def construct(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,14 +90,19 @@ class Loss(nn.Cell):
     Its gradient is the loss's; its value is not, because the contrastive term enters through its gradients at the
     features. Given none of them (`image_grad` is None), they are computed here, from this micro-batch alone.
 
+    Args:
+        encoded: the images are those that `Encode` has read.
     Returns:
         the scalar; the contrastive loss over all devices, 0 where it is not computed here; the caption loss's part
         of this device; the number of labels over all devices.
     """
 
-    def __init__(self, model: ImageTextModel, config: LossConfig, ranks: Ranks, fusion: Fusion = "mean") -> None:
+    def __init__(
+        self, model: ImageTextModel, config: LossConfig, ranks: Ranks, fusion: Fusion = "mean", encoded: bool = False
+    ) -> None:
         super().__init__(auto_prefix=False)
-        self.visual, self.text, self.text_decoder = VideoEncoder(model, fusion), model.text, model.text_decoder
+        self.visual = image_reader(model, fusion, encoded)
+        self.text, self.text_decoder = model.text, model.text_decoder
         self.text_reads_all = model.text_reads_all
         self.logit_scale = model.logit_scale
         self.contrast, self.caption_sums = Contrast(model, ranks), CaptionLossSums()
@@ -130,7 +171,7 @@ class WholeStep(nn.Cell):
             part, and the number of labels over all devices.
     """
 
-    def __init__(self, loss: nn.Cell, optimiser: AdamW) -> None:
+    def __init__(self, loss: nn.Cell, optimiser: Optimizer) -> None:
         super().__init__(auto_prefix=False)
         self.loss, self.optimiser, self.sum = loss, optimiser, loss.sum
         self.gradients = ms.value_and_grad(loss, None, optimiser.parameters, has_aux=True)
@@ -143,13 +184,14 @@ class WholeStep(nn.Cell):
 
 
 class Accumulate(nn.Cell):
-    """Add one micro-batch's gradients to `sums`; `loss` as in WholeStep, of which the two values are returned."""
+    """Add one micro-batch's gradients to `sums`, new ones by default; `loss` as in WholeStep, of which the two values
+    are returned."""
 
-    def __init__(self, loss: nn.Cell, optimiser: AdamW) -> None:
+    def __init__(self, loss: nn.Cell, optimiser: Optimizer, sums: ParameterTuple | None = None) -> None:
         super().__init__(auto_prefix=False)
         # the loss, for a graph from the store takes the weights, frozen ones too, from among its cell's own
         self.loss, self.optimiser = loss, optimiser
-        self.sums = optimiser.parameters.clone("accumulated", init="zeros")
+        self.sums = optimiser.parameters.clone("accumulated", init="zeros") if sums is None else sums
         self.map = ops.Map()
         self.gradients = ms.value_and_grad(loss, None, optimiser.parameters, has_aux=True)
 

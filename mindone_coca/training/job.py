@@ -25,11 +25,14 @@ from mindone_coca.model.family import FamilyConfig
 from mindone_coca.preprocess.augment import AugmentConfig, rand_augment
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import EvalTransform, create_train_transforms, make_transform, to_pixels
+from mindone_coca.training.adafactor import open_optimizer
+from mindone_coca.training.cache import FeatureCache, weights_key
 from mindone_coca.training.checkpoints import export
+from mindone_coca.training.frozen import keep_frozen
 from mindone_coca.training.lora import open_lora, state_of, weights_of
-from mindone_coca.training.optim import AdamW, freeze, freeze_matching
+from mindone_coca.training.optim import Optimizer, freeze, freeze_matching
 from mindone_coca.training.settings import TrainConfig
-from mindone_coca.training.step import TrainStep
+from mindone_coca.training.step import TrainStep, is_image_tower, trains_images
 from mindone_coca.training.validation import evaluate, write_page
 from mindone_coca.weights.formats.entry import Entry
 
@@ -45,7 +48,7 @@ class Job(Protocol):
 
     weights: list[Parameter]  # of the exported model
     state: list[Parameter]  # what a checkpoint holds
-    optimiser: AdamW
+    optimiser: Optimizer
     data: Any  # with len(), samples, epoch(number, start_batch) and bad_samples, as TrainingData
     val: Any  # data for `validate`, or None
 
@@ -177,16 +180,10 @@ class CocaJob:
         unused = self.model.unused_parameters(*weights)
         freeze_matching(self.model, unused)
         self.lora = open_lora(self.model, self.model, config, ranks, unused)
-        self.optimiser = AdamW(
-            self.model,
-            config.optim,
-            ranks,
-            config.train.grad_clip_norm,
-            config.train.ema_decay,
-            loss_scaling=config.train.precision == "fp16",
-        )
+        self.originals = keep_frozen(self.model, config)
+        self.optimiser = open_optimizer(self.model, config, ranks)
         self.weights = weights_of(self.model)
-        self.state = state_of(self.weights, self.optimiser, self.lora)
+        self.state = state_of(self.weights, self.optimiser, self.lora, self.originals)
         self.step = TrainStep(
             self.model,
             config.loss,
@@ -196,6 +193,7 @@ class CocaJob:
             config.data.fusion,
             config.data.label_lengths,
             self.lora.draws.take if self.lora else lambda part: None,
+            self._open_cache() if config.data.cache else None,
         )
 
     def _prepare_videos(self) -> None:
@@ -212,6 +210,18 @@ class CocaJob:
         if self.config.model.temporal_embedding and not self.model_config.temporal_frames:
             self.model.add_temporal_embedding(data.num_frames)
             self.model_config.temporal_frames = data.num_frames
+
+    def _open_cache(self) -> FeatureCache:
+        config = self.config
+        if trains_images(self.optimiser):
+            trained = next(p.name for p in self.optimiser.parameters if is_image_tower(p.name))
+            raise InputError(
+                f"data.cache: keeps the outputs of a frozen image tower, but {trained} is trained; freeze visual.* or "
+                "remove it"
+            )
+        settings = f"image tower {self.model_config.to_dict()} {config.train.precision} {config.data.fusion}"
+        parameters = [p for p in self.weights if is_image_tower(p.name)]
+        return FeatureCache(Path(config.data.cache or ""), weights_key(parameters, settings))
 
     def _open_data(self, training: bool) -> TrainingData:
         transform: Callable[..., np.ndarray] = make_transform(self.model_config.image_hw, self.model_config.preprocess)
@@ -239,7 +249,7 @@ class CocaJob:
         return self.step.report(result)
 
     def validate(self) -> dict[str, float]:
-        return evaluate(self.step.evaluation, held_out(self.val), self.config.loss, self.step.labels)
+        return evaluate(self.step, held_out(self.val), self.config.loss)
 
     def write_page(self, target: Path, step: int, losses: dict[str, float]) -> None:
         """Images with their captions, where the decoder is trained."""
@@ -259,6 +269,7 @@ class CocaJob:
         write_page(target, step, losses, batch, captions, self.model_config.preprocess)
 
     def export(self, folder: Path, name: str, weights: dict[str, Entry]) -> Path:
+        weights = {**weights, **self.originals}
         if self.lora:
             weights = self.lora.export(folder / f"{name}_lora", self.model_config, weights)
         return export(folder, name, self.model_config, weights)

@@ -1,7 +1,7 @@
 """LoRA in a training run: which layers get an adapter, what else is trained, and the numbers that dropout draws by."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import mindspore as ms
@@ -15,7 +15,7 @@ from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import family_of
 from mindone_coca.model.family import ADAPTER_SIDES, FamilyConfig
 from mindone_coca.model.layers import MultiheadAttention
-from mindone_coca.training.optim import AdamW, matches
+from mindone_coca.training.optim import Optimizer, matches
 from mindone_coca.training.progress import say
 from mindone_coca.training.settings import LoraConfig, TrainConfig
 from mindone_coca.typed_mapping import nearest
@@ -157,11 +157,13 @@ def weights_of(root: nn.Cell) -> list[Parameter]:
     return [parameter for parameter in root.get_parameters() if parameter.name != DRAW]
 
 
-def state_of(weights: Sequence[Parameter], optimiser: AdamW, lora: Lora | None) -> list[Parameter]:
-    """What a checkpoint holds: the weights and the optimizer's state; with adapters none of the frozen weights, which
-    are read from model.checkpoint again."""
+def state_of(
+    weights: Sequence[Parameter], optimiser: Optimizer, lora: Lora | None, rounded: Container[str]
+) -> list[Parameter]:
+    """What a checkpoint holds: the weights and the optimizer's state; with adapters none of the frozen weights, and
+    never those of them that are `rounded`, by name: they are read from model.checkpoint again."""
     if lora is None:
-        return [*weights, *optimiser.state()]
+        return [*(p for p in weights if p.name not in rounded), *optimiser.state()]
     return [*optimiser.parameters, *optimiser.state(), *([lora.draws.updates] if lora.config.dropout else [])]
 
 

@@ -1,9 +1,10 @@
-"""AdamW with torch's arithmetic, its parameter groups, and the learning-rate schedule."""
+"""What all optimizers share, AdamW with torch's arithmetic, parameter groups, and the learning-rate schedule."""
 
 import fnmatch
 import math
 import re
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import mindspore as ms
 import numpy as np
@@ -64,12 +65,10 @@ def has_weight_decay(name: str, shape: Sequence[int]) -> bool:
     return len(shape) > 1 and not re.search(r"(^|\.)(ln_[^.]*\.|.*bias$|gamma$|beta$|logit_scale$)", name)
 
 
-class AdamW(nn.Cell):
-    """One update of all trainable parameters: gradients summed over devices, unscaled, clipped; AdamW; EMA; clamp.
+class Optimizer(nn.Cell):
+    """One update of all trainable parameters: gradients summed over devices, unscaled, clipped; a step; EMA; clamp.
 
-    Source: torch.optim.AdamW, torch.nn.utils.clip_grad_norm_, torch.amp.GradScaler (for float16). Bias correction and
-    epsilon are folded into the arguments of one fused operator. `state()` lists what it
-    keeps.
+    Source: torch.nn.utils.clip_grad_norm_, torch.amp.GradScaler (for float16). The step is a subclass's `move`.
 
     Args:
         model: has `logit_scale`, `blocks_after` and all parameters to train.
@@ -90,8 +89,6 @@ class AdamW(nn.Cell):
     ) -> None:
         super().__init__(auto_prefix=False)
         self.parameters = ParameterTuple(model.trainable_params())
-        self.first = self.parameters.clone("optimiser.first", init="zeros")
-        self.second = self.parameters.clone("optimiser.second", init="zeros")
         groups = [
             (
                 config.layer_decay ** model.blocks_after(p.name) * (1.0 if p.name.startswith(HEAD) else encoder_rate),
@@ -102,45 +99,29 @@ class AdamW(nn.Cell):
         self.groups = tuple(dict.fromkeys(groups))  # (factor of the learning rate, weight decay), each once
         numbers = {group: number for number, group in enumerate(self.groups)}
         self.group_of = tuple(numbers[group] for group in groups)
-        # 1 - beta^t after t updates
-        self.correction1 = Parameter(Tensor(0.0, ms.float32), name="optimiser.correction1", requires_grad=False)
-        self.correction2 = Parameter(Tensor(0.0, ms.float32), name="optimiser.correction2", requires_grad=False)
-        self.loss_scale = Parameter(
-            Tensor(SCALE_START if loss_scaling else 1.0, ms.float32), name="optimiser.loss_scale", requires_grad=False
-        )
-        self.good_steps = Parameter(Tensor(0.0, ms.float32), name="optimiser.good_steps", requires_grad=False)
+        self.loss_scale = scalar_state("loss_scale", SCALE_START if loss_scaling else 1.0)
+        self.good_steps = scalar_state("good_steps")
         self.ema_decay = ema_decay
         self.ema = ParameterTuple(())
         if ema_decay:
             self.ema = ParameterTuple(
                 [Parameter(p.asnumpy().copy(), name=f"ema.{p.name}", requires_grad=False) for p in self.parameters]
             )
-        self.betas, self.eps = config.betas, config.eps
         self.grad_clip_norm, self.loss_scaling = grad_clip_norm, loss_scaling
         self.logit_scale = model.logit_scale if model.logit_scale.requires_grad else None
         self.sum_together = SumTogether(ranks, [tuple(p.shape) for p in self.parameters])
         self.sum, self.finite = Sum(ranks), FiniteOnAll(ranks)
-        self.fused = ops.AdamWeightDecay()
         self.map = ops.Map()
 
     def state(self) -> list[Parameter]:
         """What a checkpoint must hold besides the model's own parameters."""
-        return [
-            *self.first,
-            *self.second,
-            *self.ema,
-            self.correction1,
-            self.correction2,
-            self.loss_scale,
-            self.good_steps,
-        ]
+        return [*self.ema, self.loss_scale, self.good_steps]
 
     @property
     def graph_settings(self) -> str:
         """What its graph depends on besides the model."""
         trained = [(p.name, group) for p, group in zip(self.parameters, self.group_of)]
-        rest = (self.betas, self.eps, self.grad_clip_norm, self.ema_decay, self.loss_scaling)
-        return f"{self.groups} {trained} {rest}"
+        return f"{self.groups} {trained} {self.grad_clip_norm} {self.ema_decay} {self.loss_scaling}"
 
     def construct(self, grads: tuple[Tensor, ...], lr: Tensor) -> tuple[Tensor, Tensor]:
         """Update by the gradients of the scaled loss; -> the gradients' norm before clipping, and whether it was done
@@ -153,53 +134,26 @@ class AdamW(nn.Cell):
         norm, factor = self.norm_and_factor(grads)
         if self.loss_scaling:
             good = good * ops.isfinite(norm).astype(ms.float32)
-        beta1, beta2 = self.betas
-        if self.loss_scaling:  # an update that is left out changes neither parameters nor moments
-            beta1, beta2 = 1.0 - good * (1.0 - beta1), 1.0 - good * (1.0 - beta2)
-        # a recurrence, because 1 - beta^t loses digits in float32 for small t
-        correction1 = beta1 * self.correction1 + (1.0 - beta1)
-        correction2 = beta2 * self.correction2 + (1.0 - beta2)
-        root = ops.sqrt(correction2)
-        # m / c1 / (sqrt(v) / root + eps) = root / c1 * m / (sqrt(v) + eps root)
-        rate = lr * good * root / ops.maximum(correction1, TINY)
-        epsilon = ops.maximum(self.eps * root, TINY)  # 0 / 0 if the very first update is left out
-        decay = correction1 / ops.maximum(root, TINY)  # lr over rate
-        rates, decays = [], []
-        for multiplier, own_decay in self.groups:
-            rates.append(rate * multiplier)
-            decays.append(decay * own_decay)
-        update = ops.partial(self.update_one, factor, rates, decays, beta1, beta2, epsilon)
-        self.map(update, self.group_of, self.parameters, self.first, self.second, grads)
+        self.move(grads, lr, factor, good)
         if self.logit_scale is not None:
             ops.assign(self.logit_scale, ops.clamp(self.logit_scale, 0.0, MAX_LOGIT_SCALE))
         if self.ema_decay:
             self.map(ops.partial(move_towards, (1.0 - self.ema_decay) * good), self.ema, self.parameters)
-        ops.assign(self.correction1, correction1)
-        ops.assign(self.correction2, correction2)
         if self.loss_scaling:
             self.adapt_loss_scale(good)
         return norm, good
 
-    def update_one(
-        self,
-        factor: Tensor,
-        rates: list[Tensor],
-        decays: list[Tensor],
-        beta1: Tensor,
-        beta2: Tensor,
-        epsilon: Tensor,
-        group: int,
-        parameter: Parameter,
-        first: Parameter,
-        second: Parameter,
-        grad: Tensor,
-    ) -> Tensor:
+    def move(self, grads: tuple[Tensor, ...], lr: Tensor, factor: Tensor, good: Tensor) -> Tensor:
+        """Step by the gradients, each times `factor`; where `good` is 0 nothing may change."""
+        raise NotImplementedError
+
+    def scaled(self, grad: Tensor, factor: Tensor) -> Tensor:
+        """A gradient, unscaled and clipped; without what is not finite, for an update that is left out."""
         if self.grad_clip_norm or self.loss_scaling:
             grad = grad * factor
         if self.loss_scaling:
             grad = ops.select(ops.isfinite(grad), grad, ops.zeros_like(grad))
-        self.fused(parameter, first, second, rates[group], beta1, beta2, epsilon, decays[group], grad)
-        return factor
+        return grad
 
     def norm_and_factor(self, grads: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """The norm of the unscaled gradients, and what to multiply them by."""
@@ -221,6 +175,74 @@ class AdamW(nn.Cell):
         grows = (steps >= SCALE_GROWTH_STEPS).astype(ms.float32)
         ops.assign(self.loss_scale, self.loss_scale * (0.5 + 0.5 * good) * (1.0 + grows))
         ops.assign(self.good_steps, steps * (1.0 - grows))
+
+
+class AdamW(Optimizer):
+    """AdamW: two moving averages, each as large as what is trained. Args: see Optimizer.
+
+    Source: torch.optim.AdamW. Bias correction and epsilon are folded into the arguments of one fused operator.
+    """
+
+    def __init__(self, model: nn.Cell, config: OptimConfig, ranks: Ranks, *rest: Any, **options: Any) -> None:
+        super().__init__(model, config, ranks, *rest, **options)
+        self.first = self.parameters.clone("optimiser.first", init="zeros")
+        self.second = self.parameters.clone("optimiser.second", init="zeros")
+        # 1 - beta^t after t updates
+        self.correction1, self.correction2 = scalar_state("correction1"), scalar_state("correction2")
+        self.betas, self.eps = config.betas, config.eps
+        self.fused = ops.AdamWeightDecay()
+
+    def state(self) -> list[Parameter]:
+        return [*self.first, *self.second, self.correction1, self.correction2, *super().state()]
+
+    @property
+    def graph_settings(self) -> str:
+        return f"{super().graph_settings} {self.betas} {self.eps}"
+
+    def move(self, grads: tuple[Tensor, ...], lr: Tensor, factor: Tensor, good: Tensor) -> Tensor:
+        beta1, beta2 = self.betas
+        if self.loss_scaling:  # an update that is left out changes neither parameters nor moments
+            beta1, beta2 = 1.0 - good * (1.0 - beta1), 1.0 - good * (1.0 - beta2)
+        # a recurrence, because 1 - beta^t loses digits in float32 for small t
+        correction1 = beta1 * self.correction1 + (1.0 - beta1)
+        correction2 = beta2 * self.correction2 + (1.0 - beta2)
+        root = ops.sqrt(correction2)
+        # m / c1 / (sqrt(v) / root + eps) = root / c1 * m / (sqrt(v) + eps root)
+        rate = lr * good * root / ops.maximum(correction1, TINY)
+        epsilon = ops.maximum(self.eps * root, TINY)  # 0 / 0 if the very first update is left out
+        decay = correction1 / ops.maximum(root, TINY)  # lr over rate
+        rates, decays = [], []
+        for multiplier, own_decay in self.groups:
+            rates.append(rate * multiplier)
+            decays.append(decay * own_decay)
+        update = ops.partial(self.move_one, factor, rates, decays, beta1, beta2, epsilon)
+        self.map(update, self.group_of, self.parameters, self.first, self.second, grads)
+        ops.assign(self.correction1, correction1)
+        ops.assign(self.correction2, correction2)
+        return factor
+
+    def move_one(
+        self,
+        factor: Tensor,
+        rates: list[Tensor],
+        decays: list[Tensor],
+        beta1: Tensor,
+        beta2: Tensor,
+        epsilon: Tensor,
+        group: int,
+        parameter: Parameter,
+        first: Parameter,
+        second: Parameter,
+        grad: Tensor,
+    ) -> Tensor:
+        grad = self.scaled(grad, factor)
+        self.fused(parameter, first, second, rates[group], beta1, beta2, epsilon, decays[group], grad)
+        return factor
+
+
+def scalar_state(name: str, value: float = 0.0) -> Parameter:
+    """A number of an optimizer's state."""
+    return Parameter(Tensor(value, ms.float32), name=f"optimiser.{name}", requires_grad=False)
 
 
 def as_float32(x: Tensor) -> Tensor:

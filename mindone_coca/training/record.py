@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "output.*",  # what is written, how often and where
     "device.*",
     "data.num_workers",
+    "data.cache",
     "data.max_bad_share",
     "train.max_steps",  # these two end the run later or earlier; a cosine schedule then ends there too
     "train.epochs",

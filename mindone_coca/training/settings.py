@@ -9,11 +9,11 @@ from typing import Literal
 
 import yaml
 
-from mindone_coca.config import DeviceTarget, JitLevel, Kernels, Mode, Precision, find_config
+from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Kernels, Mode, Precision, find_config
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
 from mindone_coca.model.families import is_model_config
-from mindone_coca.typed_mapping import read_mapping
+from mindone_coca.typed_mapping import read_mapping, value_differs
 
 
 @dataclass
@@ -25,16 +25,26 @@ class ModelSection:
 
 @dataclass
 class OptimConfig:
-    """AdamW and its schedule; open_clip's defaults where it has one."""
+    """The optimizer and its schedule; open_clip's defaults where it has one."""
 
-    lr: float = 5e-4  # the learning rate after warmup
-    betas: tuple[float, float] = (0.9, 0.98)  # decay of the moving averages of gradients and their squares
-    eps: float = 1e-6  # added to the root of the latter
+    # adamw keeps two numbers for each that is trained; adafactor (arXiv 1804.04235) for a matrix of n x m only n + m,
+    # and has no betas and no eps.
+    name: Literal["adamw", "adafactor"] = "adamw"
+    # The learning rate after warmup. adafactor's is relative to the root mean square of each tensor: 1e-3 or so.
+    lr: float = 5e-4
+    betas: tuple[float, float] = (0.9, 0.98)  # adamw: decay of the moving averages of gradients and their squares
+    eps: float = 1e-6  # adamw: added to the root of the latter
     weight_decay: float = 0.2  # off for norms, biases, gains and the temperature
     warmup_steps: int = 0  # updates over which the learning rate rises from 0
     schedule: Literal["cosine", "constant"] = "cosine"  # of the learning rate, after warmup
     end_lr: float = 0.0  # where the cosine ends
     layer_decay: float = 1.0  # factor of the learning rate per block, counted from the end of each tower
+
+
+VARYING_PICTURES = (
+    "random crops and augmented pictures are never the same twice; set data.random_crop: false and leave data.augment "
+    "out, or remove it"
+)
 
 
 @dataclass
@@ -74,6 +84,9 @@ class RunConfig:
     ema_decay: float | None = None  # keep a moving average of the weights; it is what is validated and exported
     recompute: bool = False  # compute activations again in the backward pass: less memory, more time
     freeze: list[str] = field(default_factory=list)  # patterns of parameter names, such as "visual.*"
+    # How the matrices that are not trained are kept in memory; they are cast where they are used. They are read from
+    # model.checkpoint, and what a run exports has them as they are there.
+    frozen_dtype: Dtype = "float32"
     # Train adapters; the weights of the layers that have one are frozen. So is all else of the model, unless
     # train.freeze is given: then what its patterns leave open is trained beside them.
     lora: LoraConfig | None = None
@@ -124,6 +137,11 @@ class TrainConfig:
     def random_crop(self) -> bool:
         """Whether the run trains on random crops."""
         return self.data.random_crop is not False
+
+    @property
+    def pictures_vary(self) -> bool:
+        """Whether a picture is another one in each epoch."""
+        return self.random_crop or self.data.augment is not None
 
 
 def read_train_settings(path: str | os.PathLike, overrides: Sequence[str] = ()) -> tuple[dict, str]:
@@ -199,8 +217,19 @@ def check_train_config(config: TrainConfig, where: str) -> None:
         raise InputError(f"{where}: optim.betas: must be from 0 to below 1, got {list(optim.betas)}")
     if train.ema_decay is not None and not 0 < train.ema_decay < 1:
         raise InputError(f"{where}: train.ema_decay: must be between 0 and 1, got {train.ema_decay}")
+    if optim.name == "adafactor":
+        for spec in dataclasses.fields(optim):
+            if spec.name in ("betas", "eps") and value_differs(optim, spec):
+                raise InputError(f"{where}: optim.{spec.name}: is adamw's, adafactor has none; remove it")
     if train.lora is not None:
         check_lora(config, where)
+    if config.task == "coca" and config.data.cache is not None and config.pictures_vary:
+        raise InputError(f"{where}: data.cache: {VARYING_PICTURES}")
+    if train.frozen_dtype != "float32" and config.model.checkpoint is None:
+        raise InputError(
+            f"{where}: train.frozen_dtype: {train.frozen_dtype} keeps trained weights so; name them with "
+            "model.checkpoint"
+        )
     if output.profile and not 1 <= output.profile[0] <= output.profile[1]:
         raise InputError(f"{where}: output.profile: must be [first, last] step from 1 on, got {list(output.profile)}")
 

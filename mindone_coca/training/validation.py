@@ -4,29 +4,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from mindspore import Tensor
 from PIL import Image
 
-from mindone_coca import graph_cache
 from mindone_coca.config import PreprocessCfg
 from mindone_coca.data.loader import Batch, TrainingData
 from mindone_coca.evaluation.reports import Example
 from mindone_coca.evaluation.reports import write_page as write_examples
 from mindone_coca.preprocess.transforms import to_pixels
-from mindone_coca.training.graphs import Evaluate
-from mindone_coca.training.labels import CaptionLabels
-from mindone_coca.training.optim import as_scalar
 from mindone_coca.training.settings import LossConfig
+from mindone_coca.training.step import TrainStep
 
 
-def evaluate(evaluation: Evaluate, data: TrainingData, config: LossConfig, label: CaptionLabels) -> dict[str, float]:
+def evaluate(step: TrainStep, data: TrainingData, config: LossConfig) -> dict[str, float]:
     """The losses over the whole of `data`: the caption loss is the mean over all labels, the contrastive loss over
     batches, of which it depends on the size."""
     contrastive, captions, counted = [], 0.0, 0.0
     for batch in data.epoch(0):
-        labels = Tensor(label(batch.text))
-        values = graph_cache.call(evaluation, Tensor(batch.images), Tensor(batch.text), labels, as_scalar(1))
-        pair_loss, caption, count = (float(value.asnumpy()) for value in values)
+        pair_loss, caption, count = step.evaluate(batch.images, batch.text)
         contrastive.append(pair_loss)
         captions, counted = captions + caption * count, counted + count
     losses = {}

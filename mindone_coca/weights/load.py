@@ -49,6 +49,20 @@ def _parameters(model: ImageTextModel) -> dict[str, Parameter]:
     return {p.name: p for p in model.get_parameters() if family.to_original(p.name)}
 
 
+def open_named(path: str | Path, lora: Sequence[str] = ()) -> Weights:
+    """Open weights of any kind under our names, none of them read yet; the arguments are `load_weights`'s."""
+    weights = open_weights(path)
+    refuse_parts(weights, weights.path)
+    family, ours = recognise(weights, str(weights.path))
+    if not ours:
+        plain = without_derived(weights.entries, family, weights.path)
+        weights.entries = {family.to_mindspore(name) or name: entry for name, entry in plain.items()}
+    if lora:
+        folders = [read_adapters(text, family) for text in lora]
+        weights.entries = merged(weights.entries, folders, lambda name: name, "float32")
+    return weights
+
+
 def load_weights(
     model: ImageTextModel, path: str | Path, check_finite: bool = False, lora: Sequence[str] = ()
 ) -> Weights:
@@ -70,15 +84,7 @@ def load_weights(
         InputError: one line that lists missing, unexpected and mis-shaped entries, and changes nothing; or
             names the first parameter with NaN or infinite values.
     """
-    weights = open_weights(path)
-    refuse_parts(weights, weights.path)
-    family, ours = recognise(weights, str(weights.path))
-    if not ours:
-        plain = without_derived(weights.entries, family, weights.path)
-        weights.entries = {family.to_mindspore(name) or name: entry for name, entry in plain.items()}
-    if lora:
-        folders = [read_adapters(text, family) for text in lora]
-        weights.entries = merged(weights.entries, folders, lambda name: name, "float32")
+    weights = open_named(path, lora)
     parameters = _parameters(model)
     shapes = {name: tuple(p.shape) for name, p in parameters.items()}
     check_shapes(shapes, {name: entry.shape for name, entry in weights.items()}, weights.path)

@@ -84,7 +84,12 @@ TABLE = {
     "models/README.md: Figures": Section({"demo_figures.py": check(), "pytest": check()}),
     "models/README.md: Training": Section({"make train-demo": recipe(make_demo_data=FEW_SCENES)}),
     "benchmarks/README.md: Benchmarks": Section(
-        {"benchmarks": check(), "benchmarks.training": check(), "benchmarks.held_out_tasks": check()}
+        {
+            "benchmarks": check(),
+            "benchmarks.training": check(),
+            "benchmarks.held_out_tasks": check(),
+            "benchmarks.finetune --size large": check(),
+        }
     ),
     "benchmarks/README.md: ViT-L/14, `python benchmarks/speed.py`": Section({"speed.py": check()}),
     "benchmarks/README.md: Training, `python -m benchmarks.training`": Section({"benchmarks.training": check()}),
@@ -179,6 +184,9 @@ TABLE = {
             "pytest": check(),
         },
         needs=(FINETUNE,),
+    ),
+    "docs/finetune.md: Less memory, with adapters or without": Section(
+        {"benchmarks.finetune --size large": check()}, needs=(FINETUNE,)
     ),
     "docs/finetune.md: On several cards": Section({"msrun": check()}, needs=(FINETUNE,)),
     "docs/finetune.md: The recipes": Section({"make train-demo": recipe()}, needs=("models/README.md: Training",)),

@@ -15,6 +15,7 @@ from mindspore.common.initializer import HeUniform
 from mindone_coca import kernels
 from mindone_coca.model.adapters import no_adapter
 from mindone_coca.model.layers import MASKED, LayerNorm, new_parameter
+from mindone_coca.tensors import cast_for
 
 
 class Projection(nn.Cell):
@@ -28,7 +29,7 @@ class Projection(nn.Cell):
         self.linear, self.weight_adapter = kernels.linear(), no_adapter()
 
     def construct(self, x: Tensor) -> Tensor:
-        y = self.linear(x, self.weight.astype(x.dtype))
+        y = self.linear(x, cast_for(self.weight, x))
         return y if self.weight_adapter is None else y + self.weight_adapter(x)
 
 

@@ -30,7 +30,7 @@ class ImageTower(nn.Cell):
     ) -> None:
         super().__init__()
         self.dtype = dtype
-        self.image_hw = getattr(img_encoder, "image_hw", None)
+        self.image_hw, self.feature_width = getattr(img_encoder, "image_hw", None), dim_latents
         self.img_encoder = img_encoder
         self.img_queries = new_parameter(Normal(1.0), (num_img_queries + 1, dim), dtype, "img_queries")
         self.img_attn_pool = CrossAttention(dim, image_dim, dim_head, heads, dtype, norm_context=True)
@@ -76,9 +76,10 @@ class TokenTable(nn.Cell):
     def __init__(self, num_tokens: int, dim: int) -> None:
         super().__init__()
         self.weight = new_parameter(Normal(0.02), (num_tokens, dim), ms.float32, "weight")
+        self.take_rows = kernels.take_rows()
 
     def construct(self, ids: Tensor) -> Tensor:
-        return ops.gather(self.weight, ids, 0)
+        return self.take_rows(self.weight, ids)
 
 
 class TextTower(nn.Cell):
@@ -162,11 +163,11 @@ class ParallelDecoder(nn.Cell):
 
     def projection(self) -> Tensor:
         """What `hidden` is multiplied by to become logits, (dim, V): the token embeddings."""
-        return self.token_table.swapaxes(0, 1)
+        return self.token_table.astype(ms.float32).swapaxes(0, 1)
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., dim) -> (..., V) by the token embeddings, float32."""
-        return self.linear(self.normalise(x), self.token_table)
+        return self.linear(self.normalise(x), self.token_table.astype(ms.float32))
 
     def run_layers(self, image_tokens: Tensor, text_tokens: Tensor) -> Tensor:
         """Image tokens (B, K, dim) and text embeddings (B, T, dim) -> the last layer's output (B, T, dim)."""

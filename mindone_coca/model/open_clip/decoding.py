@@ -140,7 +140,7 @@ class TokenStep(nn.Cell):
         text, decoder = self.text, self.decoder
         unimodal_mask, multimodal_mask = self.masks(ids, lineage)
         token = ops.gather(ids, position, 1)  # (R,)
-        at_position = ops.gather(text.positional_embedding, position, 0).astype(text.dtype)  # (D,)
+        at_position = ops.gather(text.positional_embedding.astype(text.dtype), position, 0)  # (D,)
         x = text.add_to_each(text.embed(token), at_position)  # (R, D)
         written: tuple[Tensor, ...] = ()
         index = 0

@@ -39,8 +39,8 @@ class MultimodalTransformer(nn.Cell):
         return self.ln_final(x.astype(ms.float32))
 
     def projection(self) -> Tensor:
-        """What `hidden` is multiplied by to become logits, (D, vocab_size)."""
-        return self.text_projection
+        """What `hidden` is multiplied by to become logits, (D, vocab_size), float32."""
+        return self.text_projection.astype(ms.float32)
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., vocab_size), float32."""

@@ -17,9 +17,10 @@ class TokenEmbedding(nn.Cell):
     def __init__(self, vocab_size: int, width: int, dtype: ms.Type) -> None:
         super().__init__()
         self.embedding_table = new_parameter(Normal(0.02), (vocab_size, width), dtype, "embedding_table")
+        self.take_rows = kernels.take_rows()
 
     def construct(self, ids: Tensor) -> Tensor:
-        return ops.gather(self.embedding_table, ids, 0)
+        return self.take_rows(self.embedding_table, ids)
 
 
 def causal_mask(length: int) -> Tensor:

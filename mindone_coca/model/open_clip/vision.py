@@ -57,7 +57,7 @@ class VisionTransformer(nn.Cell):
         width, scale = cfg.width, cfg.width**-0.5
         rows, columns = cfg.grid_hw
         self.dtype = dtype
-        self.image_hw = cfg.image_hw
+        self.image_hw, self.feature_width = cfg.image_hw, embed_dim
         self.conv1 = PatchEmbedding(width, cfg.patch_hw, cfg.grid_hw, dtype)
         self.class_embedding = new_parameter(Normal(scale), (width,), dtype, "class_embedding")
         if cfg.pos_embed_type == "sin_cos_2d":

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 from mindspore import Parameter
 
@@ -15,9 +16,10 @@ KEY_BYTES = 32
 
 
 def weights_key(parameters: Iterable[Parameter], settings: str) -> str:
-    """A name for all that the outputs depend on besides the input: the weights bit for bit, the settings, and this
-    package's version."""
-    digest = hashlib.blake2b(f"{mindone_coca.__version__}\n{settings}\n".encode(), digest_size=KEY_BYTES)
+    """A name for all that the outputs depend on besides the input: the weights bit for bit, the settings, the device
+    and this package's version."""
+    settings = f"{mindone_coca.__version__}\n{ms.get_context('device_target')} {settings}\n"
+    digest = hashlib.blake2b(settings.encode(), digest_size=KEY_BYTES)
     for parameter in parameters:
         array = np.ascontiguousarray(parameter.asnumpy())
         digest.update(f"{parameter.name} {array.shape} {array.dtype}\n".encode())
