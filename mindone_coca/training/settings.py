@@ -13,6 +13,7 @@ from mindone_coca.config import DeviceTarget, JitLevel, Kernels, Mode, Precision
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
 from mindone_coca.model.families import is_model_config
+from mindone_coca.places import here
 from mindone_coca.typed_mapping import read_mapping
 
 
@@ -201,6 +202,7 @@ def check_train_config(config: TrainConfig, where: str) -> None:
         raise InputError(f"{where}: train.ema_decay: must be between 0 and 1, got {train.ema_decay}")
     if train.lora is not None:
         check_lora(config, where)
+    here(output.dir, f"{where}: output.dir", "give a folder here, and copy it there when the run has ended")
     if output.profile and not 1 <= output.profile[0] <= output.profile[1]:
         raise InputError(f"{where}: output.profile: must be [first, last] step from 1 on, got {list(output.profile)}")
 
