@@ -66,9 +66,6 @@ class Cluster:
         if find_spec("ray") is None:
             raise InputError("--ray: the library Ray is not installed; pip install mindone-coca[ray]")
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        if self._address != LOCAL_CLUSTER and has_token():
-            # as `ray start` does where there is a token; a cluster that asks for none takes it, too
-            os.environ.setdefault("RAY_AUTH_MODE", "token")
         before = signal.getsignal(signal.SIGTERM)
         import ray
 
@@ -99,9 +96,10 @@ class Cluster:
             ray.init(address=self._address, **options)
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"--ray {self._address}: no cluster can be reached there ({reason}); start one with `ray start --head`"
-            ) from error
+            fix = "start one with `ray start --head`"
+            if has_token() and "RAY_AUTH_MODE" not in os.environ:  # a cluster that was begun where it lies asks for it
+                fix += ", or set RAY_AUTH_MODE=token, if there is one that asks for your token"
+            raise InputError(f"--ray {self._address}: no cluster can be reached there ({reason}); {fix}") from error
 
     def places(self, without: Collection[str] = ()) -> list[Place]:
         """Where workers may be now, a node's first worker before the second of any.
@@ -171,7 +169,7 @@ class Cluster:
 
 
 def has_token() -> bool:
-    """Whether this user has a token for clusters, which Ray makes with the first one on a machine."""
+    """Whether this user has a token for clusters, which Ray 2.60 makes with the first one on a machine."""
     given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
     return bool(given) or (Path.home() / ".ray/auth_token").is_file()
 

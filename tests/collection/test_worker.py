@@ -18,6 +18,7 @@ from mindone_coca.cli.collections import with_batch_of_workers
 from mindone_coca.collection.cluster import Cluster, why_no_start
 from mindone_coca.collection.run import Output, work_of
 from mindone_coca.collection.worker import Device, Order, Worker, versions
+from mindone_coca.errors import InputError
 from mindone_coca.model.families import load_model_config
 
 
@@ -121,27 +122,24 @@ def test_the_batch_is_that_of_the_workers_devices(monkeypatch, target, nodes, ba
     assert with_batch_of_workers(given, arguments, stack) is given
 
 
-def test_a_token_for_clusters_is_used_where_there_is_one(monkeypatch, tmp_path):
+def test_a_token_for_clusters_is_mentioned_where_there_is_one(monkeypatch, tmp_path):
     """Ray makes it with the first cluster of a machine and asks for it from then on; who joins has to say so."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install mindone-coca[ray] -c constraints-ray.txt")
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
-    modes = []
-    monkeypatch.setattr(Cluster, "_join", lambda self, ray: modes.append(os.environ.pop("RAY_AUTH_MODE", None)))
 
-    def join(address: str) -> None:
-        with Cluster(address, "auto", None).joined():
+    def refusal() -> str:
+        with pytest.raises(InputError) as error, Cluster("127.0.0.1:1", "auto", None).joined():
             pass
+        return str(error.value)
 
-    join("auto")
+    assert refusal().endswith("start one with `ray start --head`")
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray/auth_token").write_text("token")
-    for address in ("auto", "host:6379", "local"):
-        join(address)
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    join("auto")
-    assert modes == [None, "token", "token", None, "disabled"]
+    assert refusal().endswith("or set RAY_AUTH_MODE=token, if there is one that asks for your token")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert refusal().endswith("start one with `ray start --head`")
 
 
 def test_why_a_worker_could_not_even_begin():
