@@ -1,16 +1,21 @@
-"""Two workers against one, and a source that answers late: `python benchmarks/scale.py [--clips 240]`.
+"""Two workers against one, and a source that answers late: `python benchmarks/scale.py [--clips 1000]`.
 
-Each worker is held to one core, the tiny model captions pictures of 640 x 480. A rate is of the second half of a run's
-files, by the times at which they enter the journal, so that starting and compiling do not count.
+Each worker is held to one core, the tiny model captions pictures of 640 x 480. A rate is of the steady part of a run,
+by the times at which files enter the journal, so that starting and compiling do not count. Run it on a quiet machine.
 """
 
 import argparse
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,6 +26,8 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = ["-c", "configs/coca_tiny.yaml", "--seq_len", "20", "--frame_type", "middle"]
 LATE = 0.2  # seconds
+FROM, TO = 0.4, 0.95  # of the files: before, workers start; after, they have no more work
+DIFFERENT = 40  # pictures; the others are copies
 
 
 class Late(SimpleHTTPRequestHandler):
@@ -54,14 +61,27 @@ class Late(SimpleHTTPRequestHandler):
         pass
 
 
-def hold_to_cores(driver: psutil.Process, stop: threading.Event) -> None:
-    """Each worker to a core of its own, the driver and Ray to those that are left, if there are any."""
+def family(*roots: psutil.Process) -> Iterator[psutil.Process]:
+    """Processes with all that they started."""
+    for root in roots:
+        try:
+            yield from (root, *root.children(recursive=True))
+        except psutil.Error:  # it has ended
+            continue
+
+
+def is_worker(process: psutil.Process) -> bool:
+    return (process.cmdline() or [""])[0].startswith("ray::Worker")
+
+
+def hold_to_cores(roots: Sequence[psutil.Process], stop: threading.Event) -> None:
+    """Each worker to a core of its own; the driver and Ray may use all."""
     cores = sorted(psutil.Process().cpu_affinity())
     held: dict[int, int] = {}
     while not stop.is_set():
-        for process in driver.children(recursive=True):
+        for process in family(*roots):
             try:
-                if process.pid not in held and (process.cmdline() or [""])[0].startswith("ray::Worker"):
+                if process.pid not in held and is_worker(process):
                     held[process.pid] = cores[len(held) % len(cores)]
                     process.cpu_affinity([held[process.pid]])
             except psutil.Error:
@@ -69,74 +89,146 @@ def hold_to_cores(driver: psutil.Process, stop: threading.Event) -> None:
         time.sleep(0.05)
 
 
-def worker_seconds(driver: psutil.Process) -> float:
-    """Of processors, that the workers of a run have had."""
-    found = 0.0
-    for process in driver.children(recursive=True):
+@contextmanager
+def cluster_of_a_core() -> Iterator[tuple[str, psutil.Process]]:
+    """A Ray cluster that has one core, so that its worker runs one thread for it. Gives its address and process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=1"]
+    command += [f"--port={port}", "--include-dashboard=false", f"--object-store-memory={128 << 20}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_worker_niceness": "0", "RAY_AUTH_MODE": "disabled"}
+    ray = psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield f"127.0.0.1:{port}", ray
+    finally:
+        ray.terminate()
+        ray.wait()
+
+
+def wait_for_port(address: str) -> None:
+    host, port = address.split(":")
+    while True:
         try:
-            if (process.cmdline() or [""])[0].startswith("ray::Worker"):
-                found += process.cpu_times().user + process.cpu_times().system
+            return socket.create_connection((host, int(port)), 1).close()
+        except OSError:
+            time.sleep(0.2)
+
+
+def seconds_used(driver: psutil.Process, *more: psutil.Process) -> dict[str, float]:
+    """Of processors, by whom: the driver, its workers, and what else it started, which is Ray's."""
+    used = dict.fromkeys(("driver", "workers", "Ray"), 0.0)
+    for process in family(driver, *more):
+        try:
+            kind = "driver" if process.pid == driver.pid else "workers" if is_worker(process) else "Ray"
+            used[kind] += process.cpu_times().user + process.cpu_times().system
         except psutil.Error:
             continue
-    return found
+    return used
 
 
-def rate(folder: Path, count: int, inputs: list[str], *more: str) -> tuple[float, float]:
-    """Of the second half of a run: files a second, and seconds of a processor for each file."""
+@dataclass
+class Measured:
+    """The steady part of a run: files a second, and seconds of a processor for each file, by whom."""
+
+    rate: float
+    used: dict[str, float]
+
+    def line(self) -> str:
+        parts = ", ".join(f"{who} {1000 * seconds:.1f}" for who, seconds in self.used.items())
+        return f"{self.rate:.2f} files/s; ms of a core a file: {parts}"
+
+
+def measure(
+    folder: Path,
+    count: int,
+    inputs: list[str],
+    *more: str,
+    cores: Sequence[int] = (),
+    ray: Sequence[psutil.Process] = (),
+) -> Measured:
+    """A run over all inputs, seen from `FROM` of its files to `TO`.
+
+    Args:
+        cores: all that it may use, where it is one process; else workers have one each.
+        ray: the processes of a cluster that was there before.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if cores:
+        environment["OMP_NUM_THREADS"] = str(len(cores))
     command = [sys.executable, "inference.py", *MODEL, "--output_dir", str(folder), *more, "--video_path", *inputs]
-    driver = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    driver = psutil.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    if cores:
+        driver.cpu_affinity(list(cores))
     stop = threading.Event()
-    holder = threading.Thread(target=hold_to_cores, args=(psutil.Process(driver.pid), stop))
-    holder.start()
-    journal, half, lines, used = folder / "journal" / "0-of-1.jsonl", None, 0, 0.0
-    while driver.poll() is None or lines < count:
-        lines = journal.read_bytes().count(b"\n") - 1 if journal.exists() else 0
-        if half is None and lines >= count // 2:
-            half = lines, time.perf_counter(), worker_seconds(psutil.Process(driver.pid))
-        if half is not None:
-            used = max(used, worker_seconds(psutil.Process(driver.pid)))
-        if lines >= count:
-            break
-        if driver.poll() not in (None, 0):
-            raise SystemExit(f"the run ended with exit code {driver.returncode}")
-        time.sleep(0.01)
-    assert half is not None
-    found = (lines - half[0]) / (time.perf_counter() - half[1])
-    driver.wait()
-    stop.set()
-    holder.join()
-    return found, (used - half[2]) / (lines - half[0])
+    holder = threading.Thread(target=hold_to_cores, args=((driver, *ray), stop))
+    if not cores:
+        holder.start()
+    journal, first = folder / "journal" / "0-of-1.jsonl", None
+    try:
+        while True:
+            lines = journal.read_bytes().count(b"\n") - 1 if journal.exists() else 0
+            if first is None and lines >= FROM * count:
+                first = lines, time.perf_counter(), seconds_used(driver, *ray)
+            if first is not None and lines >= TO * count:
+                seconds, files = time.perf_counter() - first[1], lines - first[0]
+                now = seconds_used(driver, *ray)
+                return Measured(files / seconds, {who: (now[who] - first[2][who]) / files for who in now})
+            if driver.poll() not in (None, 0):
+                raise SystemExit(f"the run ended with exit code {driver.returncode}")
+            time.sleep(0.02)
+    finally:
+        driver.wait()
+        stop.set()
+        if not cores:
+            holder.join()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--clips", type=int, default=240)
+    parser.add_argument("--clips", type=int, default=1000)
     count = parser.parse_args().clips
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "in").mkdir()
         for number in range(count):
-            Image.effect_noise((640, 480), 10 + number % 90).convert("RGB").save(folder / f"in/{number:04}.jpg")
+            target = folder / f"in/{number:04}.jpg"
+            if number < DIFFERENT:
+                Image.effect_noise((640, 480), 10 + 2 * number).convert("RGB").save(target)
+            else:
+                shutil.copy(folder / f"in/{number % DIFFERENT:04}.jpg", target)
         local = [str(folder / "in")]
         server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Late, directory=str(folder / "in")))
+        server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         (folder / "late.txt").write_text(
             "".join(f"http://127.0.0.1:{server.server_port}/{number:04}.jpg\n" for number in range(count))
         )
-        one = max(
-            rate(folder / f"one-{threads}", count, local, "--ray", "--ray_workers", "1", "--num_workers", threads)
+        runs = {
+            f"one process on a core, {threads} reading": measure(
+                folder / f"plain-{threads}", count, local, "--num_workers", threads, cores=[0]
+            )
             for threads in ("1", "2")
-        )
-        two = rate(folder / "two", count, local, "--ray", "--ray_workers", "2")
-        late = rate(folder / "late", count, [str(folder / "late.txt")], "--ray", "--ray_workers", "1")
+        }
+        for threads in ("1", "2"):
+            with cluster_of_a_core() as (address, ray):
+                wait_for_port(address)
+                runs[f"one worker on a core, {threads} reading"] = measure(
+                    folder / f"one-{threads}", count, local, "--ray", address, "--num_workers", threads, ray=[ray]
+                )
+        one = max(runs.values(), key=lambda run: run.rate)
+        worker = max((run for name, run in runs.items() if "worker" in name), key=lambda run: run.rate)
+        two = runs["two workers on a core each"] = measure(folder / "two", count, local, "--ray", "--ray_workers", "2")
+        with cluster_of_a_core() as (address, ray):
+            wait_for_port(address)
+            late = runs[f"one worker, answers after {LATE:g} s"] = measure(
+                folder / "late", count, [str(folder / "late.txt")], "--ray", address, ray=[ray]
+            )
         server.shutdown()
-    print(f"one worker on a core, its best number of threads: {one[0]:.2f} files/s, {one[1]:.3f} s of it a file")
-    times = two[0] / one[0]
-    print(f"two workers on a core each: {two[0]:.2f} files/s, {two[1]:.3f} s a file; {times:.2f} times as many")
-    print(f"two workers, were the cores theirs alone: {2 * one[1] / two[1]:.2f} times as many")
-    share = late[0] / one[0]
-    print(f"one worker, answers after {LATE:g} s: {late[0]:.2f} files/s, {share:.2f} of its rate on local files")
+    for name, run in runs.items():
+        print(f"{name}: {run.line()}")
+    print(f"two workers: {two.rate / one.rate:.2f} times as many as the best of one")
+    print(f"late answers: {late.rate / worker.rate:.2f} of the best rate of one worker on local files")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,13 @@ def _on_cpu() -> bool:
     return ms.get_context("device_target") == "CPU"
 
 
-def usual() -> int:
-    """How many frames or captions the model takes at a time where nobody says it."""
-    return 8 if _on_cpu() else 64
+def usual(on_cpu: bool | None = None) -> int:
+    """How many frames or captions the model takes at a time where nobody says it.
+
+    Args:
+        on_cpu: whether the model runs on CPUs; None: as this process does.
+    """
+    return 8 if (_on_cpu() if on_cpu is None else on_cpu) else 64
 
 
 def encoded_at_once() -> tuple[int, ...]:

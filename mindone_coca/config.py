@@ -10,6 +10,8 @@ from typing import Any, Literal
 from mindone_coca.errors import InputError
 from mindone_coca.hub.configs import fetch_config
 from mindone_coca.hub.names import hub_name
+from mindone_coca.places import local_copy
+from mindone_coca.storage import is_url
 from mindone_coca.typed_mapping import nearest, value_differs
 
 CONFIG_DIR = Path(__file__).parent / "configs"  # in a checkout a link to the folder on top
@@ -81,7 +83,9 @@ def plain_part(part: Any, keep: Collection[str] = ()) -> dict:
 
 def find_config(config: str | os.PathLike) -> Path:
     """The path of a config: as given, else a packaged one by name (`coca_vit-l-14`, `configs/coca_vit-l-14.yaml`), else
-    that of the repository that is named (`hub.names`), fetched."""
+    that of the repository that is named (`hub.names`), fetched; of one behind a URL a copy here."""
+    if isinstance(config, str) and is_url(config):
+        return local_copy(config)
     if name := hub_name(config):
         config = fetch_config(name)
     path = Path(config)

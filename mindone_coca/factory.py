@@ -21,6 +21,8 @@ from mindone_coca.hub.names import hub_name
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import family_of, load_model_config
 from mindone_coca.model.family import FamilyConfig
+from mindone_coca.places import UrlPath, content_of
+from mindone_coca.storage import is_url
 from mindone_coca.waiting import Wait
 from mindone_coca.weights.adapters import absolute_adapters, read_adapters
 from mindone_coca.weights.formats.entry import Entry
@@ -123,8 +125,10 @@ def named_weights(config: str | os.PathLike | Mapping | FamilyConfig, loaded: Fa
     """
     if not loaded.checkpoint:
         return None
-    if hub_name(loaded.checkpoint):
+    if is_url(loaded.checkpoint) or hub_name(loaded.checkpoint):
         return find_weights(loaded.checkpoint)
+    if isinstance(config, str) and is_url(config):
+        return find_weights(content_of(UrlPath(config).parent / loaded.checkpoint))
     places = [Path(loaded.checkpoint)]
     where = "model config"
     if isinstance(config, str | os.PathLike):

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+from mindone_coca import storage
 from mindone_coca.account import Account
 
 IMAGE_SUFFIXES = (
@@ -37,10 +38,13 @@ def is_hidden_member(name: str) -> bool:
 
 
 def walk(folder: str, account: Account) -> Iterator[str]:
-    """All files under a folder but hidden ones, sorted; links are followed, each folder is entered once.
+    """All files under a folder, or its URL, but hidden ones, sorted; links are followed, each folder is entered once.
 
     Hidden files and folders that cannot be opened are counted in `account`.
     """
+    if storage.is_url(folder):
+        yield from _walk_url(folder, account)
+        return
     entered = {os.path.realpath(folder)}
 
     def unopened(error: OSError) -> None:
@@ -59,3 +63,11 @@ def walk(folder: str, account: Account) -> Iterator[str]:
                 account.pass_over("hidden")
             else:
                 yield os.path.join(where, name)
+
+
+def _walk_url(folder: str, account: Account) -> Iterator[str]:
+    for url in storage.listing(folder):
+        if is_hidden_member(url.removeprefix(folder)):
+            account.pass_over("hidden")
+        else:
+            yield url

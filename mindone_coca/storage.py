@@ -4,14 +4,10 @@ Reading is by ranges, so that a frame of a long video costs no download of all o
 times, with growing waits. Who may read is fsspec's affair; what of a URL may be secret is in no message.
 """
 
-import os
 import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from io import RawIOBase
+from collections.abc import Callable
 from pathlib import Path
-from threading import Lock
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,9 +16,9 @@ from mindone_coca.errors import InputError
 Result = TypeVar("Result")
 TRIES = 6
 FIRST_WAIT = 0.2  # seconds; each further one is twice as long
-BLOCK = 1 << 20  # bytes of one request
-_KEPT_BLOCKS = 16  # of a file
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://")
+# what file systems call what changes with a file
+_STATE = ("size", "ETag", "etag", "LastModified", "Last-Modified", "last_modified", "last_commit", "mtime", "created")
 _LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, ImportError, ValueError)
 # an object appears there once it is whole; elsewhere it gets its name then
 _WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "oss", "obs"}
@@ -34,7 +30,9 @@ def is_url(path: object) -> bool:
 
 
 def shown(url: str) -> str:
-    """A URL without user, password and query, which may hold secrets."""
+    """A URL without user, password and query, which may hold secrets; a path as it is."""
+    if not is_url(url):
+        return url
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
@@ -47,10 +45,26 @@ def retried(url: str, request: Callable[[], Result]) -> Result:
         except InputError:
             raise
         except Exception as error:  # each file system has errors of its own
+            error = _meant(error)
             if attempt == TRIES - 1 or isinstance(error, _LASTING):
                 raise _failed(url, error) from None  # whose text may hold the URL with its secrets
         time.sleep(FIRST_WAIT * 2**attempt)
     raise AssertionError
+
+
+def _meant(error: Exception) -> Exception:
+    """What an error says: fsspec's HTTP takes whatever goes wrong for a missing file, and knows no forbidden one."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) and _is_of_http(cause):
+        error = cause
+    status = getattr(error, "status", None) if _is_of_http(error) else None
+    if status in (401, 403):
+        return PermissionError(status)
+    return FileNotFoundError(status) if status in (404, 410) else error
+
+
+def _is_of_http(error: Exception) -> bool:
+    return type(error).__module__.partition(".")[0] == "aiohttp" or isinstance(error, ConnectionError | TimeoutError)
 
 
 def _failed(url: str, error: Exception) -> InputError:
@@ -66,7 +80,7 @@ def _failed(url: str, error: Exception) -> InputError:
     return InputError(f"{shown(url)}: cannot be reached ({type(error).__name__}); try again, or look at the network")
 
 
-def _system(url: str) -> tuple[Any, str]:
+def system_of(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the path in it."""
     from fsspec.core import url_to_fs
 
@@ -77,11 +91,13 @@ def size(url: str) -> int:
     """Bytes of a file; -1 where there is none."""
 
     def ask() -> int:
-        system, path = _system(url)
+        system, path = system_of(url)
         try:
             info = system.info(path)
-        except FileNotFoundError:
-            return -1
+        except FileNotFoundError as error:
+            if isinstance(_meant(error), FileNotFoundError):
+                return -1
+            raise
         if info["type"] == "directory":
             return -1
         known = info.get("size")
@@ -94,7 +110,7 @@ def is_folder(url: str) -> bool:
     """Whether there are files under a URL."""
 
     def ask() -> bool:
-        system, path = _system(url)
+        system, path = system_of(url)
         return bool(system.isdir(path))
 
     return retried(url, ask)
@@ -104,151 +120,62 @@ def listing(url: str) -> list[str]:
     """The URLs of all files under a folder, or that a pattern matches, sorted."""
 
     def ask() -> list[str]:
-        system, path = _system(url)
+        system, path = system_of(url)
         if any(sign in path for sign in "*?["):
-            return sorted(str(system.unstrip_protocol(found)) for found in system.glob(path))
+            found = system.glob(path)
+            if url.endswith(path):  # what stands before it may hold the host, which paths lack
+                return sorted(url.removesuffix(path) + one for one in found)
+            return sorted(str(system.unstrip_protocol(one)) for one in found)
         base = path.rstrip("/")
         return sorted(url.rstrip("/") + found[len(base) :] for found in system.find(base))
 
     return retried(url, ask)
 
 
-def read(url: str) -> bytes:
-    """All of a file."""
+def state(url: str) -> list[str]:
+    """What tells a file from a changed one, as far as its file system says. Raises InputError where there is none."""
 
-    def ask() -> bytes:
-        system, path = _system(url)
-        return system.cat_file(path)
+    def ask() -> list[str]:
+        system, path = system_of(url)
+        info = system.info(path)
+        return [str(info[name]) for name in _STATE if info.get(name) is not None]
 
     return retried(url, ask)
 
 
-class Remote:
-    """A file behind a URL, read by blocks, some of which are kept.
+def read(url: str, start: int | None = None, end: int | None = None) -> bytes:
+    """All of a file, or its bytes from `start` to `end`, of which there are fewer at its end."""
 
-    Attributes:
-        size: in bytes.
-        fetched: bytes that were asked for so far.
-    """
+    def ask() -> bytes:
+        system, path = system_of(url)
+        return system.cat_file(path) if start is None or end is None else read_range(url, start, end)
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._blocks: dict[int, bytes] = {}
-        self._lock = Lock()
-        self._hollow: list[range] = []
-        # one request for a small file: what is shorter than asked for is all of it
-        head = retried(url, self._head)
-        self.fetched = len(head)
-        self.size = len(head) if len(head) != BLOCK else size(url)
-        for number in range(-(-len(head) // BLOCK)):  # several where the server knows no ranges and gave all
-            self._blocks[number] = head[number * BLOCK : (number + 1) * BLOCK]
-
-    def _head(self) -> bytes:
-        system, path = _system(self.url)
-        try:
-            return system.cat_file(path, start=0, end=BLOCK)
-        except FileNotFoundError:
-            raise
-        except Exception:  # S3 refuses to give a range of nothing
-            if system.info(path).get("size") == 0:
-                return b""
-            raise
-
-    def read(self, start: int, end: int) -> bytes:
-        """The bytes from `start` to `end`, which may lie behind the end."""
-        end = min(end, self.size)
-        parts = []
-        for number in range(start // BLOCK, -(-end // BLOCK)):
-            first = number * BLOCK
-            parts.append(self._block(number)[max(start - first, 0) : end - first])
-        return b"".join(parts)
-
-    def _block(self, number: int) -> bytes:
-        start, end = number * BLOCK, min((number + 1) * BLOCK, self.size)
-        if any(start >= hole.start and end <= hole.stop for hole in self._hollow):
-            return bytes(end - start)
-        with self._lock:
-            if number not in self._blocks:
-                self._blocks[number] = self._fetch(start, end)
-                if len(self._blocks) > _KEPT_BLOCKS:
-                    del self._blocks[next(iter(self._blocks))]
-            return self._blocks[number]
-
-    def _fetch(self, start: int, end: int) -> bytes:
-        def ask() -> bytes:
-            system, path = _system(self.url)
-            content = system.cat_file(path, start=start, end=end)
-            if len(content) > end - start:  # a server that knows no ranges gives all
-                content = content[start:end]
-            if len(content) < end - start:
-                raise OSError("the answer is short")
-            return content
-
-        self.fetched += end - start
-        return retried(self.url, ask)
-
-    @contextmanager
-    def without_data(self) -> Iterator[None]:
-        """Within, what an MP4 or MOV file has in its `mdat` boxes is zeros, and is not fetched: for those who want its
-        tables alone."""
-        self._hollow = list(self._data_boxes())
-        try:
-            yield
-        finally:
-            self._hollow = []
-
-    def _data_boxes(self) -> Iterator[range]:
-        position = 0
-        while position + 16 <= self.size:
-            head = self.read(position, position + 16)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            if length == 1:
-                length = int.from_bytes(head[8:], "big")
-            if length == 0:
-                length = self.size - position
-            if length < 8 or not kind.isalpha():
-                return
-            if kind == b"mdat":
-                yield range(position + 16, position + length)
-            position += length
+    return retried(url, ask)
 
 
-class RemoteFile(RawIOBase):
-    """A `Remote` as a file that is open.
+def read_range(url: str, start: int, end: int) -> bytes:
+    """As `read`, asked once: its errors are the file system's."""
+    system, path = system_of(url)
+    content = system.cat_file(path, start=start, end=end)
+    # a server that knows no ranges gives all
+    return content[start:end] if len(content) > end - start else content
 
-    Args:
-        name: which some readers take for a hint at what it holds.
-    """
 
-    def __init__(self, remote: Remote, name: str) -> None:
-        self._remote, self.name, self._position = remote, name, 0
+def download(url: str, target: Path) -> None:
+    """Write all of a file to a path of this machine. Raises InputError."""
 
-    def readable(self) -> bool:
-        return True
+    def get() -> None:
+        system, path = system_of(url)
+        system.get_file(path, str(target))
 
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._remote.size}[whence]
-        self._position = base + offset
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        content = self._remote.read(self._position, self._position + len(buffer))
-        buffer[: len(content)] = content
-        self._position += len(content)
-        return len(content)
+    retried(url, get)
 
 
 def upload(file: Path, url: str) -> None:
     """Write a file to a URL, where it appears once it is whole. Raises InputError."""
 
     def put() -> None:
-        system, path = _system(url)
+        system, path = system_of(url)
         scheme = url.partition("://")[0]
         if scheme in _WHOLE_OBJECTS:
             system.put_file(str(file), path)

@@ -10,6 +10,7 @@ import tempfile
 import pytest
 
 from mindone_coca import waiting
+from tests.storages import memory, server  # noqa: F401 fixtures of several folders
 
 waiting.PATIENCE = 3600.0  # what is printed must not depend on how busy the machine is
 if "MINDONE_COCA_CACHE" not in os.environ:  # a store of compiled graphs for this run alone, shared by its processes

@@ -12,7 +12,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 # Lowest first. A module may import what stands before it, and what is in its own folder.
 LAYERS = (
     *("errors", "interrupts", "progress", "typed_mapping", "argument_names", "waiting", "account", "launcher"),
-    *("files", "storage"),
+    *("files", "storage", "remote", "places"),
     *(
         "media_files",
         "hub",

@@ -2,35 +2,27 @@
 
 import os
 import random
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 from PIL import Image
 
-from mindone_coca import storage
+from mindone_coca import remote, storage
 from mindone_coca.account import Account
 from mindone_coca.collection import inputs
 from mindone_coca.collection.mirror import Mirror
 from mindone_coca.errors import InputError
-from mindone_coca.storage import Remote, RemoteFile
+from mindone_coca.remote import Remote, RemoteFile
 from mindone_coca.video.frames import read_frames
 from mindone_coca.video.media import Encoded
 from tests.collection.clips import ENCODINGS
 from tests.data.training_samples import open_one
 from tests.video.clips import REAL_CLIPS, run_ffmpeg
-
-
-@pytest.fixture
-def memory(monkeypatch):
-    """A file system in memory, empty; waits between tries take no time."""
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0)
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-    return system
 
 
 class Flaky:
@@ -56,13 +48,13 @@ class Flaky:
 
 def flaky(monkeypatch, memory, **options) -> Flaky:
     system = Flaky(memory, **options)
-    monkeypatch.setattr(storage, "_system", lambda url: (system, url.removeprefix("memory:/")))
+    monkeypatch.setattr(storage, "system_of", lambda url: (system, url.removeprefix("memory:/")))
     return system
 
 
 @pytest.mark.parametrize(("suffix", "encoding"), [ENCODINGS[number] for number in (0, 1, 4, 6)])
 def test_frames_are_those_of_the_file(memory, monkeypatch, tmp_path, suffix, encoding):
-    monkeypatch.setattr(storage, "BLOCK", 5000)
+    monkeypatch.setattr(remote, "BLOCK", 5000)
     clip = tmp_path / f"clip{suffix}"
     run_ffmpeg("-t", "1.6", "-i", str(REAL_CLIPS[1]), "-an", "-s", "160x90", "-r", "25", *encoding.split(), clip)
     memory.pipe(f"/in/clip{suffix}", clip.read_bytes())
@@ -78,17 +70,17 @@ def test_a_frame_costs_little_of_a_long_video(memory, tmp_path):
     noise = ["-f", "lavfi", "-i", "color=gray:s=1280x720:r=25:d=4,noise=alls=90:allf=t", "-pix_fmt", "yuv420p"]
     run_ffmpeg(*noise, "-c:v", "mpeg4", "-q:v", "2", clip)
     memory.pipe("/clip", clip.read_bytes())
-    remote = Remote("memory://clip")
-    [ours] = read_frames(Encoded(remote, "clip"))
+    file = Remote("memory://clip")
+    [ours] = read_frames(Encoded(file, "clip"))
     [theirs] = read_frames(clip)
     assert np.array_equal(ours.rgb, theirs.rgb)
     # FFmpeg looks into the first 5 MB to know the codec
-    assert remote.size > 20e6 and remote.fetched < 12e6, f"{remote.fetched:,} of {remote.size:,} bytes"
+    assert file.size > 20e6 and file.fetched < 12e6, f"{file.fetched:,} of {file.size:,} bytes"
 
 
 def test_a_file_behind_a_url_reads_as_any(memory, monkeypatch):
-    monkeypatch.setattr(storage, "BLOCK", 7)
-    monkeypatch.setattr(storage, "_KEPT_BLOCKS", 2)
+    monkeypatch.setattr(remote, "BLOCK", 7)
+    monkeypatch.setattr(remote, "_KEPT_BLOCKS", 2)
     content = bytes(range(100))
     memory.pipe("/x", content)
     file = RemoteFile(Remote("memory://x"), "x")
@@ -100,17 +92,17 @@ def test_a_file_behind_a_url_reads_as_any(memory, monkeypatch):
 
 
 def test_a_small_file_is_one_request(memory, monkeypatch):
-    memory.pipe({"/small": b"content", "/empty": b"", "/large": bytes(storage.BLOCK)})
+    memory.pipe({"/small": b"content", "/empty": b"", "/large": bytes(remote.BLOCK)})
     system = flaky(monkeypatch, memory)
     assert Remote("memory://small").read(0, 99) == b"content" and system.calls == 1
     assert Remote("memory://empty").size == 0
-    assert Remote("memory://large").size == storage.BLOCK and system.calls == 4
+    assert Remote("memory://large").size == remote.BLOCK and system.calls == 4
     with pytest.raises(InputError, match="memory://gone: no such file"):
         Remote("memory://gone")
 
 
 def test_a_server_without_ranges_and_one_that_gives_none_of_nothing(memory, monkeypatch):
-    monkeypatch.setattr(storage, "BLOCK", 8)
+    monkeypatch.setattr(remote, "BLOCK", 8)
     content = bytes(range(30))
     memory.pipe({"/x": content, "/empty": b""})
     give = type(memory).cat_file
@@ -121,8 +113,8 @@ def test_a_server_without_ranges_and_one_that_gives_none_of_nothing(memory, monk
         return give(self, path)
 
     monkeypatch.setattr(type(memory), "cat_file", whole)
-    remote = Remote("memory://x")
-    assert remote.size == 30 and remote.read(5, 27) == content[5:27]
+    file = Remote("memory://x")
+    assert file.size == 30 and file.read(5, 27) == content[5:27]
     assert Remote("memory://empty").size == 0
 
 
@@ -148,6 +140,53 @@ def test_requests_are_tried_again_and_then_named_without_secrets(memory, monkeyp
         storage.read("nosuch://x")
 
 
+class Web(SimpleHTTPRequestHandler):
+    """A server that knows no ranges; what is called after a status has it."""
+
+    def do_GET(self) -> None:
+        if self.path[1:4].isdigit():
+            self.send_error(int(self.path[1:4]))
+        else:
+            super().do_GET()
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_http_says(tmp_path, monkeypatch):
+    """A server that is away or busy is no missing file; and it is asked again."""
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed: pip install s3fs -c constraints-ray.txt")
+    monkeypatch.setattr(storage, "FIRST_WAIT", 0)
+    Image.effect_noise((20, 16), 50).save(tmp_path / "a.png")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Web, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    asked: list[int] = []
+    ask = storage.system_of
+    monkeypatch.setattr(storage, "system_of", lambda url: asked.append(1) or ask(url))
+    host = f"127.0.0.1:{server.server_port}"
+    [frame] = read_frames(f"http://user:word@{host}/a.png?sig=abc")
+    assert frame.image.size == (20, 16) and len(asked) == 1
+    for name, words, tries in (
+        ("404.png?sig=abc", "404.png: no such file", 1),
+        ("403.png", "403.png: access is denied", 1),
+        ("503.png", "503.png: cannot be reached", storage.TRIES),
+    ):
+        asked.clear()
+        with pytest.raises(InputError) as error:
+            read_frames(f"http://user:word@{host}/{name}")
+        assert str(error.value).startswith(f"http://{host}/{words}") and "abc" not in str(error.value)
+        assert len(asked) == tries
+    server.shutdown()
+    server.server_close()
+    for ask_of in (read_frames, storage.size, storage.state):
+        with pytest.raises(InputError, match="cannot be reached"):
+            ask_of(f"http://{host}/a.png")
+    assert storage.shown(str(tmp_path / "a?b.png")) == str(tmp_path / "a?b.png")
+
+
 def test_waits_grow(memory, monkeypatch):
     flaky(monkeypatch, memory, first=99)
     monkeypatch.setattr(storage, "FIRST_WAIT", 0.5)
@@ -164,7 +203,7 @@ def test_folders_patterns_and_lists(memory):
     memory.pipe("/list.txt", b"memory://in/d.mkv\nmemory://in/a.mp4\n/here/e.mp4\n")
     names = ("a.mp4", "b/c.png", "d.mkv")
     assert inputs.list_inputs(["memory://in"]).paths == [f"memory://in/{name}" for name in names]
-    assert inputs.list_inputs(["memory://in/*.m*"]).paths == ["memory:///in/a.mp4", "memory:///in/d.mkv"]
+    assert inputs.list_inputs(["memory://in/*.m*"]).paths == ["memory://in/a.mp4", "memory://in/d.mkv"]
     listed = inputs.list_inputs(["memory://list.txt"])
     assert listed.paths == ["memory://in/d.mkv", "memory://in/a.mp4", "/here/e.mp4"] and not listed.single
     assert inputs.list_inputs(["memory://in/a.mp4"]).single

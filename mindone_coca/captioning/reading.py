@@ -20,6 +20,7 @@ from PIL import Image
 from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.errors import InputError
 from mindone_coca.outputs.thumbnails import thumbnail
+from mindone_coca.storage import shown
 from mindone_coca.video.frames import Shot, read_shot
 from mindone_coca.video.segments import iter_segments
 
@@ -148,7 +149,7 @@ class ReadAhead(Generic[Key, Item]):
         except InputError as error:
             self._put(waiting, ReadingFailed(str(error)))
         except Exception as error:  # whatever a file does to its reader, the others are to be captioned
-            self._put(waiting, ReadingFailed(f"{path}: cannot be read ({type(error).__name__}: {error})"))
+            self._put(waiting, ReadingFailed(f"{shown(str(path))}: cannot be read ({type(error).__name__}: {error})"))
 
     def _put(self, waiting: queue.Queue, item: object) -> None:
         while not self._stopped.is_set():

@@ -111,6 +111,8 @@ def check_usage(parser: Parser, arguments: argparse.Namespace) -> None:
     if arguments.query is not None:
         if paths(arguments) or not to_folder:
             parser.error("--query searches a folder of results: give that with --output_dir, and no files")
+        if arguments.ray is not None:
+            parser.error("--ray: goes without --query, which is a matter of seconds")
         if arguments.top < 1:
             parser.error(f"--top: must be at least 1, got {arguments.top}")
         return

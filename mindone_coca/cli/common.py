@@ -24,6 +24,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.generation.settings import GenerationOptions
 from mindone_coca.interrupts import Stopped, end_by
 from mindone_coca.progress import progress
+from mindone_coca.storage import is_url, shown
 from mindone_coca.typed_mapping import nearest_name
 
 Item = TypeVar("Item")
@@ -205,6 +206,13 @@ def configure_device(arguments: argparse.Namespace) -> None:
 def default_workers() -> int:
     """Reading threads: half the cores, at most 8."""
     return reading_threads(os.cpu_count() or 1)
+
+
+def local_path(text: str) -> Path:
+    """A path of this machine, as the type of an option for what is written there alone."""
+    if is_url(text):
+        raise argparse.ArgumentTypeError(f"{shown(text)}: written on this machine only; give a path, and copy it there")
+    return Path(text)
 
 
 def positive(text: str) -> int:

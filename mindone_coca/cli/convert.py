@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from mindone_coca.cli.common import Command, Parser, add_lora_option
+from mindone_coca.cli.common import Command, Parser, add_lora_option, local_path
 from mindone_coca.conversion.convert import Options, Plan, plan_conversion, write
 from mindone_coca.errors import InputError
 from mindone_coca.progress import Progress
@@ -34,13 +34,13 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--source",
         required=True,
-        type=Path,
         help="weights file (.bin .pt .pth .safetensors .ckpt), shard index (*.index.json), a folder with one of "
-        "these, or published ones: hf:OWNER/NAME[@REVISION][/FILE] or a name from `mindone-coca models`",
+        "these, the URL of one, or published ones: hf:OWNER/NAME[@REVISION][/FILE] or a name from "
+        "`mindone-coca models`",
     )
     parser.add_argument(
         "--target",
-        type=Path,
+        type=local_path,
         default=Path("models"),
         help="weights file to write, or a folder for coca_model.ckpt, with --reverse open_clip_pytorch_model.bin "
         "or coca_pytorch.pt "

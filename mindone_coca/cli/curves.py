@@ -2,9 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
-from mindone_coca.cli.common import Command, Parser
+from mindone_coca.cli.common import Command, Parser, local_path
 
 DESCRIPTION = """Draw the curves of a training run.
 
@@ -13,8 +12,8 @@ mindone-coca curves outputs/RUN [-o FILE.png]
 
 
 def add_options(parser: Parser) -> None:
-    parser.add_argument("run", type=Path, help="its output.dir")
-    parser.add_argument("-o", "--output", type=Path, help="the picture (default: curves.png in the run's folder)")
+    parser.add_argument("run", type=local_path, help="its output.dir")
+    parser.add_argument("-o", "--output", type=local_path, help="the picture (default: curves.png in the run's folder)")
 
 
 def run(parser: Parser, arguments: argparse.Namespace) -> None:

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mindone_coca.captioning.options import CaptionOptions
@@ -68,7 +67,7 @@ def add_common_options(parser: Parser, text_key: str, meaning: str) -> None:
     """The options of the tasks that need no training; `text_key` is the option for the column with the text."""
     common.add_model_options(parser)
     add = parser.add_argument
-    add("--output_dir", type=Path, help="folder for the report: metrics.json, examples.html and more")
+    add("--output_dir", type=common.local_path, help="folder for the report: metrics.json, examples.html and more")
     add = _add_data_options(
         parser,
         data="a list (CSV, TSV, JSONL, COCO captions), shards or a folder",
@@ -116,7 +115,11 @@ def add_task_options(parser: Parser, spec: TaskSpec) -> None:
     add("-c", "--config", required=True, help="the training run's final.yaml or best.yaml")
     add("--model_path", help="weights file (default: the one that the config names)")
     common.add_lora_option(parser)
-    add("--output_dir", type=Path, help="folder for the report: metrics.json, predictions.csv, examples.html and more")
+    add(
+        "--output_dir",
+        type=common.local_path,
+        help="folder for the report: metrics.json, predictions.csv, examples.html and more",
+    )
     add("--batch_size", type=int, default=32)
     _add_data_options(
         parser,

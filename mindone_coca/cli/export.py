@@ -2,10 +2,17 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
-from mindone_coca.cli.common import Command, Parser, add_model_options, positive, say_written, start_mindspore
+from mindone_coca.cli.common import (
+    Command,
+    Parser,
+    add_model_options,
+    local_path,
+    positive,
+    say_written,
+    start_mindspore,
+)
 from mindone_coca.config import DeviceTarget, Dtype
 from mindone_coca.errors import InputError
 from mindone_coca.files import check_output
@@ -34,7 +41,7 @@ TARGETS = [target for target in get_args(DeviceTarget) if target != "auto"]
 def add_options(parser: Parser) -> None:
     add_model_options(parser)
     add = parser.add_argument
-    add("--target", type=Path, required=True, help="folder to make")
+    add("--target", type=local_path, required=True, help="folder to make")
     add(
         "--batch_size",
         type=positive,

@@ -21,7 +21,7 @@ from mindone_coca.errors import InputError
 from mindone_coca.waiting import Wait
 from mindone_coca.weights.source import INDEX_SUFFIX
 
-CONCURRENT = 3  # calls of an actor: its groups, and one that says what it lacks
+CONCURRENT = 5  # calls of an actor: its groups, and one that says what it lacks
 _RESOURCES = {"Ascend": "NPU", "GPU": "GPU", "CPU": "CPU"}  # Ray's names of devices
 _CONNECT = 10.0  # seconds
 _OBJECT_STORE = 128 << 20  # bytes, of a local cluster: only records pass through it
@@ -96,9 +96,10 @@ class Cluster:
             ray.init(address=self._address, **options)
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
-            raise InputError(
-                f"--ray {self._address}: no cluster can be reached there ({reason}); start one with `ray start --head`"
-            ) from error
+            fix = "start one with `ray start --head`"
+            if has_token() and "RAY_AUTH_MODE" not in os.environ:  # a cluster that was begun where it lies asks for it
+                fix += ", or set RAY_AUTH_MODE=token, if there is one that asks for your token"
+            raise InputError(f"--ray {self._address}: no cluster can be reached there ({reason}); {fix}") from error
 
     def places(self, without: Collection[str] = ()) -> list[Place]:
         """Where workers may be now, a node's first worker before the second of any.
@@ -107,11 +108,7 @@ class Cluster:
             without: nodes that are passed over.
         """
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        has = [node["Resources"] for node in nodes]
-        if self._target == "auto":
-            resource = next((name for name in ("NPU", "GPU") if any(name in one for one in has)), "CPU")
-        else:
-            resource = _RESOURCES[self._target]
+        has, resource = [node["Resources"] for node in nodes], self.resource()
         hosts = [node["NodeManagerHostname"] for node in nodes]
         places = []
         for node, resources, host in zip(nodes, has, hosts):
@@ -124,6 +121,13 @@ class Cluster:
             each = max(1, cores // number)
             places += [Place(node["NodeID"], i, name, resource, amount, each) for i in range(number)]
         return sorted(places, key=lambda place: place.number)
+
+    def resource(self) -> str:
+        """What a worker takes of its node: `NPU`, `GPU` or `CPU`."""
+        if self._target != "auto":
+            return _RESOURCES[self._target]
+        has = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        return next((name for name in ("NPU", "GPU") if any(name in one for one in has)), "CPU")
 
     def _cpus_each(self, cpus: list[int]) -> int | None:
         """The share of a worker, settled once; None: all of its node."""
@@ -162,6 +166,12 @@ class Cluster:
         if weights.name.endswith(INDEX_SUFFIX):
             raise InputError(f"{weights}: --ray_ship_weights takes weights of one file; convert them to one")
         return self._ray.put(np.fromfile(weights, np.uint8))
+
+
+def has_token() -> bool:
+    """Whether this user has a token for clusters, which Ray 2.60 makes with the first one on a machine."""
+    given = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys()
+    return bool(given) or (Path.home() / ".ray/auth_token").is_file()
 
 
 def why_no_start(error: Exception) -> str:

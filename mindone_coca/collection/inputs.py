@@ -14,8 +14,8 @@ from mindone_coca.account import Account
 from mindone_coca.data.text import encoding_of
 from mindone_coca.errors import InputError
 from mindone_coca.files import with_literal_folders
-from mindone_coca.media_files import is_hidden_member, is_media, walk
-from mindone_coca.storage import is_url
+from mindone_coca.media_files import is_media, walk
+from mindone_coca.storage import is_url, shown
 
 log = logging.getLogger(__name__)
 LIST_SUFFIXES = (".txt", ".lst", ".list")
@@ -49,11 +49,11 @@ def list_inputs(names: Sequence[str]) -> Inputs:
     """
     paths: dict[str, None] = {}  # a set that keeps the order
     for name in names:
-        account = Account(name, "file")
+        account = Account(shown(name), "file")
         found = list(_expand(name, account))
         if not found:
             beside = f" ({account.passed_over_line()})" if account.passed_over else ""
-            raise InputError(f"{name}: no video or image there{beside}; {_instead(name)}")
+            raise InputError(f"{shown(name)}: no video or image there{beside}; {_instead(name)}")
         if account.notes or set(account.passed_over) - {"hidden"}:
             account.read = len(found)
             log.warning("%s", account.summary())
@@ -93,21 +93,16 @@ def _remote(url: str, account: Account) -> Iterator[str]:
     if not pattern and is_media(url):
         yield url
     elif not pattern and is_list(url):
-        yield from _entries(storage.read(url), storage.shown(url), account)
+        yield from _entries(storage.read(url), shown(url), account)
     elif pattern or storage.is_folder(url):
-        for found in storage.listing(url):
-            if pattern and not url.endswith("**"):
-                yield found
-            elif is_hidden_member(found.removeprefix(url)):
-                account.pass_over("hidden")
-            elif is_media(found):
-                yield found
-            else:
-                account.pass_over_file(found)
+        if pattern and not url.endswith("**"):
+            yield from storage.listing(url)
+        else:
+            yield from _media(url, account)
     elif storage.size(url) >= 0:
         yield url
     else:
-        raise InputError(f"{storage.shown(url)}: no such file")
+        raise InputError(f"{shown(url)}: no such file")
 
 
 def _instead(name: str) -> str:

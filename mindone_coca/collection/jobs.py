@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from mindone_coca.collection.journal import new_record
 from mindone_coca.outputs.schema import Record
+from mindone_coca.storage import shown
 
 Finished = tuple[Sequence[str], list[Record]]  # a group and its records
 DEATHS = 2  # of workers, until a group or a file is taken to be the cause
@@ -135,7 +136,7 @@ class Jobs:
 def killed(path: str, how: str = "") -> str:
     """The error of a file with which workers died."""
     how = how or "as they do where a file breaks the decoder or needs too much memory"
-    return f"{path}: {DEATHS} processes died with it alone ({how}); convert it, or leave it out"
+    return f"{shown(path)}: {DEATHS} processes died with it alone ({how}); convert it, or leave it out"
 
 
 def _one_by_one(trial: _Trial) -> Finished:

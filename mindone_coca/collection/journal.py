@@ -1,13 +1,15 @@
 """Results on disk while they come: one JSON line for each file, in `journal/I-of-N.jsonl` under the output folder.
 
-The first line of a journal is its header: the settings that the results depend on. Lines are appended and flushed to
-disk before work goes on; a line that a crash cut off is taken away when the journal is opened again. A file counts as
+The first line of a journal is its header: the settings that the results depend on. Lines are given to the system before
+work goes on, so that a killed process loses none, and flushed to disk each second, so that a power cut loses no more
+than the work of that; a line that a crash cut off is taken away when the journal is opened again. A file counts as
 done if any journal of the folder has it; where several have, any of them will do, since they are equal. The final files
 are written from the journals.
 """
 
 import json
 import os
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from mindone_coca.outputs.schema import Record
 from mindone_coca.storage import is_url
 
 FORMAT = 2
+SYNC_SECONDS = 1.0  # from one flush to disk to the next, which may take longer than the work on a group
 # settings that say what records hold beside their results, and the options for them
 KEPT = {"thumbnails": "--output_format html", "features": "--save_features"}
 
@@ -61,21 +64,32 @@ class Journal:
         if end < self._file.tell():
             self._file.truncate(end)
         self._is_new = end == 0
+        self._flushed, self._synced = True, 0.0
 
     def begin(self, settings: Mapping) -> None:
         """Write the header, if there is none yet."""
         if self._is_new:
-            self.append([{"journal": FORMAT, "settings": dict(settings)}])
+            self.append([{"journal": FORMAT, "settings": dict(settings)}], at_once=True)
             self._is_new = False
 
-    def append(self, records: Iterable[Mapping]) -> None:
-        """Add lines and wait until they are on the disk."""
+    def append(self, records: Iterable[Mapping], at_once: bool = False) -> None:
+        """Add lines, and wait until they are on the disk where the last time is long ago, or `at_once`."""
         with reported_writes(self.path):
             self._file.write(b"".join(map(encode_line, records)))
             self._file.flush()
+            self._flushed = False
+            if at_once or time.monotonic() - self._synced >= SYNC_SECONDS:
+                self.sync()
+
+    def sync(self) -> None:
+        """Wait until all lines are on the disk."""
+        if not self._flushed:
             os.fsync(self._file.fileno())
+            self._flushed, self._synced = True, time.monotonic()
 
     def close(self) -> None:
+        with reported_writes(self.path):
+            self.sync()
         self._file.close()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from mindone_coca.data.text import encoding_of
 from mindone_coca.errors import InputError
+from mindone_coca.storage import is_url, shown
 from mindone_coca.waiting import Wait
 
 LONG = 1_000_000  # inputs; from here on a list is long
@@ -39,17 +40,20 @@ class LineGroup(list[str]):
 class LongList:
     """A list of files, one a line; lines with nothing in them count and are passed over.
 
+    Args:
+        path: of this machine. given: what the user calls it, which may be a URL.
     Attributes:
         parts: how many there are.
         identity: what tells the list from a changed one.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, given: str | None = None) -> None:
+        self.path, given = path, given or path
         with Wait(f"reading {path}"):
             self._starts, self._length = _scan(Path(path))
         self.parts = len(self._starts) - 1
-        self.identity = {"list": os.path.abspath(path), "lines": self._length, "digest": _digest(Path(path))}
+        name = shown(given) if is_url(given) else os.path.abspath(given)
+        self.identity = {"list": name, "lines": self._length, "digest": _digest(Path(path))}
 
     def __len__(self) -> int:
         return self._length

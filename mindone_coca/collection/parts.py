@@ -171,7 +171,7 @@ class Parts:
             "captions": sum(len(record["segments"]) for record in records),
             "failed": sum(record["error"] is not None for record in records),
         }
-        self._index.append([{"part": part, **counts}])
+        self._index.append([{"part": part, **counts}], at_once=True)  # before the part's journal goes
         self.whole[part] = counts
         if journal := self._open.pop(part, None):
             journal.close()

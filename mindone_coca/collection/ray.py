@@ -21,9 +21,11 @@ from mindone_coca.errors import InputError
 from mindone_coca.progress import say
 
 IN_FLIGHT = 2  # groups of a worker: one that it captions, one that it reads
+IN_FLIGHT_OF_URLS = 4  # where an answer takes longer than to caption a group, one that is read is not enough
 _STARTS = 3  # processes that die at their start until their node is given up
 _TICK = 1.0  # seconds until a signal to stop is seen
 _LOOK_AGAIN = 5.0  # seconds until nodes that joined late are seen
+_PATIENCE = 600.0  # seconds without any node, until the run ends
 
 
 @dataclass(eq=False)
@@ -49,13 +51,20 @@ class RayEngine:
         device: how workers run.
         threads: of each worker, that read; None: by its cores.
         folder: the working directory that paths count from; None: none does.
+        in_flight: groups that a worker has at most.
         ship_weights: put the weights into the object store, rather than have workers read the same path.
     """
 
     def __init__(
-        self, cluster: Cluster, device: Device, threads: int | None, folder: str | None, ship_weights: bool
+        self,
+        cluster: Cluster,
+        device: Device,
+        threads: int | None,
+        folder: str | None,
+        in_flight: int = IN_FLIGHT,
+        ship_weights: bool = False,
     ) -> None:
-        self._cluster, self._ship_weights = cluster, ship_weights
+        self._cluster, self._in_flight, self._ship_weights = cluster, in_flight, ship_weights
         self._device, self._threads, self._folder = device, threads, folder
 
     @contextmanager
@@ -64,7 +73,7 @@ class RayEngine:
         order = Order(work, self._device, self._folder, versions(), self._threads)
         with self._cluster.joined() as ray:
             shipped = self._cluster.shipped(work.weights) if self._ship_weights else None
-            session = _RaySession(ray, self._cluster, order, shipped)
+            session = _RaySession(ray, self._cluster, order, shipped, self._in_flight)
             try:
                 yield session
             finally:
@@ -77,10 +86,12 @@ class RayEngine:
 
 
 class _RaySession:
-    def __init__(self, ray: Any, cluster: Cluster, order: Order, shipped: Any) -> None:
+    def __init__(self, ray: Any, cluster: Cluster, order: Order, shipped: Any, in_flight: int) -> None:
+        self._in_flight = in_flight
         self._ray, self._cluster, self._order, self._shipped = ray, cluster, order, shipped
         self._workers: list[_Worker] = []
-        self._given_up: dict[str, str] = {}  # nodes that lack something, and what
+        self._given_up: dict[str, str] = {}  # nodes that lack something, and which they are and what
+        self._alone_since: float | None = None  # since when no node is left
         self._died_at_start: dict[str, int] = {}
         self._limit = cluster.count or sys.maxsize
         self._looked = self._past_seconds = 0.0
@@ -104,6 +115,7 @@ class _RaySession:
             waiting = {worker.starting: worker for worker in self._workers if worker.starting is not None}
             waiting |= {ref: worker for worker in self._workers for ref in worker.jobs}
             if not waiting:
+                self._check_nodes()
                 yield Done([])  # no worker yet
                 time.sleep(_TICK)
                 continue
@@ -134,9 +146,25 @@ class _RaySession:
                 actor = self._cluster.start(place)
                 self._workers.append(_Worker(actor, place, actor.start.remote(self._order, self._shipped)))
 
+    def _check_nodes(self) -> None:
+        """See that there is a node to wait for. Raises InputError where there is none."""
+        if self._cluster.places(self._given_up):
+            self._alone_since = None
+            return
+        if self._given_up:
+            raise InputError(f"{[*self._given_up.values()][-1]}; no other node is left")
+        if self._alone_since is None:
+            self._alone_since = time.monotonic()
+            say(f"no node has a {self._cluster.resource()} for a worker now; waiting for one to join")
+        elif time.monotonic() - self._alone_since > _PATIENCE:
+            raise InputError(
+                f"--ray: no node with a {self._cluster.resource()} for a worker has joined in {_PATIENCE / 60:.0f} "
+                "minutes; once one has, the same command goes on, or give another --device_target"
+            )
+
     def _hand_out(self, jobs: Jobs) -> None:
         while True:
-            free = [w for w in self._workers if w.starting is None and len(w.jobs) < IN_FLIGHT and not w.suspect]
+            free = [w for w in self._workers if w.starting is None and len(w.jobs) < self._in_flight and not w.suspect]
             free.sort(key=lambda worker: len(worker.jobs))
             # as many as jobs that want one for themselves take nothing else
             reserved = [worker for worker in free[: jobs.suspects] if worker.jobs]
@@ -201,10 +229,8 @@ class _RaySession:
 
     def _report(self, place: Place, problem: str) -> None:
         if place.node not in self._given_up:
-            self._given_up[place.node] = problem
-            say(f"error: node {place.name}: {problem}")
-        if not self._workers and not self._cluster.places(self._given_up):
-            raise InputError(f"node {place.name}: {problem}; no other node is left")
+            self._given_up[place.node] = f"node {place.name}: {problem}"
+            say(f"error: {self._given_up[place.node]}")
 
     def _dismiss(self, worker: _Worker) -> None:
         self._workers.remove(worker)

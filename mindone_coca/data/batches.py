@@ -1,5 +1,6 @@
 """Epochs in batches: sharded by rank, shuffled by (seed, epoch), read in parallel by mindspore.dataset."""
 
+import gc
 import json
 import logging
 import math
@@ -219,6 +220,9 @@ def _rows(chunks: _Chunks, num_workers: int, world_size: int) -> Generator[Row, 
     processes = num_workers > 1 and shutil.disk_usage("/dev/shm").free > needed
     if num_workers > 1 and not processes:
         log.warning("/dev/shm has not the %d MB that worker processes need; using threads", needed >> 20)
+    if processes:
+        # a worker that freed what is garbage now might wait forever, as for FFmpeg's threads, which no fork takes along
+        gc.collect()
     dataset = ds.GeneratorDataset(
         chunks,
         ["images", "text", "note"],

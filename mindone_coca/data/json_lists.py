@@ -1,7 +1,6 @@
 """Rows in JSON: an object a line, a list of objects, and COCO's captions."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from mindone_coca.account import Account, number_of, some, some_of
@@ -9,11 +8,12 @@ from mindone_coca.data.samples import require_key
 from mindone_coca.data.tables import ListRow
 from mindone_coca.data.text import as_captions, as_path, open_text, parse_json
 from mindone_coca.errors import InputError
+from mindone_coca.places import Place
 
 CocoRow = tuple[str, list[str], int | str]  # file name, captions, image id
 
 
-def first_json(path: Path) -> tuple[str, bool]:
+def first_json(path: Place) -> tuple[str, bool]:
     """The first character of a JSON file, and whether a whole value other than COCO's stands in the first line."""
     with open_text(path) as file:
         line = ""
@@ -27,7 +27,7 @@ def first_json(path: Path) -> tuple[str, bool]:
     return line.strip()[:1], more and isinstance(value, dict) and not {"images", "annotations"} & set(value)
 
 
-def jsonl_rows(path: Path, fields: Mapping[str, str], account: Account) -> Iterator[ListRow]:
+def jsonl_rows(path: Place, fields: Mapping[str, str], account: Account) -> Iterator[ListRow]:
     """The objects of a file with one JSON object a line, or of one JSON list; arguments as in table_rows."""
     if first_json(path)[0] == "[":
         yield from json_rows(path, read_json_list(path), fields, account)
@@ -44,13 +44,13 @@ def jsonl_rows(path: Path, fields: Mapping[str, str], account: Account) -> Itera
                 yield from _row(where, row, fields, account)
 
 
-def json_rows(path: Path, items: list[Any], fields: Mapping[str, str], account: Account) -> Iterator[ListRow]:
+def json_rows(path: Place, items: list[Any], fields: Mapping[str, str], account: Account) -> Iterator[ListRow]:
     """The objects among the items of the JSON list that a file holds, as LAVIS has them."""
     for number, row in enumerate(items, 1):
         yield from _row(f"{path}: item {number}", row, fields, account)
 
 
-def read_json_list(path: Path) -> list[Any]:
+def read_json_list(path: Place) -> list[Any]:
     """The list in a JSON file. Raises InputError."""
     rows = _read(path, "JSON")
     if not isinstance(rows, list):
@@ -73,7 +73,7 @@ def _row(where: str, row: Any, fields: Mapping[str, str], account: Account) -> I
         yield where, row
 
 
-def coco_rows(path: Path, account: Account) -> list[CocoRow]:
+def coco_rows(path: Place, account: Account) -> list[CocoRow]:
     """The images of COCO's captions: `images` with id and file_name, `annotations` with image_id and caption.
 
     An id is the same whether it is written as a number or as text. Images without an annotation (the test lists have
@@ -123,7 +123,7 @@ def coco_rows(path: Path, account: Account) -> list[CocoRow]:
     return rows
 
 
-def _coco_captions(path: Path, annotations: list[Any], account: Account) -> dict[str, list[str]]:
+def _coco_captions(path: Place, annotations: list[Any], account: Account) -> dict[str, list[str]]:
     """The captions by image id."""
     captions: dict[str, list[str]] = {}
     for number, note in enumerate(annotations):
@@ -153,7 +153,7 @@ def _id(value: Any) -> str:
     return str(value)
 
 
-def _read(path: Path, what: str) -> Any:
+def _read(path: Place, what: str) -> Any:
     try:
         return parse_json(path.read_bytes())
     except ValueError as error:  # that it is not UTF-8 too

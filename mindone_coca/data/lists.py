@@ -1,8 +1,6 @@
 """Lists of image files with captions: CSV, TSV, JSONL, JSON and COCO."""
 
-import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from mindone_coca.account import Account, shorten
 from mindone_coca.data.json_lists import coco_rows, json_rows, jsonl_rows, read_json_list
@@ -10,7 +8,8 @@ from mindone_coca.data.samples import PackedRows, Sample
 from mindone_coca.data.tables import ListRow, table_rows
 from mindone_coca.data.text import as_captions, as_path
 from mindone_coca.errors import InputError
-from mindone_coca.storage import is_url, shown
+from mindone_coca.places import Place, UrlPath, content_of, is_file
+from mindone_coca.storage import is_url
 
 LAVIS_KEYS = ("image", "caption")
 
@@ -21,7 +20,7 @@ class FileList:
     `account` is of the list; reading the rows fills it.
     """
 
-    def __init__(self, rows: Iterable[tuple], root: Path, account: Account):
+    def __init__(self, rows: Iterable[tuple], root: Place, account: Account):
         self._rows, self._root, self.account = PackedRows(_counted(rows, account)), root, account
         if account.read or not account.refused:  # else the account says why there are no rows
             require_files((row[0] for row in self._rows.head(10)), root, account.place)
@@ -41,22 +40,23 @@ def _counted(rows: Iterable[tuple], account: Account) -> Iterator[tuple]:
         yield row
 
 
-def file_sample(root: Path, path: str, captions: list[str], image_id: int | str | None = None) -> Sample:
+def file_sample(root: Place, path: str, captions: list[str], image_id: int | str | None = None) -> Sample:
     """The sample in a file, of which the path is a URL, absolute, or starts at `root`."""
-    if is_url(path):
-        return Sample(shown(path), captions, path, image_id)
-    return Sample(str(root / path), captions, root / path, image_id)
+    found = file_place(root, path)
+    return Sample(str(found), captions, content_of(found), image_id)
 
 
-def require_files(first_paths: Iterable[str], root: Path, list_file: str | Path) -> None:
-    """InputError when there are no paths, or none of them is a file or a URL, of which nothing is asked here."""
-    first_paths = list(first_paths)
-    if any(map(is_url, first_paths)):
-        return
-    paths = [root / path for path in first_paths]
+def file_place(root: Place, path: str) -> Place:
+    """Where a list's file is."""
+    return UrlPath(path) if is_url(path) else root / path
+
+
+def require_files(first_paths: Iterable[str], root: Place, list_file: str | Place) -> None:
+    """InputError when there are no paths, or none of them is a file. Of URLs only as many are asked as it takes."""
+    paths = [file_place(root, path) for path in first_paths]
     if not paths:
         raise InputError(f"{list_file}: no samples in it")
-    if not any(os.path.isfile(path) for path in paths):
+    if not any(map(is_file, paths)):
         raise InputError(
             f"{list_file}: {shorten(str(paths[0]), 500)} does not exist (nor do the files after it); "
             f"relative paths start at {root}, set image_root to start elsewhere"
@@ -64,7 +64,7 @@ def require_files(first_paths: Iterable[str], root: Path, list_file: str | Path)
 
 
 def read_table(
-    path: Path, image_key: str, caption_key: str, separator: str | None, root: Path, setting: str
+    path: Place, image_key: str, caption_key: str, separator: str | None, root: Place, setting: str
 ) -> FileList:
     """CSV or TSV with a header line, as open_clip reads it: each row is a sample of its own.
 
@@ -75,7 +75,7 @@ def read_table(
     return FileList(_captioned(rows, image_key, caption_key, account), root, account)
 
 
-def read_jsonl(path: Path, image_key: str, caption_key: str, root: Path, setting: str) -> FileList:
+def read_jsonl(path: Place, image_key: str, caption_key: str, root: Place, setting: str) -> FileList:
     """One JSON object a line; the caption field holds a text or a list of texts."""
     account = Account(path)
     rows = jsonl_rows(path, {image_key: "image_key", caption_key: setting}, account)
@@ -83,7 +83,7 @@ def read_jsonl(path: Path, image_key: str, caption_key: str, root: Path, setting
 
 
 def read_json(
-    path: Path, image_key: str | None, caption_key: str | None, usual: tuple[str, str], root: Path, setting: str
+    path: Place, image_key: str | None, caption_key: str | None, usual: tuple[str, str], root: Place, setting: str
 ) -> FileList:
     """A JSON list of objects, with fields as in JSONL.
 
@@ -97,7 +97,7 @@ def read_json(
     return FileList(_captioned(rows, image_key, caption_key, account), root, account)
 
 
-def read_coco(path: Path, root: Path) -> FileList:
+def read_coco(path: Place, root: Place) -> FileList:
     """COCO's captions, several an image."""
     account = Account(path, "image")
     return FileList(coco_rows(path, account), root, account)

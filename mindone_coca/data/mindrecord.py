@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +15,7 @@ from mindone_coca.data.samples import BadSample, Sample, Source, require_key
 from mindone_coca.data.text import as_captions, parse_json
 from mindone_coca.errors import InputError
 from mindone_coca.files import reported_writes
+from mindone_coca.places import Place
 
 SCHEMA = {"name": {"type": "string"}, "captions": {"type": "string"}, "image": {"type": "bytes"}}
 ROWS_AT_ONCE = 256  # written together; bounds the memory of the writer
@@ -27,7 +28,7 @@ class MindRecord:
     column `name`, when there is one, gives the name in messages.
     """
 
-    def __init__(self, files: list[Path], image_key: str = "image", caption_key: str = "captions"):
+    def __init__(self, files: Sequence[Place], image_key: str = "image", caption_key: str = "captions"):
         self._files = [str(file) for file in files]
         columns = _columns(files)
         require_key(image_key, columns, files[0], "image_key")
@@ -62,7 +63,7 @@ class MindRecord:
         return Sample(name, _captions(caption.item()), image.tobytes())
 
 
-def _columns(files: list[Path]) -> dict[str, dict]:
+def _columns(files: Sequence[Place]) -> dict[str, dict]:
     """The schema of the files: {column: {"type": ...}}."""
     try:
         reader = FileReader([str(file) for file in files], num_consumer=1)

@@ -15,6 +15,7 @@ import numpy as np
 
 from mindone_coca.account import Account, some_of
 from mindone_coca.errors import InputError
+from mindone_coca.places import Place, place
 from mindone_coca.typed_mapping import nearest
 from mindone_coca.video.media import Encoded, encoded
 
@@ -83,23 +84,23 @@ class PackedRows:
         return [self[index] for index in range(min(count, len(self)))]
 
 
-def existing_file(path: str | Path) -> Path:
-    """`path` with ~ expanded; InputError when there is no such file."""
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"{path}: no such {'file, it is a folder' if path.is_dir() else 'file'}")
-    return path
+def existing_file(path: str) -> Place:
+    """The file at a path or URL; InputError when there is none."""
+    found = place(path)
+    if not found.is_file():
+        raise InputError(f"{found}: no such {'file, it is a folder' if found.is_dir() else 'file'}")
+    return found
 
 
-def existing_folder(path: str | Path) -> Path:
-    """`path` with ~ expanded; InputError when there is no such folder."""
-    path = Path(path).expanduser()
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder")
-    return path
+def existing_folder(path: str) -> Place:
+    """The folder at a path or URL; InputError when there is none."""
+    found = place(path)
+    if not found.is_dir():
+        raise InputError(f"{found}: no such folder")
+    return found
 
 
-def require_key(key: str, known: Iterable[str], where: str | Path, setting: str) -> None:
+def require_key(key: str, known: Iterable[str], where: str | Place, setting: str) -> None:
     """InputError with the nearest known name when `key`, from the setting of that name, is not among `known`."""
     known = list(known)
     if key not in known:

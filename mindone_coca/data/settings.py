@@ -13,7 +13,8 @@ class SourceConfig:
     """One set of samples. Only `path` is needed; a key left at None takes the value of `data:` or of the format."""
 
     # The list file, folder of classes or of pictures with caption files, or shards: a file, a folder of .tar files, or
-    # a pattern such as "shard-{000..010}.tar" or "part-*.tar". Text is UTF-8, or UTF-16 or 32 with its mark.
+    # a pattern such as "shard-{000..010}.tar" or "part-*.tar"; or the URL of any of these. Text is UTF-8, or UTF-16 or
+    # 32 with its mark.
     path: str
     # By default from the path's suffix, for .json from what is in it (a list of objects is "json", as LAVIS writes
     # it); a folder is one of .tar files or has one folder per class.

@@ -14,6 +14,7 @@ from mindone_coca.data.samples import Source, existing_file, existing_folder
 from mindone_coca.data.settings import DataConfig, SourceConfig
 from mindone_coca.data.webdataset import TarShards, find_files
 from mindone_coca.errors import InputError
+from mindone_coca.places import Place, UrlPath, here, place
 from mindone_coca.typed_mapping import from_dict, value_differs
 
 _BY_SUFFIX = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".tar": "webdataset", ".tgz": "webdataset"}
@@ -37,8 +38,8 @@ def open_sources(value: Any, data: DataConfig, where: str) -> tuple[list[Source]
     Raises InputError naming the file or the setting, and the mend.
     """
     configs = source_configs(value, where)
-    for place, config in configs.items():
-        _check_settings(config, place)
+    for setting, config in configs.items():
+        _check_settings(config, setting)
     return [open_source(config, data) for config in configs.values()], [config.weight for config in configs.values()]
 
 
@@ -96,13 +97,14 @@ def _open(config: SourceConfig, data: DataConfig) -> Source:
         return TarShards(
             find_files(config.path, "*.tar"),
             text_key or "txt",
-            Path(config.index_dir).expanduser() if config.index_dir else None,
+            here(config.index_dir, "index_dir", "give a folder here") if config.index_dir else None,
         )
     if kind == "mindrecord":
+        here(config.path, "a MindRecord file", "MindSpore reads it by itself: copy it and its .db file")
         files = [file for file in find_files(config.path, "*.mindrecord*") if file.suffix != ".db"]
         return MindRecord(files, config.image_key or "image", text_key or "captions")
     path = existing_file(config.path)
-    root = Path(config.image_root).expanduser() if config.image_root else path.parent
+    root = place(config.image_root) if config.image_root else path.parent
     image_key, text_key = config.image_key or data.image_key, text_key or data.caption_key
     if kind == "coco":
         return read_coco(path, root)
@@ -116,25 +118,31 @@ def _open(config: SourceConfig, data: DataConfig) -> Source:
 
 def source_format(config: SourceConfig) -> str:
     """The format that a source's settings name, or else its path. Raises InputError."""
-    path = Path(config.path).expanduser()
+    path = place(config.path)
     if config.format:
         return config.format
-    if path.is_dir():
-        return "webdataset" if config.caption_extension is None and any(path.glob("*.tar")) else "folder"
-    if ".mindrecord" in path.name:  # shards are named x.mindrecord0, x.mindrecord1
-        return "mindrecord"
-    suffix = path.suffix.lower()
-    if ".tar." in path.name:  # a compressed one, of which the reader says how to unpack it
-        return "webdataset"
-    if suffix == ".json":
-        return _json_format(path)
-    if suffix not in _BY_SUFFIX:
+    named = _format_of_name(path)
+    # a folder may have any name; behind a URL, where asking costs a request, a name that tells a format is believed
+    if (named is None or isinstance(path, Path)) and path.is_dir():
+        shards = path.files("*.tar") if isinstance(path, UrlPath) else path.glob("*.tar")
+        return "webdataset" if config.caption_extension is None and any(shards) else "folder"
+    if named is None:
         mend = f"set format to one of {', '.join(_SETTINGS)}" if path.exists() else "there is no such file or folder"
         raise InputError(f"{path}: the name tells no format; {mend}")
-    return _BY_SUFFIX[suffix]
+    return named
 
 
-def _json_format(path: Path) -> str:
+def _format_of_name(path: Place) -> str | None:
+    if ".mindrecord" in path.name:  # shards are named x.mindrecord0, x.mindrecord1
+        return "mindrecord"
+    if ".tar." in path.name:  # a compressed one, of which the reader says how to unpack it
+        return "webdataset"
+    if path.suffix.lower() == ".json":
+        return _json_format(path)
+    return _BY_SUFFIX.get(path.suffix.lower())
+
+
+def _json_format(path: Place) -> str:
     if not path.is_file():
         return "coco"
     first, line_by_line = first_json(path)

@@ -3,7 +3,6 @@
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, TextIO
 
 from mindone_coca.account import Account
@@ -11,6 +10,7 @@ from mindone_coca.data.samples import require_key
 from mindone_coca.data.text import open_text
 from mindone_coca.errors import InputError
 from mindone_coca.media_files import is_media
+from mindone_coca.places import Place
 
 ListRow = tuple[str, dict[str, Any]]  # where it stands, for messages, and its columns
 _LONGEST_ROW = 1 << 20  # characters; a longer one is a quote that is never closed, or no table
@@ -20,7 +20,7 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _QUOTED = re.compile(r'"[^"]*(?:""[^"]*)*"(?!")')
 
 
-def table_rows(path: Path, columns: Mapping[str, str], separator: str | None, account: Account) -> Iterator[ListRow]:
+def table_rows(path: Place, columns: Mapping[str, str], separator: str | None, account: Account) -> Iterator[ListRow]:
     """The rows of a CSV or TSV file with a header line; blank lines are none.
 
     Args:
@@ -53,7 +53,7 @@ def table_rows(path: Path, columns: Mapping[str, str], separator: str | None, ac
 class _Lines:
     """The lines of a file, counted, with those of the record that is being read."""
 
-    def __init__(self, file: TextIO, path: Path) -> None:
+    def __init__(self, file: TextIO, path: Place) -> None:
         self._file, self.path = file, path
         self.number = 0
         self.begin()
@@ -86,7 +86,7 @@ class _Lines:
         self.number -= 1
 
 
-def _begin(lines: _Lines, columns: Mapping[str, str], separator: str | None, path: Path) -> str:
+def _begin(lines: _Lines, columns: Mapping[str, str], separator: str | None, path: Place) -> str:
     """Go to the header line. -> the separator."""
     for line in lines:
         if given := re.fullmatch(r"sep=(.)\s*", line):  # as Excel writes and understands it
@@ -107,7 +107,7 @@ def _separator_of(header: str, columns: Mapping[str, str]) -> str:
     return max(_SEPARATORS, key=found)
 
 
-def _as_separator(separator: str, path: Path) -> str:
+def _as_separator(separator: str, path: Place) -> str:
     separator = "\t" if separator == r"\t" else separator
     if len(separator) != 1 or separator in '"\r\n':
         raise InputError(f"{path}: separator {separator!r} must be one character, such as ',' or ';', and no quote")
@@ -172,7 +172,7 @@ def _swallowed(quoted: str, rest: str, separator: str, layout: tuple[int, int] |
     return columns > 1 and any(len(row) == columns and is_media(row[picture]) for row in rows)
 
 
-def _check_header(header: Sequence[str], columns: Mapping[str, str], separator: str, path: Path) -> None:
+def _check_header(header: Sequence[str], columns: Mapping[str, str], separator: str, path: Place) -> None:
     for column, setting in columns.items():
         if column not in header:
             better = _separator_of(separator.join(header), columns)

@@ -3,16 +3,19 @@
 import hashlib
 import json
 import logging
+import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_path
 from mindone_coca.media_files import is_hidden_member
+from mindone_coca.places import Place, UrlPath, open_binary
+from mindone_coca.storage import state as state_of
 
 log = logging.getLogger(__name__)
 _FORMAT = 2  # of the saved index; an older one is made anew
@@ -33,15 +36,13 @@ class ShardIndex:
     notes: list[str] = field(default_factory=list)
 
 
-def read_index(shard: Path, index_dir: Path | None) -> ShardIndex:
+def read_index(shard: Place, index_dir: Path | None) -> ShardIndex:
     """The index of a shard; from `index_dir` if it was indexed there since the shard was last changed."""
     if index_dir is None:
         return make_index(shard)
-    path, status = shard.resolve(), shard.stat()
-    state = [_FORMAT, str(path), status.st_size, status.st_mtime_ns]
-    saved = (
-        index_dir / f"{shard.name}-{hashlib.sha256(str(path).encode(errors='surrogateescape')).hexdigest()[:16]}.json"
-    )
+    state = _state(shard)
+    digest = hashlib.sha256(str(state[1]).encode(errors="surrogateescape")).hexdigest()
+    saved = index_dir / f"{shard.name}-{digest[:16]}.json"
     if saved.is_file():
         try:
             content = json.loads(saved.read_bytes())
@@ -55,7 +56,15 @@ def read_index(shard: Path, index_dir: Path | None) -> ShardIndex:
     return index
 
 
-def make_index(shard: Path) -> ShardIndex:
+def _state(shard: Place) -> list[int | str]:
+    """What tells a shard from another, and from itself when it has changed."""
+    if isinstance(shard, UrlPath):
+        return [_FORMAT, str(shard), *state_of(shard.url)]
+    status = shard.stat()
+    return [_FORMAT, str(shard.resolve()), status.st_size, status.st_mtime_ns]
+
+
+def make_index(shard: Place) -> ShardIndex:
     """Go through a shard. Raises InputError when it is no plain tar file, or damaged.
 
     The files of a sample have the same folder and the same name up to its first dot, the key; they need not follow
@@ -100,10 +109,10 @@ def make_index(shard: Path) -> ShardIndex:
     return index
 
 
-def _members(shard: Path, index: ShardIndex) -> Iterator[tarfile.TarInfo]:
+def _members(shard: Place, index: ShardIndex) -> Iterator[tarfile.TarInfo]:
     """All members of a tar file, also of several that were put together by `cat`."""
-    with open(shard, "rb") as file:
-        size, position = shard.stat().st_size, 0
+    with open_binary(shard) as file:
+        size, position = file.seek(0, os.SEEK_END), 0
         while position < size:
             try:
                 archive = tarfile.TarFile(fileobj=_at(file, position))
@@ -128,12 +137,12 @@ def _members(shard: Path, index: ShardIndex) -> Iterator[tarfile.TarInfo]:
         raise InputError(f"{shard}: the file is empty")
 
 
-def _at(file: BinaryIO, position: int) -> BinaryIO:
+def _at(file: IO[bytes], position: int) -> IO[bytes]:
     file.seek(position)
     return file
 
 
-def _next_block(file: BinaryIO, position: int) -> int:
+def _next_block(file: IO[bytes], position: int) -> int:
     """Where the first block that is not all zeros begins, from `position` on, or the end of the file."""
     file.seek(position)
     while block := file.read(_BLOCK):
@@ -143,8 +152,8 @@ def _next_block(file: BinaryIO, position: int) -> int:
     return position
 
 
-def _damaged(shard: Path, position: int, reason: str) -> str:
-    with open(shard, "rb") as file:
+def _damaged(shard: Place, position: int, reason: str) -> str:
+    with open_binary(shard) as file:
         unpack = _COMPRESSED.get(file.read(2))
     if unpack and not position:
         return f"{shard}: not a plain tar file but a compressed one; unpack it: {unpack} {shard.name}"

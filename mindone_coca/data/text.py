@@ -5,10 +5,11 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from mindone_coca.errors import InputError
+from mindone_coca.places import Place, open_binary
 
 # UTF-32's mark begins with UTF-16's, so it is tried first.
 _MARKS = (
@@ -30,21 +31,21 @@ def decode(content: bytes) -> str:
 
 
 @contextmanager
-def open_text(path: Path) -> Iterator[TextIO]:
+def open_text(path: Place) -> Iterator[TextIO]:
     """A text file by its byte order mark, line ends as they are. Raises InputError for what is no such text."""
-    with open(path, "rb") as file:
+    with open_binary(path) as file:
         encoding = encoding_of(file.read(4))
-    try:
-        with open(path, newline="", encoding=encoding) as text:
-            yield text
-    except UnicodeError as error:
-        raise InputError(_not_text(path, encoding, error)) from error
+        file.seek(0)
+        try:
+            yield TextIOWrapper(file, encoding, newline="")
+        except UnicodeError as error:
+            raise InputError(_not_text(path, encoding, error)) from error
 
 
-def _not_text(path: Path, encoding: str, error: UnicodeError) -> str:
+def _not_text(path: Place, encoding: str, error: UnicodeError) -> str:
     if encoding != "utf-8-sig":
         return f"{path}: it begins as {encoding.upper()} and is not ({error}); save it as UTF-8"
-    with open(path, "rb") as file:
+    with open_binary(path) as file:
         for number, line in enumerate(file, 1):
             try:
                 line.decode()

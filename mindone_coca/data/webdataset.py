@@ -4,7 +4,6 @@ The shards are indexed once, at the start, by the offsets of their members; a sa
 for each of its files, so that shuffling and the split over ranks need no help from the order in the shards.
 """
 
-import os
 import re
 from collections import Counter
 from glob import glob
@@ -19,6 +18,8 @@ from mindone_coca.data.text import as_captions, decode, parse_json
 from mindone_coca.errors import InputError
 from mindone_coca.files import with_literal_folders
 from mindone_coca.media_files import MEDIA_SUFFIXES
+from mindone_coca.places import Place, UrlPath, is_file, place, read_ranges
+from mindone_coca.storage import is_url
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
@@ -40,21 +41,28 @@ def expand_pattern(pattern: str) -> list[str]:
     return [name for part in parts for name in expand_pattern(pattern[: match.start()] + part + pattern[match.end() :])]
 
 
-def find_files(pattern: str, in_folder: str) -> list[Path]:
-    """The files of a brace or * pattern, of a folder (those that match `in_folder`), or the one file; by name.
+def find_files(pattern: str, in_folder: str) -> list[Place]:
+    """The files of a brace or * pattern, of a folder (those that match `in_folder`), or the one file; by name. Any of
+    these may be behind a URL.
 
     Raises InputError naming the first file that is missing.
     """
-    path = Path(pattern).expanduser()
-    if path.is_dir():
+    path = place(pattern)
+    if "*" not in path.name and path.is_dir():
         path = path / in_folder
-    files = []
-    for name in expand_pattern(str(path)):
-        found = sorted(glob(with_literal_folders(name), recursive=True)) if "*" in name else [name]
-        files += [Path(file) for file in found]
-        if not found or not os.path.isfile(found[0]):
-            raise InputError(f"{name}: no such file" + (f" (from {pattern})" if name != str(path) else ""))
+    files: list[Place] = []
+    for name in expand_pattern(path.url if isinstance(path, UrlPath) else str(path)):
+        found = _matching(name) if "*" in name else [place(name)]
+        files += found
+        if not found or not is_file(found[0]):
+            raise InputError(f"{place(name)}: no such file" + (f" (from {place(pattern)})" if "{" in pattern else ""))
     return files
+
+
+def _matching(pattern: str) -> list[Place]:
+    if is_url(pattern):
+        return [*UrlPath(pattern).parent.files(UrlPath(pattern).name)]
+    return [Path(file) for file in sorted(glob(with_literal_folders(pattern), recursive=True))]
 
 
 class TarShards:
@@ -65,7 +73,7 @@ class TarShards:
     The index is saved in `index_dir`, if given.
     """
 
-    def __init__(self, shards: list[Path], caption_key: str = "txt", index_dir: Path | None = None):
+    def __init__(self, shards: list[Place], caption_key: str = "txt", index_dir: Path | None = None):
         text_extension, _, self._field = caption_key.partition(".")
         text_extension = text_extension.lower()
         self._shards = shards
@@ -106,11 +114,9 @@ class TarShards:
         shard = self._shards[shard_number]
         name = f"{shard}:{self._names[index]}"
         try:
-            with open(shard, "rb") as file:
-                file.seek(image_offset)
-                image = file.read(image_size)
-                file.seek(text_offset)
-                text = decode(file.read(text_size))
+            wanted = range(image_offset, image_offset + image_size), range(text_offset, text_offset + text_size)
+            image, content = read_ranges(shard, wanted)
+            text = decode(content)
             captions = as_captions(parse_json(text)[self._field] if self._field else text)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BadSample(name, f"{type(error).__name__}: {error}") from error

@@ -21,6 +21,7 @@ from mindone_coca.data.settings import SourceConfig
 from mindone_coca.errors import InputError
 from mindone_coca.evaluation.reports import Example, choose_examples, write_report
 from mindone_coca.evaluation.samples import Samples, finite, open_samples
+from mindone_coca.places import place
 from mindone_coca.progress import progress
 from mindone_coca.typed_mapping import from_dict, read_mapping
 from mindone_coca.video.pictures import DEFAULT_RULES, PictureRules
@@ -83,7 +84,7 @@ def open_classes(
     if isinstance(source, ClassFolders):
         for folder in source.classes:
             if folder not in found:
-                raise InputError(f"{Path(config.path) / folder}: no images in this class's folder; remove it")
+                raise InputError(f"{place(config.path) / folder}: no images in this class's folder; remove it")
         given = {**folder_names(source.classes), **given}
     classes = sorted({**found, **given}, key=lambda label: (int(label) if label.isdecimal() else math.inf, label))
     names = [given.get(label, label) for label in classes]

@@ -51,6 +51,8 @@ def hub_name(path: object) -> HubName | None:
     if not isinstance(text, str):
         return None
     hub, colon, rest = text.partition(":")
+    if rest.startswith("//"):  # a URL
+        return None
     if hub not in ("hf", "ms") or not colon:
         return _open_clip_name(text)
     found = _NAME.fullmatch(rest.rstrip("/"))

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mindone_coca.account import Account
@@ -17,6 +16,7 @@ from mindone_coca.data.sources import refuse_settings, source_format
 from mindone_coca.data.tables import ListRow, table_rows
 from mindone_coca.data.text import as_text
 from mindone_coca.errors import InputError
+from mindone_coca.places import Place, place
 from mindone_coca.tasks.spec import TASKS
 
 PackedRow = tuple[list[str], str, str, list[str]]  # paths, sentence, label, all answers
@@ -35,7 +35,7 @@ class TaskSample:
 class TaskRows:
     """The samples of one list or folder, as rows in one block of memory."""
 
-    def __init__(self, rows: Iterable[PackedRow], root: Path, list_file: Path, account: Account):
+    def __init__(self, rows: Iterable[PackedRow], root: Place, list_file: Place, account: Account):
         self.list_file, self._root, self.account = list_file, root, account
         self.label_counts: Counter[str] = Counter()  # how often each label occurs
         self._rows = PackedRows(self._counted(rows))
@@ -96,7 +96,7 @@ def _open_rows(config: SourceConfig, data: DataConfig, task: str, where: str) ->
         folders.account.read = 0  # the rows are counted as they are packed
         return TaskRows(_folder_rows(folders, names), root, root, folders.account)
     path = existing_file(config.path)
-    root = Path(config.image_root).expanduser() if config.image_root else path.parent
+    root = place(config.image_root) if config.image_root else path.parent
     columns = _Columns.of(task, config, data)
     needed = columns.pictures | dict([columns.sentence] if columns.sentence else [])
     in_json = kind in ("jsonl", "json")

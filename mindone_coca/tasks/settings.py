@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
+from mindone_coca.storage import is_url
 from mindone_coca.tasks.spec import TASKS, Task, TaskSpec
 from mindone_coca.training.settings import VARYING_PICTURES, TrainConfig, check_train_config, read_train_settings
 from mindone_coca.typed_mapping import from_dict, value_differs
@@ -168,6 +169,8 @@ def _check_frozen(config: TaskTrainConfig, refuse: Callable[[str, str], None]) -
     if frozen and config.train.recompute:
         refuse("train.recompute", "saves nothing with head.frozen: true, which has no backward pass through CoCa")
     if head.cache is not None:
+        if is_url(head.cache):
+            refuse("head.cache", "outputs are kept on this machine only; give a folder here")
         if not frozen:
             refuse("head.cache", "keeps the outputs of a frozen model; set head.frozen: true or remove it")
         if config.pictures_vary:

@@ -13,6 +13,7 @@ from mindone_coca.config import DeviceTarget, Dtype, JitLevel, Kernels, Mode, Pr
 from mindone_coca.data.settings import DataConfig
 from mindone_coca.errors import InputError
 from mindone_coca.model.families import is_model_config
+from mindone_coca.places import here
 from mindone_coca.typed_mapping import read_mapping, value_differs
 
 
@@ -223,13 +224,16 @@ def check_train_config(config: TrainConfig, where: str) -> None:
                 raise InputError(f"{where}: optim.{spec.name}: is adamw's, adafactor has none; remove it")
     if train.lora is not None:
         check_lora(config, where)
-    if config.task == "coca" and config.data.cache is not None and config.pictures_vary:
-        raise InputError(f"{where}: data.cache: {VARYING_PICTURES}")
+    if config.task == "coca" and config.data.cache is not None:
+        here(config.data.cache, f"{where}: data.cache", "give a folder here")
+        if config.pictures_vary:
+            raise InputError(f"{where}: data.cache: {VARYING_PICTURES}")
     if train.frozen_dtype != "float32" and config.model.checkpoint is None:
         raise InputError(
             f"{where}: train.frozen_dtype: {train.frozen_dtype} keeps trained weights so; name them with "
             "model.checkpoint"
         )
+    here(output.dir, f"{where}: output.dir", "give a folder here, and copy it there when the run has ended")
     if output.profile and not 1 <= output.profile[0] <= output.profile[1]:
         raise InputError(f"{where}: output.profile: must be [first, last] step from 1 on, got {list(output.profile)}")
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from PIL import Image
 
 from mindone_coca.errors import InputError
-from mindone_coca.storage import Remote, RemoteFile, is_url, shown
+from mindone_coca.remote import Remote, RemoteFile
+from mindone_coca.storage import is_url, shown
 from mindone_coca.video.clock import Timeline
 
 

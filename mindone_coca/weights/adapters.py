@@ -18,6 +18,7 @@ import numpy as np
 from mindone_coca.errors import InputError
 from mindone_coca.files import atomic_folder
 from mindone_coca.model.family import ADAPTER_SIDES, Family
+from mindone_coca.places import here
 from mindone_coca.typed_mapping import read_mapping
 from mindone_coca.weights.formats.dtypes import WEIGHT_DTYPES, cast
 from mindone_coca.weights.formats.entry import Entry
@@ -70,6 +71,7 @@ class AdapterFolder:
 
 def split_weight(text: str) -> tuple[str, float]:
     """`DIR=WEIGHT` as folder and weight; without one it is 1. Raises InputError."""
+    here(text, "adapters", "copy their folder")
     folder, equals, number = text.rpartition("=")
     if not equals or Path(text).is_dir():
         return text, 1.0

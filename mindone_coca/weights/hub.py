@@ -1,29 +1,33 @@
-"""Weights of a repository: which of its files they are, and a path of this machine for them."""
+"""Weights of a repository, or behind a URL: which of its files they are, and a path of this machine for them."""
 
 import os
 from pathlib import Path, PurePosixPath
 
 from mindone_coca.errors import InputError
 from mindone_coca.hub.clients import open_repository
-from mindone_coca.hub.configs import repository_configs
-from mindone_coca.hub.names import hub_name
-from mindone_coca.hub.repository import Repository
+from mindone_coca.hub.configs import config_names, repository_configs
+from mindone_coca.hub.names import HubName, hub_name
+from mindone_coca.hub.repository import RemoteFile, Repository
+from mindone_coca.places import UrlPath, local_copy
+from mindone_coca.storage import is_url
 from mindone_coca.weights.source import INDEX_SUFFIX, PREFERRED, SUFFIXES, shard_names
 
 
 def local_weights(path: str | os.PathLike) -> Path:
-    """The weights that a path or the name of a repository stands for.
+    """The weights that a path, a URL or the name of a repository stands for.
 
-    Of a repository the weights are fetched with all their shards and the files that may be their config, and are
-    checked; its cache keeps them. A path of this machine is returned as it is.
+    Of a repository or URL the weights are fetched with all their shards and the files that may be their config, and of
+    a repository they are checked; a cache keeps them. A path of this machine is returned as it is.
 
     Raises:
         InputError: they cannot be had, or it is not clear which of a repository's files they are.
     """
-    name = hub_name(path)
-    if name is None:
+    if isinstance(path, str) and is_url(path):
+        repository = _behind(path)
+    elif name := hub_name(path):
+        repository = open_repository(name)
+    else:
         return Path(path)
-    repository = open_repository(name)
     file = _weights_file(repository)
     for config in repository_configs(repository, file):
         repository.fetch(config)
@@ -32,6 +36,28 @@ def local_weights(path: str | os.PathLike) -> Path:
         for shard in shard_names(weights):
             repository.fetch(str(PurePosixPath(file).parent / shard))
     return weights
+
+
+def _behind(url: str) -> Repository:
+    """The folder of a URL as a repository: all files in it, or of weights that are named themselves those that may go
+    with them. Raises InputError."""
+    file = UrlPath(url)
+    if not file.is_file():
+        names = [found.name for found in file.files("*")] if file.is_dir() else []
+        if not names:
+            raise InputError(f"{file}: no such weights file")
+        folder, named = file, None
+    else:
+        folder, named = file.parent, file.name
+        if named.endswith(INDEX_SUFFIX):
+            names = [found.name for found in folder.files("*")]
+        else:
+            names = [named, *(name for name in config_names(named) if UrlPath(f"{folder.url}/{name}").is_file())]
+
+    def get(name: str) -> Path:
+        return local_copy(url if name == named else f"{folder.url.rstrip('/')}/{name}")
+
+    return Repository(HubName(str(file), "", file=named), dict.fromkeys(names, RemoteFile()), get)
 
 
 def _weights_file(repository: Repository) -> str:

@@ -78,6 +78,9 @@ def test_files_do_not_go_with_a_query(capsys):
     with pytest.raises(SystemExit):
         inference.main(["x.mp4", "--output_dir", "out", "--query", "a dog"])
     assert "no files" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        inference.main(["--output_dir", "out", "--query", "a dog", "--ray", "auto"])
+    assert "--ray: goes without --query" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,9 @@ import csv
 import json
 import os
 import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +14,20 @@ import psutil
 import pytest
 from pyarrow import parquet
 
+from mindone_coca.captioning.options import CaptionOptions
 from mindone_coca.collection import long_list
-from mindone_coca.collection.jobs import Jobs
+from mindone_coca.collection.jobs import Job, Jobs
 from mindone_coca.collection.long_list import LineGroup, LongList
-from mindone_coca.collection.loop import Done
+from mindone_coca.collection.long_run import LongRun
 from mindone_coca.collection.parts import Bits, Parts
 from mindone_coca.collection.plan import Shard
+from mindone_coca.collection.run import Output, work_of
 from mindone_coca.collection.search import best_moments
-from mindone_coca.outputs.schema import Provenance
+from mindone_coca.collection.work import Done, Work
+from mindone_coca.model.families import load_model_config
 from tests.collection.test_caption_files import picture, run  # noqa: F401 a fixture
 from tests.collection.test_kills import output_files
 
-SETTINGS = {"model": "m 1", "features": False, "thumbnails": False}
 PART = 16
 
 
@@ -171,6 +176,18 @@ def test_a_list_that_changed_and_too_many_files_at_once(short, listed, run, tmp_
     assert written == {"journal", "captions.txt", "captions.json", "captions.jsonl", "captions.csv"}
 
 
+def test_a_long_list_behind_a_url(short, listed, run, tmp_path, memory, monkeypatch):  # noqa: F811
+    monkeypatch.setenv("MINDONE_COCA_CACHE", str(tmp_path / "cache"))
+    memory.pipe("/lists/list.txt", listed.read_bytes())
+    code, _, errors, seen = run("memory://lists/list.txt", "--output_dir", tmp_path / "out")
+    assert code == 1 and len(seen) == 42 and "in all: 44 files, 42 captions, 2 failed" in errors
+    header = (tmp_path / "out/journal/done-0-of-1.jsonl").read_text().splitlines()[0]
+    assert json.loads(header)["settings"]["list"] == "memory://lists/list.txt"
+    memory.pipe("/lists/list.txt", listed.read_bytes()[:-30])
+    code, _, errors, _ = run("memory://lists/list.txt", "--output_dir", tmp_path / "out")
+    assert code == 2 and "was begun with" in errors
+
+
 def test_dry_run(short, listed, run, tmp_path):  # noqa: F811
     code, lines, _, seen = run(listed, "--output_dir", tmp_path / "out", "--dry_run")
     assert (code, seen) == (0, []) and not (tmp_path / "out").exists()
@@ -202,40 +219,70 @@ def test_a_query_finds_the_same_in_any_parts(tmp_path):
         assert best_moments(write(tmp_path / str(sizes), sizes), query, 100) == whole
 
 
+class AtOnce:
+    """Workers that answer at once, and end the run after so many files."""
+
+    def __init__(self, files: int, seen: Callable[[int], None]) -> None:
+        self._files, self._seen = files, seen
+
+    @contextmanager
+    def open(self, work: Work) -> Iterator["AtOnce"]:
+        yield self
+
+    def run(self, groups: Iterable[LineGroup]) -> Generator[Done, None, None]:
+        jobs, files = Jobs(groups), 0
+        ready: deque[Job] = deque()
+        while files < self._files:
+            while len(ready) < 128 and (job := jobs.take(idle=True)) is not None:  # as many as 64 workers have
+                ready.append(job)
+            job = ready.popleft()
+            for group, records in jobs.done(job, _answers(job)):
+                yield Done(records, group, "node", 0.1)
+            files += len(job.group)
+            self._seen(files)
+        raise KeyboardInterrupt
+
+    def worker_seconds(self) -> float:
+        return 1.0
+
+    def workers(self) -> int:
+        return 64
+
+
 @pytest.mark.slow
-def test_ten_million_lines(tmp_path):
-    """A driver's memory and the time to plan, with workers that only answer."""
-    path, count = tmp_path / "list.txt", 10_000_000
+def test_ten_million_lines(tmp_path, model_folder, monkeypatch):
+    """A driver's memory through a run, the time to plan and the rate, with workers that answer at once."""
+    path, count, files = tmp_path / "list.txt", 10_000_000, 1_000_000
     with open(path, "w") as file:
         for start in range(0, count, 100_000):
             file.writelines(f"/data/videos/{n % 1000:03}/clip_{n:08}.mp4\n" for n in range(start, start + 100_000))
-    before, begin = psutil.Process().memory_info().rss, time.perf_counter()
-    listed = LongList(str(path))
-    parts = Parts(tmp_path / "out", listed, Shard(), SETTINGS, (), ["jsonl"], Provenance("m", {}, "0"))
-    jobs = Jobs(parts.groups(8))
-    first = jobs.take(idle=True)
-    planned = time.perf_counter() - begin
-    assert first.group == listed.entries(0)[:8] and parts.left() == count
+    process, memory, begin, planned, used = psutil.Process(), [], time.perf_counter(), 0.0, 0.0
 
-    taken, kept = len(first.group), 0
-    while (job := jobs.take(idle=True)) is not None:
-        taken += len(job.group)
-        if taken <= 50_000:  # the journal's part of the work, for some
-            done = Done(_answers(job.group), job.group)
-            parts.keep(done.group, done.records)
-            kept += len(job.group)
-        jobs.done(job, [])
-    memory = psutil.Process().memory_info().rss
-    parts.close()
+    def seen(done: int) -> None:
+        nonlocal planned, used
+        if not planned:
+            planned, used = time.perf_counter() - begin, time.process_time()
+        if done % 100_000 == 0:
+            memory.append(process.memory_info().rss)
+
+    monkeypatch.setattr("mindone_coca.collection.journal.file_size", lambda path: 1)
+    config = load_model_config(model_folder / "config.yaml")
+    output = Output(tmp_path / "out", ["jsonl", "csv"])
+    work = work_of(config, model_folder / "coca.safetensors", None, CaptionOptions(batch_size=8), output)
+    driver = LongRun(LongList(str(path)), work, output, AtOnce(files, seen), Shard())
+    with pytest.raises(KeyboardInterrupt):
+        driver.run()
+    seconds, used = time.perf_counter() - begin - planned, time.process_time() - used
     print(
-        f"{count:,} lines: planned in {planned:.1f} s, handed out in {time.perf_counter() - begin:.0f} s, of which "
-        f"{kept:,} were kept; "
-        f"the driver has {memory >> 20} MiB, {(memory - before) >> 20} MiB more than before"
+        f"{count:,} lines: first answer after {planned:.1f} s; {files:,} files kept at {files / seconds:,.0f} a "
+        f"second, {files / used:,.0f} for each second of a core; MiB after each 100,000: "
+        f"{', '.join(str(size >> 20) for size in memory)}"
     )
-    assert taken == count and planned < 60 and memory < 1 << 30
+    assert planned < 60 and max(memory) < 1 << 30
+    assert memory[-1] - memory[1] < 16 << 20
     os.remove(path)
 
 
-def _answers(group: LineGroup) -> list[dict]:
+def _answers(job: Job) -> list[dict]:
     segment = {"start": 0.0, "end": 1.0, "times": [0.5], "caption": "a caption", "score": -1.0}
-    return [{"path": path, "size": 1, "error": None, "duration": 1.0, "segments": [segment]} for path in group]
+    return [{"path": path, "size": 1, "error": None, "duration": 1.0, "segments": [segment]} for path in job.group]

@@ -1,67 +1,25 @@
 """Inputs and outputs in S3, through a real server on this machine of which some requests fail."""
 
 import random
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fsspec
+import numpy as np
 import pytest
 
-from mindone_coca import storage
+from mindone_coca.data.loader import TrainingData
+from mindone_coca.factory import find_config_and_weights
+from mindone_coca.preprocess.tokenizer import Tokenizer
+from mindone_coca.preprocess.transforms import create_train_transforms
 from tests.collection.clips import make_good
 from tests.collection.test_caption_files import run  # noqa: F401 a fixture
+from tests.data.training_samples import open_one, write_layouts
+from tests.storages import Server
 
 pytest.importorskip("s3fs", reason="s3fs is not installed: pip install s3fs 'moto[server]' -c constraints-ray.txt")
 pytest.importorskip("moto", reason="moto is not installed: pip install s3fs 'moto[server]' -c constraints-ray.txt")
 
 pytestmark = pytest.mark.graphs
-
-
-class Server:
-    """S3 on loopback. `fails(method, path)` says which requests are answered by an error."""
-
-    def __init__(self) -> None:
-        from moto.server import DomainDispatcherApplication, create_backend_app
-        from werkzeug.serving import make_server
-
-        self._app = DomainDispatcherApplication(create_backend_app)
-        self.fails: Callable[[str, str], bool] = lambda method, path: False
-        self.requests = self.failed = 0
-        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
-        # clients keep connections open; named so, as the types of the library know no server of threads
-        for name, value in (("block_on_close", False), ("daemon_threads", True)):
-            setattr(self._server, name, value)
-        self.url = f"http://127.0.0.1:{self._server.port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def _answer(self, environ, start):
-        self.requests += 1
-        if self.fails(environ["REQUEST_METHOD"], environ["PATH_INFO"]):
-            self.failed += 1
-            start("503 Slow Down", [("Content-Length", "0")])
-            return [b""]
-        return self._app(environ, start)
-
-    def close(self) -> None:
-        self._server.shutdown()
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path) -> Iterator[Server]:
-    server = Server()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "a-secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("MINDONE_COCA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(storage, "FIRST_WAIT", 0.01)
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")  # ours are tested
-    monkeypatch.setattr(fsspec.get_filesystem_class("s3"), "retries", 1)
-    fsspec.filesystem("s3").mkdir("bucket")
-    yield server
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.close()
 
 
 def objects(folder: str) -> dict[str, bytes]:
@@ -72,7 +30,7 @@ def objects(folder: str) -> dict[str, bytes]:
     return {name: content for name, content in found.items() if not name.startswith("journal/")}
 
 
-def test_inputs_and_outputs_while_requests_fail(server, run, tmp_path):  # noqa: F811
+def test_inputs_and_outputs_while_requests_fail(server: Server, run, tmp_path):  # noqa: F811
     files = make_good(tmp_path / "in", 5)
     (tmp_path / "in/broken.mp4").write_bytes(b"no video")
     fsspec.filesystem("s3").put(f"{tmp_path}/in/", "bucket/in/", recursive=True)
@@ -102,3 +60,40 @@ def test_inputs_and_outputs_while_requests_fail(server, run, tmp_path):  # noqa:
     server.fails = lambda method, path: False
     assert run(*arguments, "s3://bucket/broken")[0] == 1
     assert objects("broken") == quiet
+
+
+def test_training_reads_its_data_while_requests_fail(server: Server, tmp_path, model_folder):
+    """All layouts give the batches of the files here, also in processes that are forked; weights come with their
+    config."""
+    here, _ = write_layouts(tmp_path / "data", 12)
+    fsspec.filesystem("s3").put(f"{tmp_path}/data/", "bucket/data/", recursive=True)
+    there = {
+        kind: {key: value.replace(f"{tmp_path}", "s3://bucket") for key, value in source.items()}
+        for kind, source in here.items()
+    }
+    fsspec.filesystem("s3").put(f"{model_folder}/", "bucket/model/", recursive=True)
+    chance = random.Random(3)
+    server.fails = lambda method, path: chance.random() < 0.05
+    before, server.failed = server.requests, 0
+
+    def batches(sources: dict[str, dict], workers: int) -> list:
+        data = TrainingData(
+            [open_one(source) for source in sources.values()],
+            Tokenizer(),
+            create_train_transforms(16),
+            batch_size=6,
+            context_length=12,
+            seed=5,
+            num_workers=workers,
+        )
+        return list(data.epoch(1))
+
+    expected = batches(here, 0)
+    assert len(expected) == 10
+    for workers in (0, 2):
+        for ours, theirs in zip(batches(there, workers), expected, strict=True):
+            assert np.array_equal(ours.images, theirs.images) and np.array_equal(ours.text, theirs.text)
+    config, weights = find_config_and_weights("s3://bucket/model/config.yaml", "s3://bucket/model")
+    assert weights.read_bytes() == (model_folder / "coca.safetensors").read_bytes()
+    assert config == find_config_and_weights(model_folder / "config.yaml", model_folder)[0]
+    assert server.failed > 0.01 * (server.requests - before)

@@ -1,8 +1,10 @@
 """A worker by itself, without Ray: what its machine lacks is one line, and what it gives is plain data."""
 
+import argparse
 import inspect
 import os
 import pickle
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,8 +14,11 @@ from PIL import Image
 
 from mindone_coca import device
 from mindone_coca.captioning.options import CaptionOptions
+from mindone_coca.cli.collections import with_batch_of_workers
+from mindone_coca.collection.cluster import Cluster, why_no_start
 from mindone_coca.collection.run import Output, work_of
 from mindone_coca.collection.worker import Device, Order, Worker, versions
+from mindone_coca.errors import InputError
 from mindone_coca.model.families import load_model_config
 
 
@@ -70,3 +75,74 @@ def test_groups_in_records_out(order, tmp_path):
     assert done.records[1]["error"] == "is not to be read" and done.records[2]["error"].startswith(paths[2])
     [segment] = done.records[0]["segments"]
     assert segment["caption"] and len(pickle.dumps(done)) < 2000  # no frames travel
+
+
+class Nodes:
+    """What is asked of Ray about a cluster."""
+
+    def __init__(self, *resources: dict[str, int]) -> None:
+        self._nodes = [
+            {"Alive": True, "NodeID": f"{number}", "NodeManagerHostname": f"host-{number}", "Resources": has}
+            for number, has in enumerate(resources)
+        ]
+
+    def nodes(self) -> list[dict]:
+        return self._nodes
+
+
+@pytest.mark.parametrize(
+    ("target", "nodes", "batch"),
+    [
+        ("auto", [{"CPU": 8}], 8),
+        ("auto", [{"CPU": 8}, {"CPU": 96, "NPU": 8}], 64),
+        ("CPU", [{"CPU": 8, "NPU": 8}], 8),
+        ("Ascend", None, 64),
+        ("GPU", None, 64),
+    ],
+)
+def test_the_batch_is_that_of_the_workers_devices(monkeypatch, target, nodes, batch):
+    """This process has a CPU alone. A cluster is asked only where the target does not say it."""
+    joined = []
+
+    @contextmanager
+    def join(self):
+        assert nodes is not None
+        self._ray = Nodes(*nodes)
+        joined.append("yes")
+        yield self._ray
+        joined.append("left")
+
+    monkeypatch.setattr(Cluster, "joined", join)
+    arguments = argparse.Namespace(ray="auto", device_target=target, ray_workers=None)
+    with ExitStack() as stack:
+        found = with_batch_of_workers(CaptionOptions(), arguments, stack)
+        assert found.batch_size == batch and joined == ["yes"] * (target == "auto")
+    assert len(joined) == 2 * (target == "auto")
+    given = CaptionOptions(batch_size=3)
+    assert with_batch_of_workers(given, arguments, stack) is given
+
+
+def test_a_token_for_clusters_is_mentioned_where_there_is_one(monkeypatch, tmp_path):
+    """Ray makes it with the first cluster of a machine and asks for it from then on; who joins has to say so."""
+    pytest.importorskip("ray", reason="Ray is not installed: pip install mindone-coca[ray] -c constraints-ray.txt")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+
+    def refusal() -> str:
+        with pytest.raises(InputError) as error, Cluster("127.0.0.1:1", "auto", None).joined():
+            pass
+        return str(error.value)
+
+    assert refusal().endswith("start one with `ray start --head`")
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("token")
+    assert refusal().endswith("or set RAY_AUTH_MODE=token, if there is one that asks for your token")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert refusal().endswith("start one with `ray start --head`")
+
+
+def test_why_a_worker_could_not_even_begin():
+    missing = "ray::Worker.__init__()\nModuleNotFoundError: No module named 'mindone_coca'\n"
+    assert why_no_start(RuntimeError(missing)).startswith("mindone_coca is not installed there; pip install")
+    assert why_no_start(RuntimeError("a\nb: 137\n\n")) == "its workers end at their start (b: 137)"

@@ -1,11 +1,13 @@
 """Batches: a function of (seed, epoch) only, the same however the work is split, with bad samples replaced."""
 
+import gc
 import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,22 @@ def test_shapes_types_and_contents(source):
 def test_workers_change_nothing(source, num_workers, monkeypatch):
     monkeypatch.setattr("mindone_coca.data.batches.CHUNK_BYTES", 3 * 4 * 3 * 16 * 16)  # pieces of 3 and 1
     assert_same(list(make([source], num_workers=num_workers).epoch(1)), list(make([source]).epoch(1)))
+
+
+def test_workers_inherit_no_garbage(source):
+    """What a worker frees may wait for a thread that its process never had, as a filter graph of FFmpeg does."""
+
+    class Round:
+        def __init__(self) -> None:
+            self.itself = self
+
+    gc.disable()
+    try:
+        alive = weakref.ref(Round())
+        list(make([source], num_workers=2).epoch(0))
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_threads_where_shared_memory_is_small(source, monkeypatch, caplog):

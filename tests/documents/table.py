@@ -16,6 +16,7 @@ from tests.documents.ways import (
     convert_source,
     convert_usage,
     converted_caption,
+    data_settings,
     deep_export,
     digits,
     each_command,
@@ -249,7 +250,7 @@ TABLE = {
     "docs/scale.md: A Ray cluster": Section({"ray start": shown_only, "--ray auto": check()}, scale),
     "docs/scale.md: Kubernetes": Section({"ray job submit": shown_only}),
     "docs/scale.md: A scheduler's array job": Section({"--shard": check(), "--merge": check()}, scale),
-    "docs/scale.md: Object storage": Section({"pip install": check()}),
+    "docs/scale.md: Object storage": Section({"pip install": check(), "s3://BUCKET/shards": data_settings}),
     "docs/scale.md: Long lists": Section({"list.txt": check()}, scale),
     "docs/ascend.md: Versions": Section(
         {

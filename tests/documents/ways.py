@@ -14,8 +14,11 @@ from PIL import Image
 from mindone_coca import device
 from mindone_coca.cli.evaluate import EVALUATIONS
 from mindone_coca.cli.main import COMMANDS
+from mindone_coca.data.settings import DataConfig
+from mindone_coca.data.sources import source_configs
 from mindone_coca.hub.names import hub_name
 from mindone_coca.model.families import load_model_config
+from mindone_coca.typed_mapping import from_dict
 from tests.documents.checkout import Checkout
 from tests.documents.messages import is_of_sources
 from tests.documents.reading import ROOT, Piece
@@ -267,6 +270,12 @@ def other_config(checkout: Checkout, piece: Piece) -> None:
     checkout.path("my_coca.yaml").write_text(small)
     torch.save(build_reference(yaml.safe_load(small)).state_dict(), checkout.path("coca.pt"))
     checkout.forget_weights()
+
+
+def data_settings(checkout: Checkout, piece: Piece) -> None:
+    """The block is the data section of a training config, whose files are elsewhere."""
+    data = from_dict(DataConfig, yaml.safe_load(piece.text)["data"], "data")
+    assert source_configs(data.train, "data.train")
 
 
 def captioned_demo(checkout: Checkout, piece: Piece) -> None:

@@ -166,6 +166,8 @@ def test_only_a_frozen_tower_without_crops_has_a_cache(tmp_path):
             InputError, match=r"data\.cache: random crops and augmented pictures are never the same twice"
         ):
             load_train_config(make_run(tmp_path, data={**cache, **varying}))
+    with pytest.raises(InputError, match=r"data\.cache: s3://bucket/cache: must be on this machine"):
+        load_train_config(make_run(tmp_path, data={"cache": "s3://bucket/cache", "random_crop": False}))
     trained = make_run(tmp_path, data=cache, train={"freeze": ["visual.transformer.*"]})
     with pytest.raises(
         InputError, match=r"data\.cache: keeps the outputs of a frozen image tower, but visual\.\S+ is tr"
