@@ -2,7 +2,7 @@
 
 import mindspore as ms
 import numpy as np
-from mindspore import Parameter
+from mindspore import Parameter, Tensor
 
 from mindone_coca.config import Dtype
 from mindone_coca.errors import InputError
@@ -42,6 +42,10 @@ def keep_frozen(model: ImageTextModel, config: TrainConfig) -> dict[str, Entry]:
                 "float16; use bfloat16"
             )
         parameter.set_dtype(TYPES[dtype])
+    names = {parameter.name for parameter in chosen}
+    for parameter in model.get_parameters():
+        if parameter.name not in names:  # as long as one of them is in the mapped file, all pages read stay in memory
+            parameter.set_data(Tensor(parameter.asnumpy().copy()))
     model.tag((model.graph_tag, dtype))
     return {parameter.name: _as_float32(weights[parameter.name], parameter) for parameter in chosen}
 
