@@ -27,6 +27,7 @@ OPERATOR_HOMES = ("mindspore.ops.", "mindspore.nn.", "mindspore.mint.", "mindspo
 EXCEPTIONS = {
     "mindspore.Tensor.asnumpy": "copies to the host, whatever the device",
     "mindspore.Tensor.from_numpy": "makes a tensor on the host, whatever the device",
+    "mindspore.Tensor.set_dtype": "casts a parameter on the host, before there is a graph",
     "mindspore.Tensor.view": "weights/load.py calls it on NumPy's arrays",
     "mindspore.Tensor.clone": "training calls it on ParameterTuples, whose clone is made on the host",
     "mindspore.nn.utils.no_init_parameters": "a context manager, no operator",

@@ -245,7 +245,9 @@ TABLE = {
         digits,
     ),
     **{f"docs/troubleshooting.md: {heading}": Section({"": message}) for heading in MESSAGES},
-    "benchmarks/README.md: Workers on Ray, `python benchmarks/scale.py`": Section({"scale.py": check()}),
+    "benchmarks/README.md: Workers on Ray, `python benchmarks/scale.py`": Section(
+        {"scale.py": check(), "pytest": check()}
+    ),
     "docs/scale.md: One machine with several devices": Section({"--ray": check(), "pip install": check()}, scale),
     "docs/scale.md: A Ray cluster": Section({"ray start": shown_only, "--ray auto": check()}, scale),
     "docs/scale.md: Kubernetes": Section({"ray job submit": shown_only}),
