@@ -1,5 +1,6 @@
 """The store of compiled graphs: a second process takes from it, and no model ever meets another's graph."""
 
+import functools
 import json
 import os
 import subprocess
@@ -91,14 +92,19 @@ def test_an_unusable_store_only_costs_time(tmp_path):
     assert run(blocked, PLAIN)[0]
 
 
+@pytest.fixture
+def other_sessions(monkeypatch):
+    """Sessions of this test alone: MindSpore holds on to the folder of the first one in a process."""
+    monkeypatch.setattr(graph_cache, "_session", functools.cache(graph_cache._session.__wrapped__))
+
+
+@pytest.mark.usefixtures("other_sessions")
 def test_without_mindspores_private_name_nothing_is_kept_and_one_line_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("MINDONE_COCA_CACHE", str(tmp_path / "store"))
     monkeypatch.setattr(graph_cache, "_graph_api", None)
-    graph_cache._session.cache_clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert graph_cache._session() is None and graph_cache._session() is None
-    graph_cache._session.cache_clear()
     [line] = [str(warning.message) for warning in caught]
     assert line == (
         f"compiled graphs cannot be kept (MindSpore {ms.__version__} keeps its own in another way): slower start-up"
@@ -120,6 +126,7 @@ def test_the_private_name_is_found_where_each_release_has_it(homes, found, monke
     assert graph_cache._private_api() is modules.get(f"mindspore.{found}.api")
 
 
+@pytest.mark.usefixtures("other_sessions")
 def test_off_the_cpu_the_store_is_used_where_it_is_named_and_knows_chip_and_cann(tmp_path, monkeypatch):
     monkeypatch.setattr(ms, "get_context", lambda name: "Ascend" if name == "device_target" else "")
     monkeypatch.setattr(ms.hal, "get_device_name", lambda: "Ascend910B4")
@@ -139,5 +146,4 @@ def test_off_the_cpu_the_store_is_used_where_it_is_named_and_knows_chip_and_cann
             monkeypatch.setenv("MINDONE_COCA_CACHE", str(tmp_path / name))
         graph_cache._session.cache_clear()
         assert (graph_cache._session() is None) == (name is None)
-    graph_cache._session.cache_clear()
     graph_cache._chip.cache_clear()
