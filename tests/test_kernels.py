@@ -1,4 +1,4 @@
-"""The forms chosen for the CPU: the numbers of the plain ones, and none of the places that broadcasting keeps."""
+"""The forms chosen for the CPU: the numbers of the plain ones, and none of the places that broadcasting and transposing keep."""
 
 import gc
 import os
@@ -43,6 +43,8 @@ CASES = {
     "positions": (cpu.AddToEachOnCPU, plain.PlainAddToEach, [(3, 4, 5), (4, 5)]),
     "product with a column": (cpu.MultiplyOnCPU, plain.PlainMultiply, [(6, 5), (6, 1)]),
     "attention": (cpu.AttentionOnCPU, plain.PlainAttention, [(2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 8), (2, 1, 1, 5)]),
+    "heads of few numbers": (cpu.SwapMiddleOnCPU, plain.PlainSwapMiddle, [(2, 5, 3, 4)]),
+    "heads of many": (cpu.SwapMiddleOnCPU, plain.PlainSwapMiddle, [(3, 40, 10, 8)]),
 }
 
 
@@ -80,11 +82,12 @@ KEPT = {
     "positions": (cpu.AddToEachOnCPU, plain.PlainAddToEach, [(2, 1024, 2048), (1024, 2048)]),
     "product with a row": (cpu.MultiplyOnCPU, plain.PlainMultiply, [(2048, 2048), (1, 2048)]),
     "attention": (cpu.AttentionOnCPU, plain.PlainAttention, [(1, 1, 2048, 8)] * 3 + [(1, 1, 1, 2048)]),
+    "heads": (cpu.SwapMiddleOnCPU, plain.PlainSwapMiddle, [(4, 256, 64, 64)]),
 }
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_nothing_is_kept_that_broadcasting_keeps(name):
+def test_nothing_is_kept_that_the_plain_form_keeps(name):
     ours, theirs, shapes = KEPT[name]
     inputs = draw(*shapes)
     cells = []

@@ -63,6 +63,11 @@ def decode_attention() -> nn.Cell:
     return ascend.DecodeAttention() if _fused() else attention()
 
 
+def swap_middle() -> nn.Cell:
+    """A cell x (A, B, C, d) -> (A, C, B, d)."""
+    return cpu.SwapMiddleOnCPU() if _on_cpu() else plain.PlainSwapMiddle()
+
+
 def take_rows() -> nn.Cell:
     """A cell (table (V, D), ids (...)) -> rows (..., D)."""
     return cpu.TakeRowsOnCPU() if _on_cpu() else plain.PlainTakeRows()

@@ -56,6 +56,13 @@ class PlainAttention(nn.Cell):
         return ops.BatchMatMul()(ops.softmax(scores, -1).astype(value.dtype), value)
 
 
+class PlainSwapMiddle(nn.Cell):
+    """The operator Transpose."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x.swapaxes(1, 2)
+
+
 class PlainTakeRows(nn.Cell):
     """The operator Gather."""
 

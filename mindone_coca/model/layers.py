@@ -94,14 +94,22 @@ def activation(quick_gelu: bool) -> nn.Cell:
     return QuickGELU() if quick_gelu else kernels.gelu()
 
 
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    batch, length, width = x.shape
-    return x.reshape(batch, length, heads, width // heads).swapaxes(1, 2)  # (B, H, T, D / H)
+class Heads(nn.Cell):
+    """The axes of several heads."""
 
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads, self.swap = heads, kernels.swap_middle()
 
-def merge_heads(x: Tensor) -> Tensor:
-    batch, heads, length, head_dim = x.shape
-    return x.swapaxes(1, 2).reshape(batch, length, heads * head_dim)  # (B, T, D)
+    def construct(self, x: Tensor) -> Tensor:
+        """Split the last axis: x (B, T, H d) -> (B, H, T, d)."""
+        batch, length, width = x.shape
+        return self.swap(x.reshape(batch, length, self.heads, width // self.heads))
+
+    def merge(self, x: Tensor) -> Tensor:
+        """x (B, H, T, d) -> (B, T, H d)."""
+        batch, heads, length, width = x.shape
+        return self.swap(x).reshape(batch, length, heads * width)
 
 
 class MultiheadAttention(nn.Cell):
@@ -136,7 +144,7 @@ class MultiheadAttention(nn.Cell):
             self.v_proj_weight = new_parameter(init, (width, context_width), dtype, "v_proj_weight")
         self.in_proj_bias = new_parameter(Zero(), (3 * width,), dtype, "in_proj_bias")
         self.out_proj = Linear(width, width, dtype, None if out_std is None else Normal(out_std), Zero())
-        self.linear, self.attend = kernels.linear(), kernels.attention()
+        self.linear, self.attend, self.split = kernels.linear(), kernels.attention(), Heads(heads)
         self.in_proj_weight_adapter = self.q_proj_weight_adapter = no_adapter()
         self.k_proj_weight_adapter = self.v_proj_weight_adapter = no_adapter()
 
@@ -163,15 +171,15 @@ class MultiheadAttention(nn.Cell):
         batch, length, width = x.shape
         packed = self.project_packed(x)  # (B, T, 3 D)
         # one transpose of rank 4 and a split: on the CPU rank 5 takes ten times as long
-        packed = packed.reshape(batch, length, 3 * self.heads, width // self.heads).swapaxes(1, 2)
+        packed = self.split.swap(packed.reshape(batch, length, 3 * self.heads, width // self.heads))
         return ops.split(packed, self.heads, 1)
 
     def project_query(self, x: Tensor) -> Tensor:
         """x (B, Q, D) -> (B, H, Q, D / H)."""
         if self.packed:
-            return split_heads(self._project(x, 0, 1), self.heads)
+            return self.split(self._project(x, 0, 1))
         bias = self.in_proj_bias[: self.width]
-        return split_heads(self._apart(x, self.q_proj_weight, bias, self.q_proj_weight_adapter), self.heads)
+        return self.split(self._apart(x, self.q_proj_weight, bias, self.q_proj_weight_adapter))
 
     def _apart(self, x: Tensor, weight: Parameter, bias: Tensor, adapter: Adapter | None) -> Tensor:
         """Project by a matrix of its own."""
@@ -187,11 +195,11 @@ class MultiheadAttention(nn.Cell):
             bias, width = self.in_proj_bias, self.width
             key = self._apart(x, self.k_proj_weight, bias[width : 2 * width], self.k_proj_weight_adapter)
             value = self._apart(x, self.v_proj_weight, bias[2 * width :], self.v_proj_weight_adapter)
-        return split_heads(key, self.heads), split_heads(value, self.heads)
+        return self.split(key), self.split(value)
 
     def project_out(self, x: Tensor) -> Tensor:
         """x (B, H, Q, D / H) -> (B, Q, D)."""
-        return self.out_proj(merge_heads(x))
+        return self.out_proj(self.split.merge(x))
 
     def construct(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Attend from x (B, Q, D) to itself, or to context (B, K, C)."""

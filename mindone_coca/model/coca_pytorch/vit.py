@@ -8,7 +8,7 @@ from mindspore.common.initializer import Normal
 from mindone_coca import kernels
 from mindone_coca.model.coca_pytorch.config import ViTCfg
 from mindone_coca.model.coca_pytorch.layers import Projection
-from mindone_coca.model.layers import LayerNorm, Linear, activation, merge_heads, new_parameter
+from mindone_coca.model.layers import Heads, LayerNorm, Linear, activation, new_parameter
 
 
 def sincos_positions(rows: int, columns: int, dim: int) -> np.ndarray:
@@ -27,7 +27,7 @@ class Attention(nn.Cell):
         inner = cfg.heads * cfg.dim_head
         self.heads, self.dim_head = cfg.heads, cfg.dim_head
         self.norm = LayerNorm(cfg.dim)
-        self.attend = kernels.attention()
+        self.attend, self.split = kernels.attention(), Heads(cfg.heads)
         self.to_qkv = Projection(cfg.dim, 3 * inner, dtype)
         if cfg.type == "simple_vit":
             self.to_out = Projection(inner, cfg.dim, dtype)
@@ -36,9 +36,9 @@ class Attention(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         batch, count, _ = x.shape
-        packed = self.to_qkv(self.norm(x)).reshape(batch, count, 3 * self.heads, self.dim_head).swapaxes(1, 2)
+        packed = self.split.swap(self.to_qkv(self.norm(x)).reshape(batch, count, 3 * self.heads, self.dim_head))
         query, key, value = ops.split(packed, self.heads, 1)  # each (B, H, N, d)
-        return self.to_out(merge_heads(self.attend(query, key, value)))
+        return self.to_out(self.split.merge(self.attend(query, key, value)))
 
 
 class FeedForward(nn.Cell):
