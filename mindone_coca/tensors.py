@@ -55,3 +55,10 @@ def times_matrix(x: Tensor, matrix: Tensor) -> Tensor:
     a batch."""
     rows = ops.MatMul()(x.reshape(-1, x.shape[-1]), matrix)
     return rows.reshape(*x.shape[:-1], rows.shape[-1])
+
+
+@ops.constexpr
+def interpolation(count: int, trained: int) -> Tensor:
+    """(count, trained): the linear interpolation of `trained` values at `count` places from first to last."""
+    places = np.linspace(0, trained - 1, count) if count > 1 else np.array([(trained - 1) / 2])
+    return Tensor(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(trained))).astype(np.float32))

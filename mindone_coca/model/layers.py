@@ -7,7 +7,6 @@ Norms, softmax and attention scores are computed in float32 whatever the type of
 import math
 
 import mindspore as ms
-import numpy as np
 from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import (
     Constant,
@@ -299,10 +298,3 @@ class AttentionalPooler(nn.Cell):
         query = ops.tile(query, (x.shape[0], 1, 1, 1))  # for every image, so it is projected once
         key, value = self.attn.project_key_value(x)
         return self.attn.project_out(self.attn.attend(query, key, value, mask))
-
-
-@ops.constexpr
-def interpolation(count: int, trained: int) -> Tensor:
-    """(count, trained): the linear interpolation of `trained` values at `count` places from first to last."""
-    places = np.linspace(0, trained - 1, count) if count > 1 else np.array([(trained - 1) / 2])
-    return Tensor(np.maximum(0, 1 - np.abs(places[:, None] - np.arange(trained))).astype(np.float32))

@@ -6,9 +6,9 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal, Zero
 
 from mindone_coca import kernels
-from mindone_coca.model.layers import AttentionalPooler, LayerNorm, Transformer, interpolation, new_parameter
+from mindone_coca.model.layers import AttentionalPooler, LayerNorm, Transformer, new_parameter
 from mindone_coca.model.open_clip.config import CLIPVisionCfg
-from mindone_coca.tensors import times_matrix
+from mindone_coca.tensors import interpolation, times_matrix
 
 
 class PatchEmbedding(nn.Cell):
