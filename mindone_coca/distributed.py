@@ -53,12 +53,10 @@ def start_ranks() -> Ranks:
         init()
     except (RuntimeError, ValueError) as error:
         reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise InputError(
-            f"{launch.variable} promises {launch.size} processes, which could not be joined: {reason}"
-        ) from None
+        raise InputError(f"{launch.promise}, which could not be joined: {reason}") from None
     ranks = Ranks(get_rank(), get_group_size())
     if ranks.size != launch.size:
-        raise InputError(f"{launch.variable} promises {launch.size} processes, but {ranks.size} were joined")
+        raise InputError(f"{launch.promise}, but {ranks.size} were joined")
     ms.set_auto_parallel_context(parallel_mode="data_parallel", gradients_mean=False, device_num=ranks.size)
     return ranks
 

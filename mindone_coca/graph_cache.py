@@ -94,7 +94,7 @@ def compile_aside(cell: nn.Cell, make_twin: Callable[[], nn.Cell], *arguments: A
         return
     with _lock:
         session = _session()
-        if session is None or (session.store / f"{_key(cell, signature)}.mindir").exists():
+        if session is None or session.kept(_key(cell, signature)).exists():
             return
         twin = make_twin()
         tag_cell(twin, cell.graph_tag)
@@ -203,7 +203,11 @@ class _Session:
         }
 
     def graph(self, key: str) -> "_Graph":
-        return _Graph(self, self.store / f"{key}.mindir")
+        return _Graph(self, self.kept(key))
+
+    def kept(self, key: str) -> Path:
+        """Where a graph lies in the store, or will."""
+        return self.store / f"{key}.mindir"
 
 
 class _Graph:

@@ -41,9 +41,14 @@ class Launch:
     rank: int | None
     rank_variable: str = "RANK_ID"
 
+    @property
+    def promise(self) -> str:
+        """What its variable says."""
+        return f"{self.variable} promises {self.size} processes"
+
     def refusal(self, target: str, environment: Mapping[str, str]) -> str | None:
         """Why MindSpore cannot join them on a device; None where it can."""
-        several = f"{self.variable} promises {self.size} processes"
+        several = self.promise
         if self.variable == "MS_WORKER_NUM":
             missing = [name for name in CLUSTER if not environment.get(name)]
             return f"{several}, but {', '.join(missing)} is not set; start them by msrun" if missing else None
@@ -79,10 +84,10 @@ def find_launch(environment: Mapping[str, str]) -> Launch | None:
 
 
 def _launch(variable: str, size: int, rank_variable: str, environment: Mapping[str, str]) -> Launch:
-    rank = _number(environment, rank_variable)
-    if rank is not None and rank >= size:
-        raise InputError(f"{rank_variable} {rank}: {variable} promises {size} processes only, numbered from 0 on")
-    return Launch(variable, size, rank, rank_variable)
+    launch = Launch(variable, size, _number(environment, rank_variable), rank_variable)
+    if launch.rank is not None and launch.rank >= size:
+        raise InputError(f"{rank_variable} {launch.rank}: {launch.promise} only, numbered from 0 on")
+    return launch
 
 
 def own_device_id(environment: Mapping[str, str]) -> int | None:

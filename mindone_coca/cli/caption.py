@@ -145,9 +145,7 @@ def check_ray_usage(parser: Parser, arguments: argparse.Namespace) -> None:
         if getattr(arguments, name) not in (None, False):
             parser.error(f"--{name}: goes without --ray, which has one journal and chooses devices itself")
     if launch := find_launch(os.environ):
-        parser.error(
-            f"--ray: goes without a launcher, but {launch.variable} promises {launch.size} processes; start one"
-        )
+        parser.error(f"--ray: goes without a launcher, but {launch.promise}; start one")
 
 
 def run(parser: Parser, arguments: argparse.Namespace) -> int | None:

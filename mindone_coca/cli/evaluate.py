@@ -247,7 +247,7 @@ def add_options(parser: Parser) -> None:
 
 def run(parser: Parser, arguments: argparse.Namespace) -> None:
     if launch := find_launch(os.environ):  # each would write the same report
-        raise InputError(f"one process evaluates, but {launch.variable} promises {launch.size} processes; start one")
+        raise InputError(f"one process evaluates, but {launch.promise}; start one")
     if arguments.output_dir is not None:
         check_output(arguments.output_dir, "give another --output_dir")
     common.configure_device(arguments)

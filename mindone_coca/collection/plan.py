@@ -43,8 +43,7 @@ class Shard:
             return cls()
         if launch.rank is None:  # msrun over several machines leaves it open unless told --node_rank
             how = "start msrun with --node_rank, or " if launch.variable == "MS_WORKER_NUM" else ""
-            several = f"{launch.variable} promises {launch.size} processes"
-            raise InputError(f"{several}, but {launch.rank_variable} is not set; {how}give --shard i/n")
+            raise InputError(f"{launch.promise}, but {launch.rank_variable} is not set; {how}give --shard i/n")
         return cls(launch.rank, launch.size)
 
 

@@ -100,15 +100,18 @@ class Heads(nn.Cell):
         super().__init__()
         self.heads, self.swap = heads, kernels.swap_middle()
 
-    def construct(self, x: Tensor) -> Tensor:
-        """Split the last axis: x (B, T, H d) -> (B, H, T, d)."""
-        batch, length, width = x.shape
-        return self.swap(x.reshape(batch, length, self.heads, width // self.heads))
+    def construct(self, x: Tensor, parts: int = 1) -> Tensor:
+        """Split the last axis: x (B, T, parts H d) -> (B, parts H, T, d)."""
+        return self.swap(x.reshape(*x.shape[:2], parts * self.heads, -1))
+
+    def thirds(self, packed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value side by side (B, T, 3 H d) -> each (B, H, T, d)."""
+        # one transpose of rank 4 and a split: on the CPU rank 5 takes ten times as long
+        return ops.split(self.construct(packed, 3), self.heads, 1)
 
     def merge(self, x: Tensor) -> Tensor:
         """x (B, H, T, d) -> (B, T, H d)."""
-        batch, heads, length, width = x.shape
-        return self.swap(x).reshape(batch, length, heads * width)
+        return self.swap(x).reshape(x.shape[0], x.shape[2], -1)
 
 
 class MultiheadAttention(nn.Cell):
@@ -143,7 +146,7 @@ class MultiheadAttention(nn.Cell):
             self.v_proj_weight = new_parameter(init, (width, context_width), dtype, "v_proj_weight")
         self.in_proj_bias = new_parameter(Zero(), (3 * width,), dtype, "in_proj_bias")
         self.out_proj = Linear(width, width, dtype, None if out_std is None else Normal(out_std), Zero())
-        self.linear, self.attend, self.split = kernels.linear(), kernels.attention(), Heads(heads)
+        self.linear, self.attend, self.by_head = kernels.linear(), kernels.attention(), Heads(heads)
         self.in_proj_weight_adapter = self.q_proj_weight_adapter = no_adapter()
         self.k_proj_weight_adapter = self.v_proj_weight_adapter = no_adapter()
 
@@ -167,18 +170,14 @@ class MultiheadAttention(nn.Cell):
 
     def query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (B, T, D) -> query, key and value, each (B, H, T, D / H)."""
-        batch, length, width = x.shape
-        packed = self.project_packed(x)  # (B, T, 3 D)
-        # one transpose of rank 4 and a split: on the CPU rank 5 takes ten times as long
-        packed = self.split.swap(packed.reshape(batch, length, 3 * self.heads, width // self.heads))
-        return ops.split(packed, self.heads, 1)
+        return self.by_head.thirds(self.project_packed(x))
 
     def project_query(self, x: Tensor) -> Tensor:
         """x (B, Q, D) -> (B, H, Q, D / H)."""
         if self.packed:
-            return self.split(self._project(x, 0, 1))
+            return self.by_head(self._project(x, 0, 1))
         bias = self.in_proj_bias[: self.width]
-        return self.split(self._apart(x, self.q_proj_weight, bias, self.q_proj_weight_adapter))
+        return self.by_head(self._apart(x, self.q_proj_weight, bias, self.q_proj_weight_adapter))
 
     def _apart(self, x: Tensor, weight: Parameter, bias: Tensor, adapter: Adapter | None) -> Tensor:
         """Project by a matrix of its own."""
@@ -194,11 +193,11 @@ class MultiheadAttention(nn.Cell):
             bias, width = self.in_proj_bias, self.width
             key = self._apart(x, self.k_proj_weight, bias[width : 2 * width], self.k_proj_weight_adapter)
             value = self._apart(x, self.v_proj_weight, bias[2 * width :], self.v_proj_weight_adapter)
-        return self.split(key), self.split(value)
+        return self.by_head(key), self.by_head(value)
 
     def project_out(self, x: Tensor) -> Tensor:
         """x (B, H, Q, D / H) -> (B, Q, D)."""
-        return self.out_proj(self.split.merge(x))
+        return self.out_proj(self.by_head.merge(x))
 
     def construct(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Attend from x (B, Q, D) to itself, or to context (B, K, C)."""

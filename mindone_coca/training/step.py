@@ -134,11 +134,13 @@ class TrainStep:
             shape = (labels.shape[0], length - 1)
             with Wait(f"compiling for captions of {length} tokens, {number} of {len(lengths)}"):
                 inputs = (images, text, Tensor(np.zeros(shape, np.int32)), *others)
-                if self.large:
-                    graph_cache.compile_aside(cell, self.twin, *inputs)
+                self._compile_aside(cell, *inputs)
                 graph_cache.compile_ahead(cell, *inputs)
+        self._compile_aside(cell, *batch, *others)
+
+    def _compile_aside(self, cell: nn.Cell, *inputs: Tensor) -> None:
         if self.large:
-            graph_cache.compile_aside(cell, self.twin, *batch, *others)
+            graph_cache.compile_aside(cell, self.twin, *inputs)
 
     def report(self, result: tuple[Tensor, ...]) -> dict[str, float]:
         names = ("contrastive_loss", "caption_loss", "labels", "grad_norm", "updated")

@@ -119,10 +119,8 @@ def read_adapters(text: str, family: Family) -> AdapterFolder:
         own = read_safetensors(path / OWN_WEIGHTS)
         for key, entry in own.items():
             if key.endswith(ADAPTER_SIDES[0]):
-                module, other = (
-                    key.removesuffix(ADAPTER_SIDES[0]),
-                    key.removesuffix(ADAPTER_SIDES[0]) + ADAPTER_SIDES[1],
-                )
+                module = key.removesuffix(ADAPTER_SIDES[0])
+                other = module + ADAPTER_SIDES[1]
                 sides = dict(zip(_SIDES, (entry, own[other]))) if other in own else {}
                 found[module] = _pair(module, sides, config, path)
             elif not key.endswith(ADAPTER_SIDES[1]):

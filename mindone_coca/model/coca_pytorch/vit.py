@@ -25,9 +25,8 @@ class Attention(nn.Cell):
     def __init__(self, cfg: ViTCfg, dtype: ms.Type) -> None:
         super().__init__()
         inner = cfg.heads * cfg.dim_head
-        self.heads, self.dim_head = cfg.heads, cfg.dim_head
         self.norm = LayerNorm(cfg.dim)
-        self.attend, self.split = kernels.attention(), Heads(cfg.heads)
+        self.attend, self.by_head = kernels.attention(), Heads(cfg.heads)
         self.to_qkv = Projection(cfg.dim, 3 * inner, dtype)
         if cfg.type == "simple_vit":
             self.to_out = Projection(inner, cfg.dim, dtype)
@@ -35,10 +34,8 @@ class Attention(nn.Cell):
             self.to_out = nn.SequentialCell([Linear(inner, cfg.dim, dtype)] if cfg.projects_out else [nn.Identity()])
 
     def construct(self, x: Tensor) -> Tensor:
-        batch, count, _ = x.shape
-        packed = self.split.swap(self.to_qkv(self.norm(x)).reshape(batch, count, 3 * self.heads, self.dim_head))
-        query, key, value = ops.split(packed, self.heads, 1)  # each (B, H, N, d)
-        return self.to_out(self.split.merge(self.attend(query, key, value)))
+        query, key, value = self.by_head.thirds(self.to_qkv(self.norm(x)))  # each (B, H, N, d)
+        return self.to_out(self.by_head.merge(self.attend(query, key, value)))
 
 
 class FeedForward(nn.Cell):
