@@ -88,7 +88,7 @@ class DataConfig:
     # How multi_frames become one: the mean of their tokens and features, or the attentional pooler over all of them.
     fusion: Fusion = "mean"
     # A folder for what an image tower of which nothing is trained says of each picture, so that each is encoded once;
-    # random_crop has to be false. 0.8 MB a picture for ViT-L/14. It may be deleted at any time.
+    # random_crop has to be false and augment left out. 0.8 MB a picture for ViT-L/14. It may be deleted at any time.
     cache: str | None = None
 
     @property
