@@ -30,6 +30,7 @@ from typing import Any
 import mindspore as ms
 from mindspore import Tensor, nn
 
+from mindone_coca import device
 from mindone_coca.files import atomic_path, user_cache
 from mindone_coca.interrupts import TEMPORARY
 from mindone_coca.waiting import Wait
@@ -155,7 +156,7 @@ def _environment() -> str:
     settings = [f"{name}={ms.get_context(name)}" for name in ("device_target", "jit_level", "deterministic")]
     flags = sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("MS_") and "COMPILER_CACHE" not in k)
     where = [ms.__version__, platform.python_version(), platform.machine(), *_chip()]
-    return "\n".join([*where, _sources(), *settings, *flags])
+    return "\n".join([*where, _sources(), *settings, f"kernels={device.chosen_kernels()}", *flags])
 
 
 @functools.cache

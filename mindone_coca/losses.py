@@ -12,9 +12,13 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from mindone_coca import kernels
+from mindone_coca.tensors import cast, total, total_kept
 
 PAD_ID = 0  # what the tokenizer fills captions up with, and open_clip's CoCaLoss leaves out
 LENGTH_STEP, SHORT_STEP = 16, 2  # tokens; the second for captions up to the first. Each length is a graph to compile
+
+_product, _transpose = ops.MatMul(), ops.Transpose()
+_by_transposed, _transposed_by = ops.MatMul(transpose_b=True), ops.MatMul(transpose_a=True)
 
 
 def longest_caption(text: np.ndarray) -> int:
@@ -55,15 +59,14 @@ class CaptionLossSums(nn.Cell):
         super().__init__()
         self.pad_id = pad_id
         self.log_softmax, self.multiply = ops.LogSoftmax(-1), kernels.multiply()
-        self.by_transposed, self.transposed_by = ops.MatMul(transpose_b=True), ops.MatMul(transpose_a=True)
 
     def construct(self, hidden: Tensor, projection: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         is_label, columns = self.flat(labels)
-        logits = ops.matmul(hidden.reshape(-1, hidden.shape[-1]), projection)  # (B T, V)
+        logits = _product(hidden.reshape(-1, hidden.shape[-1]), projection)  # (B T, V)
         log_probs = self.log_softmax(logits)
         at_labels = ops.gather_elements(log_probs, 1, columns)  # (B T, 1)
         log_z = (ops.gather_elements(logits, 1, columns) - at_labels) * is_label
-        return -(at_labels * is_label).sum(), (log_z * log_z).sum(), log_probs, log_z
+        return -total(at_labels * is_label), total(log_z * log_z), log_probs, log_z
 
     def bprop(
         self, hidden: Tensor, projection: Tensor, labels: Tensor, out: tuple[Tensor, ...], grads: tuple[Tensor, ...]
@@ -75,29 +78,29 @@ class CaptionLossSums(nn.Cell):
         outer = inner + 2.0 * grads[1] * log_z
         probs = ops.exp(log_probs)
         # both enter after the product, where rows are short
-        hidden_grad = self.multiply(self.by_transposed(probs, projection), outer)
-        at_labels = ops.gather(projection, columns[:, 0], 1).swapaxes(0, 1)  # (B T, D)
+        hidden_grad = self.multiply(_by_transposed(probs, projection), outer)
+        at_labels = _transpose(ops.gather(projection, columns[:, 0], 1), (1, 0))  # (B T, D)
         hidden_grad = hidden_grad - self.multiply(at_labels, inner)
         logits_grad = ops.tensor_scatter_elements(self.multiply(probs, outer), columns, -inner, 1, "add")
-        projection_grad = self.transposed_by(hidden.reshape(-1, hidden.shape[-1]), logits_grad)
+        projection_grad = _transposed_by(hidden.reshape(-1, hidden.shape[-1]), logits_grad)
         return hidden_grad.reshape(hidden.shape), projection_grad, ops.zeros_like(labels)
 
     def flat(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Labels (B, T) -> 1.0 where one is no padding, and the label's column among the logits, both (B T, 1)."""
-        labels = labels.reshape(-1, 1).astype(ms.int32)
-        return (labels != self.pad_id).astype(ms.float32), labels
+        labels = cast(labels.reshape(-1, 1), ms.int32)
+        return cast(labels != self.pad_id, ms.float32), labels
 
 
 def count_labels(labels: Tensor, pad_id: int = PAD_ID) -> Tensor:
-    return (labels != pad_id).astype(ms.float32).sum()
+    return total(cast(labels != pad_id, ms.float32))
 
 
 def contrastive_loss(image: Tensor, text: Tensor, logit_scale: Tensor) -> Tensor:
     """The symmetric cross-entropy of one batch's features (B, D), of unit length; its gradient is MindSpore's."""
     scale = ops.exp(logit_scale)
-    logits = scale * ops.matmul(image, text.swapaxes(0, 1))  # (B, B)
-    totals = log_sum_exp(logits) + log_sum_exp(logits.swapaxes(0, 1))  # (B, 1)
-    return (totals.sum() - 2 * scale * (image * text).sum()) / (2 * image.shape[0])
+    logits = scale * _by_transposed(image, text)  # (B, B)
+    totals = log_sum_exp(logits) + log_sum_exp(_transpose(logits, (1, 0)))  # (B, 1)
+    return (total(totals) - 2 * scale * total(image * text)) / (2 * image.shape[0])
 
 
 class ContrastiveLoss(nn.Cell):
@@ -116,21 +119,21 @@ class ContrastiveLoss(nn.Cell):
     def construct(self, image: Tensor, text: Tensor, logit_scale: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         scale = ops.exp(logit_scale)
         all_image, all_text = self.gather(image), self.gather(text)  # (M, D)
-        by_image = scale * ops.matmul(image, all_text.swapaxes(0, 1))  # (b, M)
-        by_text = scale * ops.matmul(text, all_image.swapaxes(0, 1))
+        by_image = scale * _by_transposed(image, all_text)  # (b, M)
+        by_text = scale * _by_transposed(text, all_image)
         image_total, text_total = log_sum_exp(by_image), log_sum_exp(by_text)  # (b, 1)
         norm = 1.0 / (2 * all_image.shape[0])
-        pairs = scale * (image * text).sum(-1)  # (b,)
-        loss = (image_total[:, 0] + text_total[:, 0] - 2 * pairs).sum() * norm
+        pairs = scale * total(image * text, -1)  # (b,)
+        loss = total(image_total[:, 0] + text_total[:, 0] - 2 * pairs) * norm
         # d loss / d logits, without the -2 of each pair: softmax over texts plus softmax over images
-        weight = ops.exp(by_image - image_total) + ops.exp(by_image - self.gather(text_total).swapaxes(0, 1))
-        image_grad = (scale * norm) * (ops.matmul(weight, all_text) - 2 * text)
-        weight = ops.exp(by_text - text_total) + ops.exp(by_text - self.gather(image_total).swapaxes(0, 1))
-        text_grad = (scale * norm) * (ops.matmul(weight, all_image) - 2 * image)
-        return loss, image_grad, text_grad, (image * image_grad).sum()
+        weight = ops.exp(by_image - image_total) + ops.exp(by_image - _transpose(self.gather(text_total), (1, 0)))
+        image_grad = (scale * norm) * (_product(weight, all_text) - 2 * text)
+        weight = ops.exp(by_text - text_total) + ops.exp(by_text - _transpose(self.gather(image_total), (1, 0)))
+        text_grad = (scale * norm) * (_product(weight, all_image) - 2 * image)
+        return loss, image_grad, text_grad, total(image * image_grad)
 
 
 def log_sum_exp(x: Tensor) -> Tensor:
     """(b, M) -> (b, 1), safe for large values."""
     highest = x.max(axis=1, keepdims=True)
-    return highest + ops.log(ops.exp(x - highest).sum(axis=1, keepdims=True))
+    return highest + ops.log(total_kept(ops.exp(x - highest), 1))

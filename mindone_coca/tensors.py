@@ -8,6 +8,11 @@ from mindspore import Tensor, ops
 
 from mindone_coca.errors import InputError
 
+# operators themselves: in graphs sooner compiled than Tensor's methods, which are written in Python
+cast, total, total_kept = ops.Cast(), ops.ReduceSum(), ops.ReduceSum(keep_dims=True)
+
+_product = ops.MatMul()
+
 
 def as_tensor(x: Tensor | np.ndarray | list, dtype: ms.Type | None = None) -> Tensor:
     """An array or list as a tensor, and as one of `dtype` if that is given."""
@@ -37,8 +42,8 @@ def image_tensor(images: Any, image_hw: tuple[int, int]) -> Tensor:
 
 def normalize(x: Tensor) -> Tensor:
     """Unit length over the last axis, in float32, as torch.nn.functional.normalize."""
-    x = x.astype(ms.float32)
-    return x / ops.maximum(ops.sqrt(ops.ReduceSum(keep_dims=True)(x * x, -1)), 1e-12)
+    x = cast(x, ms.float32)
+    return x / ops.maximum(ops.sqrt(total_kept(x * x, -1)), 1e-12)
 
 
 def cast_for(weight: Tensor, x: Tensor) -> Tensor:
@@ -46,14 +51,14 @@ def cast_for(weight: Tensor, x: Tensor) -> Tensor:
     and, where x is computed again for the backward pass, again: the cast of all weights would take more memory than
     is saved."""
     if weight.dtype == x.dtype or weight.dtype == ms.float32:
-        return weight.astype(x.dtype)
-    return ops.depend(weight, x).astype(x.dtype)
+        return cast(weight, x.dtype)
+    return cast(ops.depend(weight, x), x.dtype)
 
 
 def times_matrix(x: Tensor, matrix: Tensor) -> Tensor:
     """x (..., C) by a matrix (C, D) -> (..., D). Over flattened rows: ops.matmul would copy the matrix for each item of
     a batch."""
-    rows = ops.MatMul()(x.reshape(-1, x.shape[-1]), matrix)
+    rows = _product(x.reshape(-1, x.shape[-1]), matrix)
     return rows.reshape(*x.shape[:-1], rows.shape[-1])
 
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import mindspore as ms
 import numpy as np
+from mindspore import nn
 
+from mindone_coca.kernels import Kernel
 from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.model.open_clip.model import CoCa
 from tests.reference import numpy_state
@@ -95,6 +97,17 @@ def from_reference(reference, config: dict, **changes) -> CoCa:
         parameter.set_data(ms.Tensor(value.astype(np.float32)).astype(parameter.dtype))
     assert not parameters, f"not in the reference: {sorted(parameters)}"
     return model
+
+
+class Graph(nn.Cell):
+    """A kernel, compiled."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        super().__init__()
+        self.kernel = kernel
+
+    def construct(self, *inputs: ms.Tensor | None) -> ms.Tensor:
+        return self.kernel(*inputs)
 
 
 def relative_difference(ours, theirs) -> float:

@@ -7,10 +7,11 @@ from pathlib import Path
 import mindspore as ms
 import numpy as np
 import pytest
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
 from mindone_coca import device
-from mindone_coca.kernels import cpu, plain
+from mindone_coca.kernels import Kernel, cpu, plain
+from tests.models import Graph
 
 pytestmark = pytest.mark.graphs
 
@@ -25,26 +26,26 @@ def draw(*shapes: tuple[int, ...]) -> list[Tensor]:
     return [Tensor(rng.standard_normal(shape).astype(np.float32)) for shape in shapes]
 
 
-class Summed(nn.Cell):
-    """A cell's output, each number weighted, as a scalar."""
+class Summed(Graph):
+    """A kernel's output, each number weighted, as a scalar."""
 
-    def __init__(self, cell: nn.Cell, weight: Tensor) -> None:
-        super().__init__()
-        self.cell, self.weight = cell, weight
+    def __init__(self, kernel: Kernel, weight: Tensor) -> None:
+        super().__init__(kernel)
+        self.weight = weight
 
     def construct(self, *inputs: Tensor) -> Tensor:
-        return (self.cell(*inputs) * self.weight).sum()
+        return (self.kernel(*inputs) * self.weight).sum()
 
 
 CASES = {
-    "linear of few rows": (cpu.LinearOnCPU, plain.PlainLinear, [(3, 1, 12), (7, 12), (7,)]),
-    "linear of some rows": (cpu.LinearOnCPU, plain.PlainLinear, [(4, 5, 12), (7, 12), (7,)]),
-    "linear of many rows": (cpu.LinearOnCPU, plain.PlainLinear, [(9, 10, 12), (7, 12)]),
-    "positions": (cpu.AddToEachOnCPU, plain.PlainAddToEach, [(3, 4, 5), (4, 5)]),
-    "product with a column": (cpu.MultiplyOnCPU, plain.PlainMultiply, [(6, 5), (6, 1)]),
-    "attention": (cpu.AttentionOnCPU, plain.PlainAttention, [(2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 8), (2, 1, 1, 5)]),
-    "heads of few numbers": (cpu.SwapMiddleOnCPU, plain.PlainSwapMiddle, [(2, 5, 3, 4)]),
-    "heads of many": (cpu.SwapMiddleOnCPU, plain.PlainSwapMiddle, [(3, 40, 10, 8)]),
+    "linear of few rows": (cpu.linear, plain.linear, [(3, 1, 12), (7, 12), (7,)]),
+    "linear of some rows": (cpu.linear, plain.linear, [(4, 5, 12), (7, 12), (7,)]),
+    "linear of many rows": (cpu.linear, plain.linear, [(9, 10, 12), (7, 12)]),
+    "positions": (cpu.add_to_each, plain.add_to_each, [(3, 4, 5), (4, 5)]),
+    "product with a column": (cpu.multiply, plain.multiply, [(6, 5), (6, 1)]),
+    "attention": (cpu.attention, plain.attention, [(2, 3, 4, 8), (2, 3, 5, 8), (2, 3, 5, 8), (2, 1, 1, 5)]),
+    "heads of few numbers": (cpu.swap_middle, plain.swap_middle, [(2, 5, 3, 4)]),
+    "heads of many": (cpu.swap_middle, plain.swap_middle, [(3, 40, 10, 8)]),
 }
 
 
@@ -52,12 +53,12 @@ CASES = {
 def test_values_and_gradients_are_those_of_the_plain_form(name):
     ours, theirs, shapes = CASES[name]
     inputs = draw(*shapes)
-    want = theirs()(*inputs)
+    want = Graph(theirs)(*inputs)
     (weight,) = draw(want.shape)
     places = tuple(range(len(inputs)))
     for got, expected in zip(
-        (ours()(*inputs), *ms.grad(Summed(ours(), weight), places)(*inputs)),
-        (want, *ms.grad(Summed(theirs(), weight), places)(*inputs)),
+        (Graph(ours)(*inputs), *ms.grad(Summed(ours, weight), places)(*inputs)),
+        (want, *ms.grad(Summed(theirs, weight), places)(*inputs)),
         strict=True,
     ):
         np.testing.assert_allclose(got.asnumpy(), expected.asnumpy(), atol=2e-5)
@@ -68,7 +69,7 @@ def test_the_best_are_those_of_the_plain_form(count, k):
     x = np.random.default_rng(0).permuted(np.tile(np.arange(count, dtype=np.float32), (6, 1)), axis=1)
     x[0, -1], x[1, :] = 1e4, np.sort(x[1])[::-1]  # the last number; all in one group
     x[2, :10] = -np.inf
-    for got, expected in zip(cpu.TopKOnCPU(k)(Tensor(x)), plain.PlainTopK(k)(Tensor(x)), strict=True):
+    for got, expected in zip(cpu.TopK(k)(Tensor(x)), plain.TopK(k)(Tensor(x)), strict=True):
         assert got.dtype == expected.dtype
         np.testing.assert_array_equal(got.asnumpy(), expected.asnumpy())
 
@@ -79,10 +80,10 @@ def resident() -> int:
 
 SIZE = 2048 * 2048 * 4  # bytes of each result
 KEPT = {
-    "positions": (cpu.AddToEachOnCPU, plain.PlainAddToEach, [(2, 1024, 2048), (1024, 2048)]),
-    "product with a row": (cpu.MultiplyOnCPU, plain.PlainMultiply, [(2048, 2048), (1, 2048)]),
-    "attention": (cpu.AttentionOnCPU, plain.PlainAttention, [(1, 1, 2048, 8)] * 3 + [(1, 1, 1, 2048)]),
-    "heads": (cpu.SwapMiddleOnCPU, plain.PlainSwapMiddle, [(4, 256, 64, 64)]),
+    "positions": (cpu.add_to_each, plain.add_to_each, [(2, 1024, 2048), (1024, 2048)]),
+    "product with a row": (cpu.multiply, plain.multiply, [(2048, 2048), (1, 2048)]),
+    "attention": (cpu.attention, plain.attention, [(1, 1, 2048, 8)] * 3 + [(1, 1, 1, 2048)]),
+    "heads": (cpu.swap_middle, plain.swap_middle, [(4, 256, 64, 64)]),
 }
 
 
@@ -92,7 +93,8 @@ def test_nothing_is_kept_that_the_plain_form_keeps(name):
     inputs = draw(*shapes)
     cells = []
 
-    def growth(cell: nn.Cell) -> int:
+    def growth(kernel: Kernel) -> int:
+        cell = Graph(kernel)
         cells.append(cell)
         gc.collect()
         before = resident()
@@ -100,7 +102,7 @@ def test_nothing_is_kept_that_the_plain_form_keeps(name):
         gc.collect()
         return resident() - before
 
-    growth(ours())  # MindSpore's own pool grows at first
-    small, large = growth(ours()), growth(theirs())
+    growth(ours)  # MindSpore's own pool grows at first
+    small, large = growth(ours), growth(theirs)
     print(name, small / SIZE, large / SIZE)
     assert small < 2 * SIZE and large > small + (1.5 if name == "heads" else 3) * SIZE

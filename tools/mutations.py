@@ -177,11 +177,11 @@ MUTATIONS = (
         ("tests/model/test_layers.py::test_attend_matches_torch_with_a_mask",),
     ),
     Mutation(
-        "QuickGELU's constant rounded",
+        "the constant of GELU by sigmoid rounded",
         "mindone_coca/model/layers.py",
         "ops.sigmoid(ops.mul(x, 1.702))",
         "ops.sigmoid(ops.mul(x, 1.7))",
-        ("tests/model/test_layers.py::test_activation_and_its_gradient[QuickGELU-QuickGELU-2001]",),
+        ("tests/model/test_layers.py::test_activation_and_its_gradient[gelu_by_sigmoid-QuickGELU-2001]",),
     ),
     # weights
     Mutation(

@@ -5,9 +5,10 @@ place of these, which refuse what the documents forbid (tests/kernels/contracts.
 """
 
 import mindspore as ms
-from mindspore import Tensor, mint, nn, ops
+from mindspore import Tensor, mint, ops
 
-from mindone_coca.kernels.plain import EPSILON, MASKED, PlainAttention
+from mindone_coca.kernels import plain
+from mindone_coca.kernels.plain import EPSILON, MASKED
 
 NOT_FUSED = ms.float32  # the operators take halves alone
 HEAD_STEP, WIDEST_HEAD = 16, 512  # a head's width is a multiple of the one, and at most the other
@@ -30,57 +31,54 @@ def hidden_keys(mask: Tensor, batch: int, queries: int) -> Tensor:
     return ops.tile(hidden, (batch // mask.shape[0], 1, queries // mask.shape[2], 1))
 
 
-class FlashAttention(nn.Cell):
-    """`kernels.attention` by one operator, with its gradient; by the plain form where that operator does not fit."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.plain = PlainAttention()
-
-    def construct(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        if not can_fuse(query):
-            return self.plain(query, key, value, mask)
-        if query.ndim == 3:  # one head
-            mask = None if mask is None else mask[:, None]
-            return self.fused(query[:, None], key[:, None], value[:, None], mask)[:, 0]
-        return self.fused(query, key, value, mask)
-
-    def fused(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        batch, heads, count, width = query.shape
-        hidden = None if mask is None else hidden_keys(mask, batch, count)
-        return ops.flash_attention_score(
-            query, key, value, heads, attn_mask=hidden, scalar_value=width**-0.5, input_layout="BNSD"
-        )
+def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of several heads by one operator, with its gradient."""
+    batch, heads, count, width = query.shape
+    hidden = None if mask is None else hidden_keys(mask, batch, count)
+    return ops.flash_attention_score(
+        query, key, value, heads, attn_mask=hidden, scalar_value=width**-0.5, input_layout="BNSD"
+    )
 
 
-class DecodeAttention(FlashAttention):
-    """`kernels.decode_attention`, without a gradient: another operator, for a step's few queries."""
-
-    def fused(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        batch, heads, count, width = query.shape
-        hidden = None if mask is None else hidden_keys(mask, batch, count)
-        precise = PRECISE if mask is None or count == 1 else PRECISE_WITH_EMPTY_ROWS
-        return ops.fused_infer_attention_score(
-            query,
-            key,
-            value,
-            atten_mask=hidden,
-            num_heads=heads,
-            scale=width**-0.5,
-            input_layout="BNSD",
-            inner_precise=precise,
-        )[0]
+def fused_decode_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """The same without a gradient: another operator, for a step's few queries."""
+    batch, heads, count, width = query.shape
+    hidden = None if mask is None else hidden_keys(mask, batch, count)
+    precise = PRECISE if mask is None or count == 1 else PRECISE_WITH_EMPTY_ROWS
+    return ops.fused_infer_attention_score(
+        query,
+        key,
+        value,
+        atten_mask=hidden,
+        num_heads=heads,
+        scale=width**-0.5,
+        input_layout="BNSD",
+        inner_precise=precise,
+    )[0]
 
 
-class FusedLayerNorm(nn.Cell):
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`kernels.attention` by one operator; by the plain form where that operator does not fit."""
+    if not can_fuse(query):
+        return plain.attention(query, key, value, mask)
+    if query.ndim == 3:  # one head
+        mask = None if mask is None else mask[:, None]
+        return fused_attention(query[:, None], key[:, None], value[:, None], mask)[:, 0]
+    return fused_attention(query, key, value, mask)
+
+
+def decode_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`kernels.decode_attention` by one operator; by the plain form where that operator does not fit."""
+    if not can_fuse(query):
+        return plain.attention(query, key, value, mask)
+    return fused_decode_attention(query, key, value, mask)
+
+
+def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
     """`kernels.layer_norm` by aclnnLayerNorm."""
-
-    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        return mint.nn.functional.layer_norm(x, (x.shape[-1],), gamma, beta, EPSILON)
+    return mint.nn.functional.layer_norm(x, (x.shape[-1],), gamma, beta, EPSILON)
 
 
-class FusedGELU(nn.Cell):
+def gelu(x: Tensor) -> Tensor:
     """The exact GELU by aclnnGelu."""
-
-    def construct(self, x: Tensor) -> Tensor:
-        return mint.nn.functional.gelu(x, approximate="none")
+    return mint.nn.functional.gelu(x, approximate="none")

@@ -11,52 +11,44 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindone_coca.kernels.plain import EPSILON, PlainLayerNorm, attention_scores
+from mindone_coca.kernels import plain
+from mindone_coca.kernels.plain import EPSILON, attention_scores
+from mindone_coca.tensors import cast, total, total_kept
 
 SOME_ROWS = 8, 64  # between these a product is faster with the weight on the left
 GROUP = 64  # numbers of which one stands for all at first
 FEW_NUMBERS = 8192  # up to here an operator more takes longer on the CPU than a slow kernel
 
 
-class LinearOnCPU(nn.Cell):
+_product, _product_from_left, _add_bias = ops.MatMul(transpose_b=True), ops.MatMul(), ops.BiasAdd()
+_batch_product, _transpose = ops.BatchMatMul(), ops.Transpose()
+_over_last = ops.Softmax(-1)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x W^T + b over flattened rows.
 
     With W on the right, which is then read across its rows, some rows take up to four times as long as with W on the
     left, (W x^T)^T, where it is read as it lies.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.product, self.product_from_left = ops.MatMul(transpose_b=True), ops.MatMul()
-        self.add_bias = ops.BiasAdd()
-
-    def construct(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        if SOME_ROWS[0] <= rows.shape[0] <= SOME_ROWS[1]:
-            y = self.product_from_left(weight, rows.swapaxes(0, 1)).swapaxes(0, 1)
-        else:
-            y = self.product(rows, weight)
-        if bias is not None:
-            y = self.add_bias(y, bias)
-        return y.reshape(*x.shape[:-1], y.shape[-1])
+    rows = x.reshape(-1, x.shape[-1])
+    if SOME_ROWS[0] <= rows.shape[0] <= SOME_ROWS[1]:
+        y = _transpose(_product_from_left(weight, _transpose(rows, (1, 0))), (1, 0))
+    else:
+        y = _product(rows, weight)
+    if bias is not None:
+        y = _add_bias(y, bias)
+    return y.reshape(*x.shape[:-1], y.shape[-1])
 
 
-class AddToEachOnCPU(nn.Cell):
+def add_to_each(x: Tensor, y: Tensor) -> Tensor:
     """The same tensor added to each of a batch, as a bias to flattened rows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_bias = ops.BiasAdd()
-
-    def construct(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.add_bias(x.reshape(-1, y.size), y.reshape(-1)).reshape(x.shape)
+    return _add_bias(x.reshape(-1, y.size), y.reshape(-1)).reshape(x.shape)
 
 
-class MultiplyOnCPU(nn.Cell):
+def multiply(x: Tensor, y: Tensor) -> Tensor:
     """A product of x and y, y tiled to x's shape."""
-
-    def construct(self, x: Tensor, y: Tensor) -> Tensor:
-        return x * tile_to(y, x.shape)
+    return x * tile_to(y, x.shape)
 
 
 def tile_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -69,29 +61,26 @@ def tile_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return ops.tile(x, times)
 
 
-class SoftmaxOnCPU(nn.Cell):
+class Softmax(nn.Cell):
     """The operator over the last axis, with its gradient written out, because MindSpore's broadcasts."""
 
     def construct(self, x: Tensor) -> Tensor:
-        return ops.softmax(x, -1)
+        return _over_last(x)
 
     def bprop(self, x: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor]:
         inner = grad * out
-        return (inner - out * tile_to(inner.sum(-1, keepdims=True), out.shape),)
+        return (inner - out * tile_to(total_kept(inner, -1), out.shape),)
 
 
-class AttentionOnCPU(nn.Cell):
+_softmax = Softmax()
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention whose mask is tiled; one that several layers share is so once, graphs have equal operators once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.softmax = SoftmaxOnCPU()
-
-    def construct(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        scores = attention_scores(query, key)
-        if mask is not None:
-            scores = scores + tile_to(mask, scores.shape)
-        return ops.BatchMatMul()(self.softmax(scores).astype(value.dtype), value)
+    scores = attention_scores(query, key)
+    if mask is not None:
+        scores = scores + tile_to(mask, scores.shape)
+    return _batch_product(cast(_softmax(scores), value.dtype), value)
 
 
 @ops.constexpr
@@ -101,34 +90,40 @@ def swapped_places(first: int, second: int, third: int) -> Tensor:
     return Tensor(places.swapaxes(1, 2).reshape(-1).copy())
 
 
-def swap_middle(x: Tensor) -> Tensor:
-    """(A, B, C, d) -> (A, C, B, d), of many numbers by taking rows. The CPU's Gather takes no bfloat16."""
+class SwapMiddle(nn.Cell):
+    """(A, B, C, d) -> (A, C, B, d), of many numbers by taking rows, with a gradient of the same form. The operator
+    Transpose keeps, for as long as its graph lives, the place of each number that it moves, seven times their size: of
+    ViT-L/14's training 3 GiB. The CPU's Gather takes no bfloat16."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return _swapped(x)
+
+    def bprop(self, x: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor]:
+        return (_swapped(grad),)
+
+
+def _swapped(x: Tensor) -> Tensor:
     first, second, third, width = x.shape
     if x.size <= FEW_NUMBERS or x.dtype == ms.bfloat16:
-        return x.swapaxes(1, 2)
+        return _transpose(x, (0, 2, 1, 3))
     rows = ops.gather(x.reshape(-1, width), swapped_places(first, second, third), 0)
     return rows.reshape(first, third, second, width)
 
 
-class SwapMiddleOnCPU(nn.Cell):
-    """The middle axes swapped, with a gradient of the same form. The operator Transpose keeps, for as long as its graph
-    lives, the place of each number that it moves, seven times their size: of ViT-L/14's training 3 GiB."""
-
-    def construct(self, x: Tensor) -> Tensor:
-        return swap_middle(x)
-
-    def bprop(self, x: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor]:
-        return (swap_middle(grad),)
+_swap_middle = SwapMiddle()
 
 
-class TakeRowsOnCPU(nn.Cell):
+def swap_middle(x: Tensor) -> Tensor:
+    """(A, B, C, d) -> (A, C, B, d)."""
+    return _swap_middle(x)
+
+
+def take_rows(table: Tensor, ids: Tensor) -> Tensor:
     """The operator Gather, which takes no bfloat16: such a table is cast as a whole."""
-
-    def construct(self, table: Tensor, ids: Tensor) -> Tensor:
-        return ops.gather(table.astype(ms.float32) if table.dtype == ms.bfloat16 else table, ids, 0)
+    return ops.gather(cast(table, ms.float32) if table.dtype == ms.bfloat16 else table, ids, 0)
 
 
-class TopKOnCPU(nn.Cell):
+class TopK(nn.Cell):
     """The k best of each row: first the k groups whose best are best, then the best of those groups' members. The
     operator sorts with an index for each number and takes ten times as long over a whole vocabulary."""
 
@@ -154,19 +149,6 @@ class TopKOnCPU(nn.Cell):
         return values, ops.mul(ops.gather_elements(best, 1, group), GROUP) + (places - ops.mul(group, GROUP))
 
 
-class LayerNormOnCPU(PlainLayerNorm):
-    """The same; where there are many numbers, with a gradient of our own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.many = LayerNormOfMany()
-
-    def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-        if x.size > FEW_NUMBERS:
-            return self.many(x, gamma, beta)[0]
-        return self.operator(x, gamma, beta)[0]
-
-
 class LayerNormOfMany(nn.Cell):
     """The operator LayerNorm, x (..., D) -> normalised (..., D), mean and variance (..., 1), with its gradient written
     out, because the CPU's calls pow for every number. Rows and columns are tiled first: arithmetic that broadcasts
@@ -189,10 +171,20 @@ class LayerNormOfMany(nn.Cell):
         scale = ops.tile(ops.rsqrt(variance + EPSILON), rows)
         normal = (flat - ops.tile(mean, rows)) * scale
         inner = grad * ops.tile(gamma[None], (flat.shape[0], 1))
-        offset = ops.tile(inner.sum(-1, keepdims=True) * (1 / width), rows)
-        slope = ops.tile((inner * normal).sum(-1, keepdims=True) * (1 / width), rows)
+        offset = ops.tile(total_kept(inner, -1) * (1 / width), rows)
+        slope = ops.tile(total_kept(inner * normal, -1) * (1 / width), rows)
         x_grad = (inner - offset - normal * slope) * scale
-        return x_grad.reshape(x.shape), (grad * normal).sum(0), grad.sum(0)
+        return x_grad.reshape(x.shape), total(grad * normal, 0), total(grad, 0)
+
+
+_layer_norm_of_many = LayerNormOfMany()
+
+
+def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
+    """The operator; where there are many numbers, with a gradient of our own."""
+    if x.size > FEW_NUMBERS:
+        return _layer_norm_of_many(x, gamma, beta)[0]
+    return plain.layer_norm(x, gamma, beta)
 
 
 class NormalCDF(nn.Cell):
@@ -219,15 +211,12 @@ class NormalCDF(nn.Cell):
         return (grad * (ops.exp((-0.5 * x) * x) * (1 / math.sqrt(2 * math.pi))),)
 
 
-class GELU(nn.Cell):
+_normal_cdf = NormalCDF()
+
+
+def gelu(x: Tensor) -> Tensor:
     """The exact GELU, x * Phi(x), for the CPU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.normal_cdf = NormalCDF()
-
-    def construct(self, x: Tensor) -> Tensor:
-        return x * self.normal_cdf(x)
+    return x * _normal_cdf(x)
 
 
 # Highest power first.

@@ -6,8 +6,9 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
 from mindone_coca.errors import InputError
+from mindone_coca.model.attention import AttentionalPooler
 from mindone_coca.model.base import ImageTextModel
-from mindone_coca.model.layers import MASKED, AttentionalPooler, LayerNorm, Linear, new_parameter
+from mindone_coca.model.layers import MASKED, LayerNorm, Linear, new_parameter
 from mindone_coca.tasks.settings import TaskCfg
 from mindone_coca.tensors import interpolation
 from mindone_coca.weights.names import HEAD

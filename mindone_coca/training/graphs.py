@@ -17,7 +17,7 @@ from mindone_coca.distributed import Gather, Ranks, Sum
 from mindone_coca.losses import CaptionLossSums, ContrastiveLoss, count_labels
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.video import VideoEncoder
-from mindone_coca.tensors import normalize
+from mindone_coca.tensors import cast, normalize, total
 from mindone_coca.training.optim import Optimizer
 from mindone_coca.training.settings import LossConfig
 
@@ -33,7 +33,7 @@ class Encode(nn.Cell):
 
     def construct(self, images: Tensor) -> Tensor:
         latent, tokens = self.visual(images)
-        return ops.concat((latent.astype(ms.float32), tokens.astype(ms.float32).reshape(tokens.shape[0], -1)), 1)
+        return ops.concat((cast(latent, ms.float32), cast(tokens, ms.float32).reshape(tokens.shape[0], -1)), 1)
 
 
 class Encoded(nn.Cell):
@@ -78,8 +78,8 @@ class Contrast(nn.Cell):
         self.sum = Sum(ranks)
 
     def construct(self, image: Tensor, text: Tensor, count: Tensor) -> tuple[Tensor, ...]:
-        # .sum(): logit_scale may have the shape (1,)
-        loss, image_grad, text_grad, scale_grad = self.loss(image, text, self.logit_scale.sum())
+        # the total: logit_scale may have the shape (1,)
+        loss, image_grad, text_grad, scale_grad = self.loss(image, text, total(self.logit_scale))
         return self.sum(loss), self.sum(count), image_grad, text_grad, scale_grad
 
 
@@ -124,7 +124,7 @@ class Loss(nn.Cell):
         latent, image_embs = self.visual(images)
         text_latent, token_embs = self.text(text if self.text_reads_all else text[:, :-1])
         contrastive = ops.zeros((), ms.float32)
-        total = ops.zeros((), ms.float32)
+        loss = ops.zeros((), ms.float32)
         if count is None:
             count = self.sum(count_labels(labels))
         if self.contrastive_weight:
@@ -133,10 +133,10 @@ class Loss(nn.Cell):
                 contrastive, _, image_grad, text_grad, scale_grad = self.contrast(
                     ops.stop_gradient(image_features), ops.stop_gradient(text_features), count
                 )
-            surrogate = (image_features * ops.stop_gradient(image_grad)).sum()
-            surrogate = surrogate + (text_features * ops.stop_gradient(text_grad)).sum()
-            surrogate = surrogate + self.logit_scale.sum() * ops.stop_gradient(scale_grad)
-            total = total + self.contrastive_weight * surrogate
+            surrogate = total(image_features * ops.stop_gradient(image_grad))
+            surrogate = surrogate + total(text_features * ops.stop_gradient(text_grad))
+            surrogate = surrogate + total(self.logit_scale) * ops.stop_gradient(scale_grad)
+            loss = loss + self.contrastive_weight * surrogate
         caption = ops.zeros((), ms.float32)
         if self.caption_weight:
             # position t predicts token t + 1
@@ -144,10 +144,10 @@ class Loss(nn.Cell):
             caption, z_loss, _, _ = self.caption_sums(hidden, self.text_decoder.projection(), labels)
             number = ops.maximum(count, 1.0)
             caption = caption / number
-            total = total + self.caption_weight * caption
+            loss = loss + self.caption_weight * caption
             if self.z_loss_weight:
-                total = total + self.z_loss_weight * z_loss / number
-        return total * loss_scale, contrastive, caption, count
+                loss = loss + self.z_loss_weight * z_loss / number
+        return loss * loss_scale, contrastive, caption, count
 
 
 class Evaluate(nn.Cell):
@@ -203,16 +203,16 @@ class Accumulate(nn.Cell):
         return values[1], values[2]
 
 
-def add_to(total: Parameter, grad: Tensor) -> Tensor:
-    return ops.assign_add(total, grad.astype(ms.float32))
+def add_to(added: Parameter, grad: Tensor) -> Tensor:
+    return ops.assign_add(added, cast(grad, ms.float32))
 
 
-def take(total: Parameter) -> Tensor:
-    return total * 1.0
+def take(added: Parameter) -> Tensor:
+    return added * 1.0
 
 
-def clear(total: Parameter) -> Tensor:
-    return ops.assign(total, ops.zeros_like(total))
+def clear(added: Parameter) -> Tensor:
+    return ops.assign(added, ops.zeros_like(added))
 
 
 class Apply(nn.Cell):

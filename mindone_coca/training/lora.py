@@ -11,10 +11,10 @@ from mindspore import Parameter, Tensor, nn
 from mindone_coca.distributed import Ranks
 from mindone_coca.errors import InputError
 from mindone_coca.model.adapters import DRAW, Adapter, SeededDropout, insert
+from mindone_coca.model.attention import MultiheadAttention
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.families import family_of
 from mindone_coca.model.family import ADAPTER_SIDES, FamilyConfig
-from mindone_coca.model.layers import MultiheadAttention
 from mindone_coca.training.optim import Optimizer, matches
 from mindone_coca.training.progress import say
 from mindone_coca.training.settings import LoraConfig, TrainConfig

@@ -12,6 +12,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from mindone_coca.distributed import Ranks, Sum, SumTogether
 from mindone_coca.errors import InputError
+from mindone_coca.tensors import cast, total
 from mindone_coca.training.overflow import FiniteOnAll
 from mindone_coca.training.settings import OptimConfig
 from mindone_coca.weights.names import HEAD
@@ -246,7 +247,7 @@ def scalar_state(name: str, value: float = 0.0) -> Parameter:
 
 
 def as_float32(x: Tensor) -> Tensor:
-    return x.astype(ms.float32)
+    return cast(x, ms.float32)
 
 
 def scaled_sum_of_squares(factor: Tensor, x: Tensor) -> Tensor:
@@ -256,7 +257,7 @@ def scaled_sum_of_squares(factor: Tensor, x: Tensor) -> Tensor:
 def sum_of_squares(x: Tensor) -> Tensor:
     square = x * x
     # axis by axis: one running float32 sum over millions of elements loses digits
-    return square.sum(-1).sum() if square.ndim > 1 else square.sum()
+    return total(total(square, -1)) if square.ndim > 1 else total(square)
 
 
 def move_towards(share: Tensor, average: Parameter, parameter: Parameter) -> Tensor:

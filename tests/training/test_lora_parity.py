@@ -11,9 +11,9 @@ from mindspore import nn
 
 from mindone_coca.factory import create_model
 from mindone_coca.model.adapters import Adapter, SeededDropout, insert
+from mindone_coca.model.attention import AttentionalPooler
 from mindone_coca.model.base import ImageTextModel
 from mindone_coca.model.coca_pytorch.family import COCA_PYTORCH
-from mindone_coca.model.layers import AttentionalPooler
 from mindone_coca.model.open_clip.family import OPEN_CLIP
 from mindone_coca.tasks.heads import Classifier
 from mindone_coca.tasks.settings import TaskCfg, load_train_config

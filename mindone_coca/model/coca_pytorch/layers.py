@@ -14,8 +14,7 @@ from mindspore.common.initializer import HeUniform
 
 from mindone_coca import kernels
 from mindone_coca.model.adapters import no_adapter
-from mindone_coca.model.layers import MASKED, LayerNorm, new_parameter
-from mindone_coca.tensors import cast_for
+from mindone_coca.model.layers import MASKED, LayerNorm, new_parameter, project
 
 
 class Projection(nn.Cell):
@@ -29,8 +28,7 @@ class Projection(nn.Cell):
         self.linear, self.weight_adapter = kernels.linear(), no_adapter()
 
     def construct(self, x: Tensor) -> Tensor:
-        y = self.linear(x, cast_for(self.weight, x))
-        return y if self.weight_adapter is None else y + self.weight_adapter(x)
+        return project(self.linear, x, self.weight, None, self.weight_adapter)
 
 
 class GainNorm(LayerNorm):

@@ -6,9 +6,10 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
 from mindone_coca import kernels
+from mindone_coca.model.attention import merge_heads, split_thirds
 from mindone_coca.model.coca_pytorch.config import ViTCfg
 from mindone_coca.model.coca_pytorch.layers import Projection
-from mindone_coca.model.layers import Heads, LayerNorm, Linear, activation, new_parameter
+from mindone_coca.model.layers import LayerNorm, Linear, activation, new_parameter
 
 
 def sincos_positions(rows: int, columns: int, dim: int) -> np.ndarray:
@@ -26,7 +27,7 @@ class Attention(nn.Cell):
         super().__init__()
         inner = cfg.heads * cfg.dim_head
         self.norm = LayerNorm(cfg.dim)
-        self.attend, self.by_head = kernels.attention(), Heads(cfg.heads)
+        self.heads, self.attend, self.swap = cfg.heads, kernels.attention(), kernels.swap_middle()
         self.to_qkv = Projection(cfg.dim, 3 * inner, dtype)
         if cfg.type == "simple_vit":
             self.to_out = Projection(inner, cfg.dim, dtype)
@@ -34,8 +35,8 @@ class Attention(nn.Cell):
             self.to_out = nn.SequentialCell([Linear(inner, cfg.dim, dtype)] if cfg.projects_out else [nn.Identity()])
 
     def construct(self, x: Tensor) -> Tensor:
-        query, key, value = self.by_head.thirds(self.to_qkv(self.norm(x)))  # each (B, H, N, d)
-        return self.to_out(self.by_head.merge(self.attend(query, key, value)))
+        query, key, value = split_thirds(self.swap, self.to_qkv(self.norm(x)), self.heads)  # each (B, H, N, d)
+        return self.to_out(merge_heads(self.swap, self.attend(query, key, value)))
 
 
 class FeedForward(nn.Cell):
@@ -44,13 +45,13 @@ class FeedForward(nn.Cell):
 
     def __init__(self, cfg: ViTCfg, dtype: ms.Type) -> None:
         super().__init__()
-        parts = [LayerNorm(cfg.dim), Linear(cfg.dim, cfg.mlp_dim, dtype), activation(quick_gelu=False)]
-        if cfg.type == "vit":
-            parts.append(nn.Identity())
-        self.net = nn.SequentialCell([*parts, Linear(cfg.mlp_dim, cfg.dim, dtype)])
+        parts = [LayerNorm(cfg.dim), Linear(cfg.dim, cfg.mlp_dim, dtype)]
+        without_weights = [nn.Identity() for _ in range(2 if cfg.type == "vit" else 1)]
+        self.net = nn.CellList([*parts, *without_weights, Linear(cfg.mlp_dim, cfg.dim, dtype)])
+        self.activation = activation(quick_gelu=False)
 
     def construct(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        return self.net[-1](self.activation(self.net[1](self.net[0](x))))
 
 
 class Transformer(nn.Cell):

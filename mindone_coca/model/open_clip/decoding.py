@@ -10,6 +10,7 @@ from mindspore import Tensor, nn, ops
 
 from mindone_coca import kernels
 from mindone_coca.generation.cache import hidden_slots
+from mindone_coca.model.attention import merge_heads, split_heads
 from mindone_coca.model.layers import MASKED
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class PromptPass(nn.Cell):
 def cross_attend(block: nn.Cell, x: Tensor, query_weight: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """One cross-attention block for x (B, T, D) with its image's keys and values (B, H, K, d) given."""
     bias = block.attn.in_proj_bias[: x.shape[-1]].astype(x.dtype)
-    query = block.attn.by_head(block.attn.linear(block.ln_1(x), query_weight, bias))
+    query = split_heads(block.attn.swap, block.attn.linear(block.ln_1(x), query_weight, bias), block.attn.heads)
     return block.add_branches(x, block.attn.project_out(block.attn.attend(query, key, value)))
 
 
@@ -125,14 +126,14 @@ class TokenStep(nn.Cell):
             self.write(values, value.reshape(shape), position),
         )
         attended = self.attend(split_rows(query, keys), keys, values, mask)
-        return block.add_branches(x, attn.out_proj(attn.by_head.merge(attended).reshape(rows, width))), keys, values
+        return block.add_branches(x, attn.out_proj(merge_heads(attn.swap, attended).reshape(rows, width))), keys, values
 
     def cross_attend(self, block: nn.Cell, x: Tensor, query_weight: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """x (R, D), with R / B rows for each image, whose keys and values (B, H, K, d) they share."""
         attn, (rows, width) = block.attn, x.shape
         query = attn.linear(block.ln_1(x), query_weight, attn.in_proj_bias[:width].astype(x.dtype))
         attended = self.attend(split_rows(query, key), key, value)
-        return block.add_branches(x, attn.out_proj(attn.by_head.merge(attended).reshape(rows, width)))
+        return block.add_branches(x, attn.out_proj(merge_heads(attn.swap, attended).reshape(rows, width)))
 
     def construct(
         self, ids: Tensor, position: Tensor, lineage: Tensor, cached: tuple[Tensor, ...], *cross: Tensor

@@ -4,10 +4,11 @@ import mindspore as ms
 from mindspore import Tensor, nn
 from mindspore.common.initializer import Normal
 
-from mindone_coca.model.layers import LayerNorm, ResidualAttentionBlock, new_parameter
+from mindone_coca.model.blocks import CrossAttentionBlock, ResidualAttentionBlock
+from mindone_coca.model.layers import LayerNorm, new_parameter
 from mindone_coca.model.open_clip.config import MultimodalCfg
 from mindone_coca.model.open_clip.text import causal_mask
-from mindone_coca.tensors import times_matrix
+from mindone_coca.tensors import cast, times_matrix
 
 
 class MultimodalTransformer(nn.Cell):
@@ -25,9 +26,7 @@ class MultimodalTransformer(nn.Cell):
         self.context_length = cfg.context_length
         options = {"ls_init_value": cfg.ls_init_value, "quick_gelu": quick_gelu, "dtype": dtype, "depth": cfg.layers}
         blocks = [ResidualAttentionBlock(width, cfg.heads, **options) for _ in range(cfg.layers)]
-        cross_blocks = [
-            ResidualAttentionBlock(width, cfg.heads, is_cross_attention=True, **options) for _ in range(cfg.layers)
-        ]
+        cross_blocks = [CrossAttentionBlock(width, cfg.heads, **options) for _ in range(cfg.layers)]
         self.resblocks = nn.CellList(blocks)
         self.cross_attn = nn.CellList(cross_blocks)
         self.ln_final = LayerNorm(width)
@@ -36,11 +35,11 @@ class MultimodalTransformer(nn.Cell):
 
     def normalise(self, x: Tensor) -> Tensor:
         """The decoder's output as its projection reads it, float32: (..., D) -> (..., D)."""
-        return self.ln_final(x.astype(ms.float32))
+        return self.ln_final(cast(x, ms.float32))
 
     def projection(self) -> Tensor:
         """What `hidden` is multiplied by to become logits, (D, vocab_size), float32."""
-        return self.text_projection.astype(ms.float32)
+        return cast(self.text_projection, ms.float32)
 
     def logits(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., vocab_size), float32."""
@@ -52,7 +51,7 @@ class MultimodalTransformer(nn.Cell):
         mask = self.causal_mask[:length, :length][None, None]  # (1, 1, T, T)
         x = text_embs
         for block, cross_block in zip(self.resblocks, self.cross_attn):
-            x = cross_block(block(x, None, mask), image_embs)  # (B, T, D)
+            x = cross_block(block(x, mask), image_embs)  # (B, T, D)
         return x
 
     def hidden(self, image_embs: Tensor, text_embs: Tensor) -> Tensor:

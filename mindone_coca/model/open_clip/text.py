@@ -6,9 +6,10 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal, Zero
 
 from mindone_coca import kernels
-from mindone_coca.model.layers import MASKED, LayerNorm, Linear, Transformer, new_parameter
+from mindone_coca.model.blocks import Transformer
+from mindone_coca.model.layers import MASKED, LayerNorm, Linear, new_parameter
 from mindone_coca.model.open_clip.config import CLIPTextCfg
-from mindone_coca.tensors import times_matrix
+from mindone_coca.tensors import cast, times_matrix
 
 
 class TokenEmbedding(nn.Cell):
@@ -77,13 +78,13 @@ class TextTransformer(nn.Cell):
         It is one position off, and must stay so: key 0 is always visible, key j only if token j - 1 is not padding.
         """
         # with a tensor, as an exported graph wants it: MindSpore Lite lists no comparison with a number
-        hidden = ops.mul(ops.equal(text, Tensor(self.pad_id, ms.int32)).astype(ms.float32), MASKED)  # (B, T)
+        hidden = ops.mul(cast(ops.equal(text, Tensor(self.pad_id, ms.int32)), ms.float32), MASKED)  # (B, T)
         first = ops.zeros((text.shape[0], 1), ms.float32)
         return ops.concat((first, hidden), 1)[:, None, None, :]
 
     def embed(self, text: Tensor) -> Tensor:
         """Ids (B, T) -> embeddings without positions (B, T, D)."""
-        return self.token_embedding(text).astype(self.dtype)
+        return cast(self.token_embedding(text), self.dtype)
 
     def pool(self, x: Tensor, text: Tensor) -> Tensor:
         """Pick each caption's feature out of x (B, T, D) -> (B, D). Source: open_clip.transformer.text_global_pool."""
@@ -103,20 +104,20 @@ class TextTransformer(nn.Cell):
             return pooled
         if self.proj_bias:
             return self.text_projection(pooled)
-        return times_matrix(pooled, self.text_projection.astype(pooled.dtype))
+        return times_matrix(pooled, cast(self.text_projection, pooled.dtype))
 
     def construct(self, text: Tensor) -> tuple[Tensor, Tensor]:
         x = self.embed(text)  # (B, T, D)
         mask = None
         if self.embed_cls:
-            cls = ops.tile(self.cls_emb.astype(x.dtype)[None, None], (x.shape[0], 1, 1))
+            cls = ops.tile(cast(self.cls_emb, x.dtype).reshape(1, 1, -1), (x.shape[0], 1, 1))
             x = ops.concat((x, cls), 1)  # (B, T + 1, D)
             mask = self.key_mask(text)
         length = x.shape[1]
         if self.causal:
             causal = self.causal_mask[:length, :length][None, None]
             mask = causal if mask is None else ops.minimum(causal, mask)  # (B or 1, 1, length, length)
-        x = self.transformer(self.add_to_each(x, self.positional_embedding[:length].astype(x.dtype)), mask)
+        x = self.transformer(self.add_to_each(x, cast(self.positional_embedding[:length], x.dtype)), mask)
         if self.embed_cls:
             return self.project(self.ln_final(x[:, -1])), x[:, :-1]
         x = self.ln_final(x)

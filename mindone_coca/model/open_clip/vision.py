@@ -6,9 +6,11 @@ from mindspore import Parameter, Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Normal, Zero
 
 from mindone_coca import kernels
-from mindone_coca.model.layers import AttentionalPooler, LayerNorm, Transformer, new_parameter
+from mindone_coca.model.attention import AttentionalPooler
+from mindone_coca.model.blocks import Transformer
+from mindone_coca.model.layers import LayerNorm, new_parameter
 from mindone_coca.model.open_clip.config import CLIPVisionCfg
-from mindone_coca.tensors import interpolation, times_matrix
+from mindone_coca.tensors import cast, interpolation, times_matrix
 
 
 class PatchEmbedding(nn.Cell):
@@ -29,7 +31,7 @@ class PatchEmbedding(nn.Cell):
         x = images[:, :, : rows * patch_h, : columns * patch_w]  # what does not fill a patch is left out
         x = x.reshape(-1, 3, rows, patch_h, columns, patch_w).transpose(0, 2, 4, 1, 3, 5)
         x = x.reshape(-1, rows * columns, 3 * patch_h * patch_w)  # (B, patches, 3 * patch_h * patch_w)
-        return self.linear(x, self.weight.reshape(self.weight.shape[0], -1).astype(x.dtype))
+        return self.linear(x, cast(self.weight.reshape(self.weight.shape[0], -1), x.dtype))
 
 
 def sin_cos_2d(side: int, width: int) -> np.ndarray:
@@ -95,10 +97,10 @@ class VisionTransformer(nn.Cell):
 
     def patch_tokens(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> class and patch tokens before any pooling (B, 1 + patches, width)."""
-        x = self.conv1(images.astype(self.dtype))  # (B, patches, width)
-        class_token = ops.tile(self.class_embedding.astype(x.dtype)[None, None], (x.shape[0], 1, 1))
+        x = self.conv1(cast(images, self.dtype))  # (B, patches, width)
+        class_token = ops.tile(cast(self.class_embedding, x.dtype).reshape(1, 1, -1), (x.shape[0], 1, 1))
         x = ops.concat((class_token, x), 1)  # (B, 1 + patches, width)
-        x = self.ln_pre(self.add_to_each(x, self.positional_embedding.astype(x.dtype)))
+        x = self.ln_pre(self.add_to_each(x, cast(self.positional_embedding, x.dtype)))
         return self.transformer(x)
 
     def add_temporal_embedding(self, frames: int) -> None:
@@ -135,7 +137,7 @@ class VisionTransformer(nn.Cell):
             pooled = tokens.mean(axis=1) if self.pool_type == "avg" else x[:, 0]
             if not self.attentional_pool and self.final_ln_after_pool:
                 pooled = self.ln_post(pooled)
-        return times_matrix(pooled, self.proj.astype(pooled.dtype)), tokens
+        return times_matrix(pooled, cast(self.proj, pooled.dtype)), tokens
 
     def construct(self, images: Tensor) -> tuple[Tensor, Tensor]:
         return self.pool(self.patch_tokens(images))
