@@ -1,13 +1,12 @@
 """Time and peak memory of every direction of the converter at full size, against the time to copy the file.
 
-    python benchmarks/convert.py [--config coca_vit-l-14] [--folder /tmp/convert_bench] [--json FILE]
+    python benchmarks/convert.py [--config coca_vit-l-14] [--folder /tmp/convert_bench] [--output FOLDER]
 
 Each conversion is a process of its own. Its peak memory is what the system counted as resident in it, mapped
 file pages included; the source is read once before each run, so both the copy and the conversion find it cached.
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks.results_files import keep  # noqa: E402
 from mindone_coca.model.families import load_model_config  # noqa: E402
 from mindone_coca.model.open_clip.family import OPEN_CLIP  # noqa: E402
 from mindone_coca.weights.formats.entry import Entry  # noqa: E402
@@ -99,7 +99,7 @@ def measure(config: str, folder: Path) -> list[dict]:
         sizes = source.stat().st_size, target.stat().st_size
         rows.append(
             {
-                "direction": name,
+                "what": name,
                 "seconds": round(seconds, 2),
                 "copy_seconds": round(copied, 2),
                 "ratio_to_copy": round(seconds / copied, 2),
@@ -120,14 +120,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="coca_vit-l-14")
     parser.add_argument("--folder", type=Path, help="where to put some 20 GB for L/14 (default: a temporary folder)")
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     arguments = parser.parse_args()
     if arguments.folder:
         arguments.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         rows = measure(arguments.config, Path(folder))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+    keep(arguments.output / f"convert_{arguments.config}.json", "converting", rows)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results_files import keep
 from benchmarks.training import SMALL
 from mindone_coca.config import CONFIG_DIR
 from mindone_coca.training.settings import LoraConfig, LossConfig, OptimConfig
@@ -74,7 +75,7 @@ def measure(kind: str, size: str, updates: int, weights: Path) -> dict[str, Any]
         taken.append(time.perf_counter() - start)
         used.append(time.process_time() - processor)
     return {
-        "kind": kind,
+        "what": kind,
         "trained": sum(parameter.size for parameter in step.optimiser.parameters),
         "first_step_seconds": round(taken[0], 2),
         "seconds": round(statistics.median(taken[1:]), 3),
@@ -130,8 +131,7 @@ def main() -> None:
                 f"{row['processor_seconds_ratio']:.2f}), peak {row['peak_gib']:.1f} GiB",
                 flush=True,
             )
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / f"finetune_{arguments.size}.json").write_text(json.dumps(rows, indent=1) + "\n")
+    keep(arguments.output / f"finetune_{arguments.size}.json", "a step of finetuning", rows)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,10 @@ def write_page(folder: Path) -> Path:
     """Write FOLDER/index.html from the results in FOLDER; returns its path."""
     parts = [f"<p>{NOTE}</p>"]
     for path in sorted(folder.glob("*.json")):
-        results = json.loads(path.read_text())
-        if isinstance(results, dict):
-            for section, result in results.items():
-                parts.append(f"<h2>{html.escape(f'{path.stem}: {section}')}</h2>")
-                parts.append(f"<p>{result['date']}, commit {html.escape(result['commit'])}</p>")
-                parts += [table(result["rows"]), *plots(result["rows"])]
+        for section, result in json.loads(path.read_text()).items():
+            parts.append(f"<h2>{html.escape(f'{path.stem}: {section}')}</h2>")
+            parts.append(f"<p>{result['date']}, commit {html.escape(result['commit'])}</p>")
+            parts += [table(result["rows"]), *plots(result["rows"])]
     target = folder / "index.html"
     head = f"<meta charset=utf-8><meta name=viewport content='width=device-width'><style>{STYLE}</style>"
     target.write_text(f"<!doctype html><title>Benchmarks</title>{head}<h1>Benchmarks</h1>" + "\n".join(parts) + "\n")
@@ -33,7 +31,7 @@ def write_page(folder: Path) -> Path:
 
 
 def table(rows: list[dict]) -> str:
-    names = ["what", *(name for name in ("ours", "open_clip", "unit", "ratio") if any(name in row for row in rows))]
+    names = list(dict.fromkeys(name for row in rows for name in row))
     lines = ["".join(f"<th>{name}</th>" for name in names)]
     lines += ["".join(f"<td>{html.escape(str(row.get(name, '')))}</td>" for name in names) for row in rows]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
