@@ -58,9 +58,13 @@ class ResidualBlock(nn.Cell):
         self.ls_2 = None if ls_init_value is None else LayerScale(width, ls_init_value)
 
     def add_branches(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Finish the block: x and its attention's output, both (B, T, D) -> (B, T, D)."""
+        """Finish the block: x and its attention's output, both (B, T, D) -> (B, T, D).
+
+        Here, not in a function, because the block may be recomputed; see `ImageTextModel.recomputed_cells`.
+        """
         x = add_branch(x, attended, self.ls_1)
-        return add_branch(x, self.mlp(self.ln_2(x)), self.ls_2)
+        branch = self.mlp(self.ln_2(x))
+        return x + (branch if self.ls_2 is None else self.ls_2(branch))
 
 
 class ResidualAttentionBlock(ResidualBlock):

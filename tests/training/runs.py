@@ -43,7 +43,8 @@ def write_config(folder: Path, **sections: dict) -> Path:
         (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
     config: dict[str, dict] = {
         "model": {"config": str(folder / "tiny.yaml")},
-        "data": {"train": str(folder / "digits" / "train.csv"), "num_workers": 0},
+        # one length of labels: each is a graph to compile
+        "data": {"train": str(folder / "digits" / "train.csv"), "num_workers": 0, "label_lengths": [8]},
         "optim": {"lr": 1e-3, "warmup_steps": 3},
         "train": {"batch_size": 8, "max_steps": 10},
         "output": {"dir": str(folder / "run"), "log_every": 1},

@@ -20,7 +20,7 @@ from mindone_coca.model.coca_pytorch.config import FAMILY, ParallelConfig
 from mindone_coca.model.coca_pytorch.decoding import ParallelCrossProjection, ParallelPromptPass, ParallelTokenStep
 from mindone_coca.model.coca_pytorch.layers import CrossAttention, ParallelBlock
 from mindone_coca.model.coca_pytorch.towers import ImageTower, ParallelDecoder, TextTower
-from mindone_coca.model.coca_pytorch.vit import Attention, FeedForward
+from mindone_coca.model.coca_pytorch.vit import Layer
 from mindone_coca.model.layers import new_parameter
 from mindone_coca.tensors import as_tensor, normalize
 from mindone_coca.token_ids import id_tensor
@@ -192,7 +192,7 @@ class ParallelCoCa(ImageTextModel):
 
     def recomputed_cells(self) -> Iterable[nn.Cell]:
         """Blocks and layers; of an image encoder from elsewhere none."""
-        kinds = (Attention, FeedForward, ResidualBlock, ParallelBlock, CrossAttention)
+        kinds = (Layer, ResidualBlock, ParallelBlock, CrossAttention)
         return [cell for _, cell in self.cells_and_names() if isinstance(cell, kinds)]
 
     def unused_parameters(self, caption_weight: float, contrastive_weight: float) -> list[str]:

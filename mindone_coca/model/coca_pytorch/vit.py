@@ -54,20 +54,26 @@ class FeedForward(nn.Cell):
         return self.net[-1](self.activation(self.net[1](self.net[0](x))))
 
 
+class Layer(nn.SequentialCell):
+    """Attention and feedforward, each with a residual: what is recomputed as a whole."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        attention, feedforward = self.cell_list
+        x = attention(x) + x
+        return feedforward(x) + x
+
+
 class Transformer(nn.Cell):
     """Source: vit_pytorch.vit.Transformer."""
 
     def __init__(self, cfg: ViTCfg, dtype: ms.Type) -> None:
         super().__init__()
-        self.layers = nn.CellList(
-            [nn.CellList([Attention(cfg, dtype), FeedForward(cfg, dtype)]) for _ in range(cfg.depth)]
-        )
+        self.layers = nn.CellList([Layer([Attention(cfg, dtype), FeedForward(cfg, dtype)]) for _ in range(cfg.depth)])
         self.norm = LayerNorm(cfg.dim)
 
     def construct(self, x: Tensor) -> Tensor:
-        for attn, ff in self.layers:
-            x = attn(x) + x
-            x = ff(x) + x
+        for layer in self.layers:
+            x = layer(x)
         return self.norm(x)
 
 
