@@ -1,4 +1,4 @@
-"""Blocks that are recomputed in the backward pass: their operators stand in the graph twice, and no gradient changes."""
+"""Blocks that are recomputed in the backward pass: their operators are in the graph twice, and no gradient changes."""
 
 import mindspore as ms
 import pytest
