@@ -90,32 +90,19 @@ def swapped_places(first: int, second: int, third: int) -> Tensor:
     return Tensor(places.swapaxes(1, 2).reshape(-1).copy())
 
 
-class SwapMiddle(nn.Cell):
-    """(A, B, C, d) -> (A, C, B, d), of many numbers by taking rows, with a gradient of the same form. The operator
-    Transpose keeps, for as long as its graph lives, the place of each number that it moves, seven times their size: of
-    ViT-L/14's training 3 GiB. The CPU's Gather takes no bfloat16."""
+def swap_middle(x: Tensor) -> Tensor:
+    """(A, B, C, d) -> (A, C, B, d), of many numbers by taking rows. The operator Transpose keeps, for as long as its
+    graph lives, the place of each number that it moves, seven times their size: of ViT-L/14's training 3 GiB. The CPU's
+    Gather takes no bfloat16.
 
-    def construct(self, x: Tensor) -> Tensor:
-        return _swapped(x)
-
-    def bprop(self, x: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor]:
-        return (_swapped(grad),)
-
-
-def _swapped(x: Tensor) -> Tensor:
+    The gradient is Gather's own, though one by taking rows, too, would take half as long: where a block is recomputed,
+    a gradient of ours that stands between two products lets the graph run in a circle.
+    """
     first, second, third, width = x.shape
     if x.size <= FEW_NUMBERS or x.dtype == ms.bfloat16:
         return _transpose(x, (0, 2, 1, 3))
     rows = ops.gather(x.reshape(-1, width), swapped_places(first, second, third), 0)
     return rows.reshape(first, third, second, width)
-
-
-_swap_middle = SwapMiddle()
-
-
-def swap_middle(x: Tensor) -> Tensor:
-    """(A, B, C, d) -> (A, C, B, d)."""
-    return _swap_middle(x)
 
 
 def take_rows(table: Tensor, ids: Tensor) -> Tensor:
