@@ -22,3 +22,10 @@ def test_images_are_padded_to_few_slots(monkeypatch, on_cpu, sizes):
     monkeypatch.setattr(batch_sizes, "_on_cpu", lambda: on_cpu)
     assert {count: batch_sizes.padded(count) for count in sizes} == sizes
     assert batch_sizes.may_shrink() == on_cpu
+
+
+def test_a_large_model_is_trained_at_one_length_of_labels_on_the_cpu_alone(monkeypatch):
+    assert batch_sizes.label_lengths(large=False) == []
+    assert batch_sizes.label_lengths(large=True) == [batch_sizes.WHOLE_CONTEXT]
+    monkeypatch.setattr(batch_sizes, "_on_cpu", lambda: False)
+    assert batch_sizes.label_lengths(large=True) == []

@@ -83,7 +83,8 @@ class DataConfig:
     deep_pictures: Literal["scale", "clip"] = "scale"
     # Of captions: the lengths, start and end token included, of which a batch's labels have the smallest that all of
     # its captions on all devices fit into, else the context's. Each is a graph, compiled before the first step. Empty:
-    # multiples of 16, and of 2 below that, each compiled when it is first met.
+    # multiples of 16, and of 2 below that, each compiled when it is first met; on the CPU, with more than 1 GiB of
+    # weights, the context's alone, because each length takes memory of its own.
     label_lengths: list[int] = field(default_factory=list)
     # How multi_frames become one: the mean of their tokens and features, or the attentional pooler over all of them.
     fusion: Fusion = "mean"

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from mindone_coca import graph_cache
+from mindone_coca import batch_sizes, graph_cache
 from mindone_coca.config import Fusion
 from mindone_coca.distributed import Ranks, Sum
 from mindone_coca.losses import PAD_ID
@@ -50,7 +50,8 @@ class TrainStep:
     Args:
         model: with float32 parameters; its compute type is the caller's choice (`CoCa.set_compute_dtype`).
         fusion: of the frames of videos, `mean` or `pool`.
-        label_lengths: see `CaptionLabels`; the graphs for all of them are compiled before the first step.
+        label_lengths: see `CaptionLabels`; the graphs for all of them are compiled before the first step. None: those
+            of `batch_sizes.label_lengths`.
         draw: called with a micro-batch's number before each of its passes.
         cache: of what an image tower says of which nothing is trained.
     """
@@ -68,11 +69,12 @@ class TrainStep:
         cache: FeatureCache | None = None,
     ) -> None:
         self.config, self.ranks, self.accumulate_steps = config, ranks, accumulate_steps
-        self.labels, self.compiled = CaptionLabels(ranks, label_lengths), False
         self.encode = None if trains_images(optimiser) else Encode(model, fusion)
         self.loss = Loss(model, config, ranks, fusion, encoded=self.encode is not None)
         self.optimiser, self.draw, self.cache = optimiser, draw, cache
         self.large = sum(p.nbytes for p in model.get_parameters()) > LARGE
+        lengths = label_lengths or batch_sizes.label_lengths(self.large)
+        self.labels, self.compiled = CaptionLabels(ranks, lengths), False
         if accumulate_steps == 1:
             self.whole = WholeStep(self.loss, optimiser)
             self.twin: Callable[[], nn.Cell] = partial(WholeStep, self.loss, optimiser)

@@ -11,6 +11,7 @@ import pytest
 from mindspore import Tensor, nn
 
 from mindone_coca import device, distributed
+from mindone_coca.batch_sizes import WHOLE_CONTEXT
 from mindone_coca.distributed import MOST_BUCKETS, Ranks, SumTogether, bucket_bounds
 from mindone_coca.errors import InputError
 from mindone_coca.losses import caption_labels
@@ -158,6 +159,7 @@ def test_labels_are_as_long_as_the_longest_of_all_devices_needs():
     assert given.of(64) == [10, 42, 64] and given.of(32) == [10, 32] and CaptionLabels(ranks).of(64) == []
     asked = LongestElsewhere.asked
     assert CaptionLabels(ranks, [64])(captions(4)).shape == (1, 63)
+    assert CaptionLabels(ranks, [WHOLE_CONTEXT])(captions(4)).shape == (1, 63)
     assert LongestElsewhere.asked == asked  # there is nothing to agree on
     with pytest.raises(InputError, match=r"data\.label_lengths"):
         CaptionLabels(ranks, [1, 8])
