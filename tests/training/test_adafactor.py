@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from mindspore import Parameter, Tensor, nn
+from mindspore import Parameter, Tensor, mutable, nn
 
 from mindone_coca import device
 from mindone_coca.distributed import Ranks
@@ -50,12 +50,16 @@ def gradients(step: int) -> dict[str, np.ndarray]:
     return grads
 
 
+def inputs_of(optimiser: Adafactor, grads: dict[str, np.ndarray], scale: float = 1.0) -> tuple[Tensor, ...]:
+    """Mutable, because another tuple of tensors is another constant, whose graph is compiled anew."""
+    return mutable(tuple(Tensor(grads[p.name] * np.float32(scale)) for p in optimiser.parameters))
+
+
 def compare(optimiser: Adafactor, model: Several, theirs: torch.optim.Optimizer, tensors: dict, scale: float) -> None:
     """Six updates by both, after each of which parameters are compared."""
     for step, rate in enumerate(RATES):
         grads = gradients(step)
-        inputs = tuple(Tensor(grads[p.name] * np.float32(scale)) for p in optimiser.parameters)
-        optimiser(inputs, Tensor(np.float32(rate)))
+        optimiser(inputs_of(optimiser, grads, scale), Tensor(np.float32(rate)))
         for group in theirs.param_groups:
             group["lr"] = rate
         for name, tensor in tensors.items():
@@ -93,8 +97,8 @@ def test_updates_with_weight_decay_are_those_of_torch(tmp_path):
     ours = Adafactor(model, config, Ranks(), loss_scaling=True)
     parameters = [*model.get_parameters(), *ours.state()]
     before = {p.name: p.asnumpy().copy() for p in parameters}
-    bad = tuple(Tensor(np.full(p.shape, np.inf, np.float32)) for p in ours.parameters)
-    assert float(ours(bad, Tensor(np.float32(0.1)))[1].asnumpy()) == 0
+    bad = {p.name: np.full(p.shape, np.inf, np.float32) for p in ours.parameters}
+    assert float(ours(inputs_of(ours, bad), Tensor(np.float32(0.1)))[1].asnumpy()) == 0
     for p in parameters:
         assert p.name == "optimiser.loss_scale" or np.array_equal(p.asnumpy(), before[p.name]), p.name
     groups = [
@@ -109,8 +113,7 @@ def test_updates_with_weight_decay_are_those_of_torch(tmp_path):
 
     def go_on() -> dict[str, np.ndarray]:
         for step in (6, 7):
-            grads = gradients(step)
-            ours(tuple(Tensor(grads[p.name]) for p in ours.parameters), Tensor(np.float32(1e-2)))
+            ours(inputs_of(ours, gradients(step)), Tensor(np.float32(1e-2)))
         return {p.name: p.asnumpy().copy() for p in (*parameters, *ours.columns)}
 
     first = go_on()

@@ -32,11 +32,12 @@ def test_recomputation_changes_no_gradient(config):
         images, text = inputs.images, inputs.text
     arrays = (Tensor(images), Tensor(text), Tensor(caption_labels(text)), Tensor(1.0, ms.float32))
     parameters = ParameterTuple(model.trainable_params())
+    loss = LossConfig(1.0, 0.0)
     with eager():  # by another way than a graph, and sooner
-        _, wanted = Gradients(Loss(model, LossConfig(), Ranks()), parameters, has_aux=True)(*arrays)
+        _, wanted = Gradients(Loss(model, loss, Ranks()), parameters, has_aux=True)(*arrays)
     wanted = [grad.asnumpy() for grad in wanted]
     model.set_grad_checkpointing()
-    graph = Gradients(Loss(model, LossConfig(), Ranks()), parameters, has_aux=True)
+    graph = Gradients(Loss(model, loss, Ranks()), parameters, has_aux=True)
     attentions, in_blocks = 5, 4  # one is a pooler's
     assert graph.operators(*arrays)["Softmax"] >= attentions + in_blocks
     _, found = graph(*arrays)

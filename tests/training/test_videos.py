@@ -11,9 +11,11 @@ from mindone_coca.training.optim import AdamW
 from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import TrainStep
 from tests.frames import fuse_frames
-from tests.models import CONFIGS, from_reference, relative_difference
+from tests.models import CONFIGS, from_reference, one_layer, relative_difference
 from tests.reference import random_reference
 from tests.training.reference_training import make_batch
+
+SMALL = one_layer(CONFIGS["base"])
 
 
 def moving(config: dict, frames: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -25,18 +27,18 @@ def moving(config: dict, frames: int = 4) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.graphs
 @pytest.mark.parametrize("fusion", ["mean", "pool"])
 def test_without_an_embedding_the_order_is_invisible(fusion):
-    model = from_reference(random_reference(CONFIGS["base"]), CONFIGS["base"])
-    videos, _ = moving(CONFIGS["base"])
+    model = from_reference(random_reference(SMALL), SMALL)
+    videos, _ = moving(SMALL)
     forward, backward = (fuse_frames(model, fusion, video)[0] for video in videos)
     assert relative_difference(forward, backward) < 1e-5
-    model = from_reference(random_reference(CONFIGS["base"]), CONFIGS["base"])
+    model = from_reference(random_reference(SMALL), SMALL)
     model.add_temporal_embedding(4)
     assert relative_difference(fuse_frames(model, fusion, videos[0])[0], forward) < 1e-6
 
 
 @pytest.mark.graphs
 def test_temporal_embedding_learns_the_order_and_is_exported(tmp_path):
-    config = CONFIGS["base"]
+    config = SMALL
     model = from_reference(random_reference(config), config)
     model.add_temporal_embedding(4)
     videos, text = moving(config)

@@ -1,16 +1,20 @@
 """Features, token embeddings, labels and logits against open_clip itself, for every supported config key."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 
 from tests.models import CONFIGS, from_reference, one_layer, relative_difference
 from tests.reference import random_reference, torch
+from tests.training.runs import eager
 
 pytestmark = pytest.mark.graphs
 
 TOLERANCE = 1e-5
 DEEP = ("base", "odd_sizes")  # several layers; for the other kinds one in each tower does
-# kinds that are given text of several lengths, each a graph more; what the others have changes nothing about lengths
+# Kinds that are given text of several lengths, each a graph more; what the others have changes nothing about lengths.
+# Of those the encoders are run without compiling: `test_forward` compiles both with the decoder.
 LENGTHS = (*DEEP, "bidirectional", "no_class_token")
 
 
@@ -39,6 +43,13 @@ def make_inputs(config: dict, batch: int = 3) -> tuple[np.ndarray, np.ndarray]:
     return images, text
 
 
+@pytest.fixture
+def mode(name):
+    with nullcontext() if name in LENGTHS else eager():
+        yield
+
+
+@pytest.mark.usefixtures("mode")
 def test_image_features_and_tokens(pair):
     config, reference, model = pair
     images, _ = make_inputs(config)
@@ -53,6 +64,7 @@ def test_image_features_and_tokens(pair):
     assert relative_difference(model.encode_image(images, normalize=False), raw) < TOLERANCE
 
 
+@pytest.mark.usefixtures("mode")
 def test_text_features_and_embeddings(name, pair):
     config, reference, model = pair
     _, text = make_inputs(config)
