@@ -55,6 +55,11 @@ def cast_for(weight: Tensor, x: Tensor) -> Tensor:
     return cast(ops.depend(weight, x), x.dtype)
 
 
+def halves(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., 2 D) -> its first and its second half, each (..., D)."""
+    return ops.Split(-1, 2)(x)
+
+
 def times_matrix(x: Tensor, matrix: Tensor) -> Tensor:
     """x (..., C) by a matrix (C, D) -> (..., D). Over flattened rows: ops.matmul would copy the matrix for each item of
     a batch."""

@@ -7,7 +7,7 @@ from mindspore.common.initializer import Normal, XavierUniform, Zero
 from mindone_coca import kernels
 from mindone_coca.model.adapters import no_adapter
 from mindone_coca.model.layers import LayerNorm, Linear, new_parameter, project, project_rows
-from mindone_coca.tensors import cast
+from mindone_coca.tensors import cast, halves
 
 
 def split_heads(swap: kernels.Kernel, x: Tensor, heads: int) -> Tensor:
@@ -93,8 +93,7 @@ class MultiheadAttention(nn.Cell):
     def project_key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x (B, K, C) -> key and value, each (B, H, K, D / H)."""
         if self.packed:
-            both = self._project(x, 1, 2)  # (B, K, 2 D)
-            key, value = both[..., : self.width], both[..., self.width :]
+            key, value = halves(self._project(x, 1, 2))  # of (B, K, 2 D)
         else:
             bias, width = self.in_proj_bias, self.width
             key = project(self.linear, x, self.k_proj_weight, bias[width : 2 * width], self.k_proj_weight_adapter)

@@ -15,6 +15,7 @@ from mindspore.common.initializer import HeUniform
 from mindone_coca import kernels
 from mindone_coca.model.adapters import no_adapter
 from mindone_coca.model.layers import MASKED, LayerNorm, new_parameter, project
+from mindone_coca.tensors import cast, halves
 
 
 class Projection(nn.Cell):
@@ -44,9 +45,8 @@ class GainNorm(LayerNorm):
 
 def swiglu(x: Tensor) -> Tensor:
     """(..., 2 F) -> (..., F): the first half gated by the SiLU of the second (arXiv 2002.05202)."""
-    width = x.shape[-1] // 2
-    gate = x[..., width:]
-    return x[..., :width] * (gate * ops.sigmoid(gate))
+    value, gate = halves(x)
+    return value * (gate * ops.sigmoid(gate))
 
 
 @ops.constexpr
@@ -66,10 +66,15 @@ class Rotation(nn.Cell):
         self.multiply = kernels.multiply()
 
     def construct(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        half, y = x.shape[-1] // 2, x.astype(ms.float32)
-        turned = ops.concat((-y[..., half:], y[..., :half]), -1)
-        shape = (1, x.shape[1], *[1] * (x.ndim - 3), x.shape[-1])
-        return (self.multiply(y, cos.reshape(shape)) + self.multiply(turned, sin.reshape(shape))).astype(x.dtype)
+        return rotated(self.multiply, x, cos, sin)
+
+
+def rotated(multiply: kernels.Kernel, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    y = cast(x, ms.float32)
+    first, second = halves(y)
+    shape = (1, x.shape[1], *[1] * (x.ndim - 3), x.shape[-1])
+    turned = ops.concat((-second, first), -1)
+    return cast(multiply(y, cos.reshape(shape)) + multiply(turned, sin.reshape(shape)), x.dtype)
 
 
 class MultiQueryAttention(nn.Cell):
@@ -83,11 +88,15 @@ class MultiQueryAttention(nn.Cell):
         self.attend = kernels.attention()
 
     def construct(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        batch, count, heads, width = query.shape
-        query = query.reshape(batch, count * heads, width)  # heads are but more queries
-        if mask is not None:
-            mask = ops.tile(mask[:, :, None], (1, 1, heads, 1)).reshape(mask.shape[0], count * heads, mask.shape[2])
-        return self.attend(query, key, value, mask).reshape(batch, count, heads * width)
+        return attend_to_one(self.attend, query, key, value, mask)
+
+
+def attend_to_one(attend: kernels.Kernel, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    batch, count, heads, width = query.shape
+    query = query.reshape(batch, count * heads, width)  # heads are but more queries
+    if mask is not None:
+        mask = ops.tile(mask[:, :, None], (1, 1, heads, 1)).reshape(mask.shape[0], count * heads, mask.shape[2])
+    return attend(query, key, value, mask).reshape(batch, count, heads * width)
 
 
 class ParallelBlock(nn.Cell):
@@ -115,7 +124,7 @@ class ParallelBlock(nn.Cell):
         fused = self.fused_attn_ff_proj(self.norm(x))
         keys = self.heads * self.dim_head  # where the key starts
         values, hidden = keys + self.dim_head, keys + 2 * self.dim_head
-        angles = positions.astype(ms.float32)[:, None] * self.inv_freq  # (T, d / 2)
+        angles = cast(positions, ms.float32)[:, None] * self.inv_freq  # (T, d / 2)
         angles = ops.concat((angles, angles), -1)
         cos, sin = ops.cos(angles), ops.sin(angles)  # (T, d)
         query = fused[..., :keys].reshape(batch, count, self.heads, self.dim_head)
@@ -166,8 +175,7 @@ class CrossAttention(nn.Cell):
 
     def key_value(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Context (B, K, C) -> key and value, each (B, K, d)."""
-        both = self.to_kv(self.context_norm(context))
-        return both[..., : self.dim_head], both[..., self.dim_head :]
+        return halves(self.to_kv(self.context_norm(context)))
 
     def attend(self, x: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """x (R, Q, D), with R / B rows for each of the keys and values (B, K, d) -> (R, Q, D), without the residual."""

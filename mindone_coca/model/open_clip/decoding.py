@@ -119,7 +119,7 @@ class TokenStep(nn.Cell):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """x (R, D), cached keys and values (B, H, slots, d) -> x after the block, and both with the new position."""
         attn, (rows, width) = block.attn, x.shape
-        query, key, value = ops.split(attn.project_packed(block.ln_1(x)), width, 1)
+        query, key, value = ops.Split(1, 3)(attn.project_packed(block.ln_1(x)))
         shape = (rows, attn.heads, width // attn.heads)
         keys, values = (
             self.write(keys, key.reshape(shape), position),
