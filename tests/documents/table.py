@@ -90,10 +90,17 @@ TABLE = {
             "benchmarks.training": check(),
             "benchmarks.held_out_tasks": check(),
             "benchmarks.finetune --size large": check(),
+            "benchmarks.recipe": check(),
         }
     ),
     "benchmarks/README.md: ViT-L/14, `python benchmarks/speed.py`": Section({"speed.py": check()}),
     "benchmarks/README.md: Training, `python -m benchmarks.training`": Section({"benchmarks.training": check()}),
+    "benchmarks/README.md: Memory at ViT-L/14 over batch sizes, `python -m benchmarks.memory --rounds 1`": Section(
+        {"benchmarks.memory --rounds 1": check()}
+    ),
+    "benchmarks/README.md: Finetuning ViT-L/14, `python -m benchmarks.finetune --size large`": Section(
+        {"benchmarks.finetune --size large": check(), "benchmarks.recipe": check()}
+    ),
     "benchmarks/README.md: The converter at ViT-L/14 (2.55 GB), `python benchmarks/convert.py`": Section(
         {"convert.py": check()}
     ),
