@@ -27,6 +27,7 @@ RUNS: dict[str, tuple[str, str, str, list[str]]] = {
     "vqa_captions": ("task_vqa_digits", "data/digit_tasks/vqa/val.csv", "vqa", ["head.caption_weight=1"]),
     "entailment": ("task_entailment_digits", "data/digit_tasks/entailment/val.csv", "entailment", []),
     "nlvr2": ("task_nlvr2_digits", "data/digit_tasks/nlvr2/val.csv", "nlvr2", []),
+    "motions": ("task_motions", "data/digit_tasks/motions/val.csv", "video_classification", []),
 }
 
 
@@ -52,8 +53,9 @@ def main() -> None:
     program(folder, "train.py", "-c", "train_digits", "output.val_images=0")
     for run in arguments.runs:
         recipe, rows, task, settings = RUNS[run]
-        if task != "classification" and not (folder / f"data/digit_tasks/{task}").exists():
-            program(folder, "examples/digits/make_digit_tasks.py", "data/digit_tasks", "--tasks", task, *fifth)
+        kind = Path(rows).parts[-2]  # of data, as the folder of its rows is called
+        if kind != "digits" and not (folder / f"data/digit_tasks/{kind}").exists():
+            program(folder, "examples/digits/make_digit_tasks.py", "data/digit_tasks", "--tasks", kind, *fifth)
         made = f"outputs/{run}_{arguments.seed}"
         own = [f"output.dir={made}", f"train.seed={arguments.seed}", "output.val_images=0", *settings]
         program(folder, "train.py", "-c", recipe, *own)

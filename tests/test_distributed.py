@@ -104,6 +104,7 @@ def test_two_processes_give_one_process_s_adapters(adapted, together):
         assert value.any() and relative_difference(two[name], value) < 1e-3, name  # of ten updates, B's from 0 on
 
 
+@pytest.mark.slow
 def test_killed_adapters_go_on_to_the_same_bits(config):
     """By the graphs that the killed run has left, in which frozen weights and dropout's draws are found again."""
     folder = config.parent
