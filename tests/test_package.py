@@ -62,6 +62,7 @@ def test_installed_package_finds_its_data(installed, tmp_path):
     assert done.stdout.split() == ["768", "512", "512", "768"]
 
 
+@pytest.mark.graphs
 def test_of_models_and_assets_the_demos_are_installed_alone(installed):
     package = installed / "mindone_coca"
     found = {

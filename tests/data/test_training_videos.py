@@ -65,6 +65,7 @@ def test_middle_frame(source):
     np.testing.assert_allclose(greys(batch.images)[1], 77, atol=1e-3)
 
 
+@pytest.mark.graphs
 def test_random_frame_by_seed_and_epoch(source):
     def drawn(seed):
         data = make(source, training=True, frame_type="random", seed=seed)

@@ -81,6 +81,7 @@ def test_frames_equal_sequential_decoding(clip):
     assert info.times.tolist() == pytest.approx([frame.time for frame in frames])
 
 
+@pytest.mark.graphs
 def test_times_equal_the_ffmpeg_programs(clip):
     if clip.suffix in (".avi", ".h264"):  # no time stamps inside: a constant rate
         expected, last = [index / 25 for index in range(75)], 1 / 25
