@@ -1,6 +1,8 @@
 """Small configs that between them use every supported key, and our models carrying a reference's weights."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import mindspore as ms
@@ -97,6 +99,16 @@ def from_reference(reference, config: dict, **changes) -> CoCa:
         parameter.set_data(ms.Tensor(value.astype(np.float32)).astype(parameter.dtype))
     assert not parameters, f"not in the reference: {sorted(parameters)}"
     return model
+
+
+@contextmanager
+def eager() -> Iterator[None]:
+    """Without compiling: for what runs once."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
 
 
 class Graph(nn.Cell):

@@ -40,8 +40,20 @@ def fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | No
     )
 
 
-def fused_decode_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """The same without a gradient: another operator, for a step's few queries."""
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`kernels.attention` by one operator; by the plain form where that operator does not fit."""
+    if not can_fuse(query):
+        return plain.attention(query, key, value, mask)
+    if query.ndim == 3:  # one head
+        mask = None if mask is None else mask[:, None]
+        return fused_attention(query[:, None], key[:, None], value[:, None], mask)[:, 0]
+    return fused_attention(query, key, value, mask)
+
+
+def decode_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """`kernels.decode_attention` by another operator, without a gradient; by the plain form where it does not fit."""
+    if not can_fuse(query):
+        return plain.attention(query, key, value, mask)
     batch, heads, count, width = query.shape
     hidden = None if mask is None else hidden_keys(mask, batch, count)
     precise = PRECISE if mask is None or count == 1 else PRECISE_WITH_EMPTY_ROWS
@@ -55,23 +67,6 @@ def fused_decode_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tens
         input_layout="BNSD",
         inner_precise=precise,
     )[0]
-
-
-def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """`kernels.attention` by one operator; by the plain form where that operator does not fit."""
-    if not can_fuse(query):
-        return plain.attention(query, key, value, mask)
-    if query.ndim == 3:  # one head
-        mask = None if mask is None else mask[:, None]
-        return fused_attention(query[:, None], key[:, None], value[:, None], mask)[:, 0]
-    return fused_attention(query, key, value, mask)
-
-
-def decode_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """`kernels.decode_attention` by one operator; by the plain form where that operator does not fit."""
-    if not can_fuse(query):
-        return plain.attention(query, key, value, mask)
-    return fused_decode_attention(query, key, value, mask)
 
 
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:

@@ -111,16 +111,8 @@ class MultiheadAttention(nn.Cell):
 
     def construct(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend from x (B, T, D) to itself; weights are packed."""
-        packed = self.project_packed(x)
-        return self.out_proj(attend_to_self(self.attend, self.swap, packed, self.heads, mask))
-
-
-def attend_to_self(
-    attend: kernels.Kernel, swap: kernels.Kernel, packed: Tensor, heads: int, mask: Tensor | None
-) -> Tensor:
-    """Query, key and value side by side (B, T, 3 D) -> what their heads attend to, merged (B, T, D)."""
-    query, key, value = split_thirds(swap, packed, heads)
-    return merge_heads(swap, attend(query, key, value, mask))
+        query, key, value = self.query_key_value(x)
+        return self.project_out(self.attend(query, key, value, mask))
 
 
 class AttentionalPooler(nn.Cell):

@@ -177,7 +177,11 @@ class ImageTextModel(nn.Cell):
         raise InputError(f"temporal_embedding: family {self.family} has no embeddings of frames; set it to false")
 
     def recomputed_cells(self) -> Iterable[nn.Cell]:
-        """The cells whose activations `set_grad_checkpointing` does not keep."""
+        """The cells whose activations `set_grad_checkpointing` does not keep.
+
+        The operator that makes a cell's output, which is kept, has to be in one of its methods: MindSpore does not find
+        it in a function, and would recompute all cells as one.
+        """
         raise NotImplementedError
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

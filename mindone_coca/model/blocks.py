@@ -23,9 +23,9 @@ class MLP(nn.Cell):
         return self.c_proj(self.gelu(self.c_fc(x)))
 
 
-def add_branch(x: Tensor, branch: Tensor, scale: LayerScale | None) -> Tensor:
-    """A residual and its branch, which may have a scale."""
-    return x + (branch if scale is None else scale(branch))
+def scaled(scale: LayerScale | None, branch: Tensor) -> Tensor:
+    """A residual's branch, which may have a scale."""
+    return branch if scale is None else scale(branch)
 
 
 class ResidualBlock(nn.Cell):
@@ -58,13 +58,9 @@ class ResidualBlock(nn.Cell):
         self.ls_2 = None if ls_init_value is None else LayerScale(width, ls_init_value)
 
     def add_branches(self, x: Tensor, attended: Tensor) -> Tensor:
-        """Finish the block: x and its attention's output, both (B, T, D) -> (B, T, D).
-
-        Here, not in a function, because the block may be recomputed; see `ImageTextModel.recomputed_cells`.
-        """
-        x = add_branch(x, attended, self.ls_1)
-        branch = self.mlp(self.ln_2(x))
-        return x + (branch if self.ls_2 is None else self.ls_2(branch))
+        """Finish the block: x and its attention's output, both (B, T, D) -> (B, T, D)."""
+        x = x + scaled(self.ls_1, attended)
+        return x + scaled(self.ls_2, self.mlp(self.ln_2(x)))  # the sum here; see `ImageTextModel.recomputed_cells`
 
 
 class ResidualAttentionBlock(ResidualBlock):

@@ -14,11 +14,11 @@ from mindone_coca.tasks.heads import Classifier
 from mindone_coca.tasks.settings import TaskCfg
 from mindone_coca.training.optim import freeze_matching
 from mindone_coca.training.trainer import Trainer
-from tests.models import CONFIGS, from_reference, one_layer
+from tests.models import CONFIGS, eager, from_reference, one_layer
 from tests.reference import random_reference, torch
 from tests.tasks.runs import open_run, values_of, write_data
 from tests.tasks.test_heads import SMOOTHING, TorchHead, make_inputs, our_name, torch_features
-from tests.training.runs import eager, read_weights
+from tests.training.runs import read_weights
 from tests.training.test_step import assert_gradients_match
 
 WEIGHT = 0.7

@@ -5,11 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import mindspore as ms
 import numpy as np
 import yaml
 
@@ -113,13 +110,3 @@ def train_here(config: Path, *overrides: str) -> None:
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
     return {name: entry.read().copy() for name, entry in read_safetensors(path).items()}
-
-
-@contextmanager
-def eager() -> Iterator[None]:
-    """Without compiling: for what runs once."""
-    ms.set_context(mode=ms.PYNATIVE_MODE)
-    try:
-        yield
-    finally:
-        ms.set_context(mode=ms.GRAPH_MODE)

@@ -21,7 +21,7 @@ from mindone_coca.training.trainer import Trainer
 from mindone_coca.weights.formats.dtypes import cast
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
-from tests.models import make_config, one_layer, relative_difference
+from tests.models import eager, make_config, one_layer, relative_difference
 from tests.parallel_models import SMALL as PARALLEL
 from tests.parallel_models import make_inputs
 from tests.tasks.runs import write_config as write_task
@@ -91,11 +91,8 @@ def test_frozen_matrices_are_stored_so_and_cast_where_they_are_used(tmp_path, dt
         images, text = inputs.images, inputs.text
     else:
         images, text = make_batch(config, 2)
-    ms.set_context(mode=ms.PYNATIVE_MODE)  # the run below has graphs
-    try:
+    with eager():  # the run below has graphs
         wanted, found = plain.outputs(images, text), model.outputs(images, text)
-    finally:
-        ms.set_context(mode=ms.GRAPH_MODE)
     for name, value in found.items():
         if name not in ("logit_scale", "labels"):
             assert relative_difference(value, wanted[name].asnumpy()) < 1e-6, name

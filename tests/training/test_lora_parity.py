@@ -25,10 +25,10 @@ from mindone_coca.training.trainer import Trainer
 from mindone_coca.weights.load import parameter_entries
 from mindone_coca.weights.save import save_weights
 from tests import parallel_models
-from tests.models import from_reference, relative_difference
+from tests.models import eager, from_reference, relative_difference
 from tests.reference import random_reference, torch
 from tests.training.reference_training import make_batch, reference_losses, reference_optimiser
-from tests.training.runs import TINY, eager, write_config
+from tests.training.runs import TINY, write_config
 from tests.training.test_step import Gradients, assert_gradients_match
 
 PEFT_TARGETS = r".*(resblocks|cross_attn)\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"

@@ -21,7 +21,7 @@ from mindone_coca.training.graphs import Encode, Loss
 from mindone_coca.training.optim import AdamW, freeze
 from mindone_coca.training.settings import LossConfig, OptimConfig
 from mindone_coca.training.step import TrainStep
-from tests.models import CONFIGS, from_reference, one_layer, relative_difference
+from tests.models import CONFIGS, eager, from_reference, one_layer, relative_difference
 from tests.reference import random_reference
 from tests.training.reference_training import make_batch
 
@@ -123,11 +123,8 @@ def test_training_the_decoder_runs_the_rest_forward_only(model):
     names = [p.name for p in model.trainable_params() if p.name.startswith("text_decoder.")]
     chosen = ParameterTuple([p for p in model.trainable_params() if p.name in names])
     everything = ParameterTuple(model.trainable_params())
-    ms.set_context(mode=ms.PYNATIVE_MODE)  # by another way than a graph, and sooner
-    try:
+    with eager():  # by another way than a graph, and sooner
         _, grads = Gradients(Loss(model, CAPTIONS, Ranks()), everything, has_aux=True)(Tensor(images), *rest)
-    finally:
-        ms.set_context(mode=ms.GRAPH_MODE)
     wanted = {p.name: grad.asnumpy() for p, grad in zip(everything, grads) if p.name in names}
     encoded = Encode(model, "mean")(Tensor(images))
     part = Gradients(Loss(model, CAPTIONS, Ranks(), encoded=True), chosen, has_aux=True)

@@ -10,9 +10,8 @@ from mindone_coca.losses import caption_labels
 from mindone_coca.training.graphs import Loss
 from mindone_coca.training.settings import LossConfig
 from tests import parallel_models
-from tests.models import CONFIGS, one_layer, relative_difference
+from tests.models import CONFIGS, eager, one_layer, relative_difference
 from tests.training.reference_training import make_batch
-from tests.training.runs import eager
 from tests.training.test_nothing_in_vain import Gradients
 
 pytestmark = pytest.mark.graphs

@@ -5,9 +5,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 
-from tests.models import CONFIGS, from_reference, one_layer, relative_difference
+from tests.models import CONFIGS, eager, from_reference, one_layer, relative_difference
 from tests.reference import random_reference, torch
-from tests.training.runs import eager
 
 pytestmark = pytest.mark.graphs
 
