@@ -5,7 +5,8 @@
 Random weights, drawn once and converted, so captions run to their full length: the longest case. Every comparison
 first checks that both sides produce the same tokens. Each figure is the median of `rounds` alternations, ours then
 open_clip's; growth over batches, lengths and beams takes one run of open_clip. Cold processes are whole processes from
-start to caption, ours with the store of compiled graphs warm.
+start to caption, ours with the store of compiled graphs warm. `folder` is a whole process, too: inference.py over
+pictures, at first with an empty store, beside open_clip's captions of eight images that are read already.
 """
 
 import argparse
@@ -28,8 +29,9 @@ import yaml  # noqa: E402
 
 from benchmarks.results_files import keep  # noqa: E402
 
-SECTIONS = ("cold", "encode", "caption", "batches", "lengths", "beams", "long")
+SECTIONS = ("cold", "encode", "caption", "batches", "folder", "lengths", "beams", "long")
 BATCHES = (1, 2, 4, 8, 16)
+PICTURES = 64  # in the folder
 LONG = 256  # the longest context of the published models
 
 OURS_COLD = """
@@ -80,7 +82,7 @@ class Benchmark:
         from mindone_coca.config import find_config
         from tests.reference import random_reference, torch
 
-        self.torch, self.rounds, self.folder = torch, rounds, folder
+        self.torch, self.rounds, self.work = torch, rounds, folder
         self.config = find_config(config)
         self.reference = random_reference(yaml.safe_load(self.config.read_text()), seed=1)
         self.checkpoint, self.weights = folder / "open_clip_pytorch_model.bin", folder / "coca.safetensors"
@@ -153,7 +155,7 @@ class Benchmark:
             "config": str(self.config),
             "weights": str(self.weights),
             "checkpoint": str(self.checkpoint),
-            "images": str(self.folder / "images.npy"),
+            "images": str(self.work / "images.npy"),
         }
         start = time.perf_counter()
         done = subprocess.run(
@@ -187,6 +189,28 @@ class Benchmark:
     def batches(self) -> None:
         self.growth("default captions, images:", BATCHES, lambda n: {"batch": n})
 
+    def folder(self) -> None:
+        from PIL import Image
+
+        pictures, store = self.work / "pictures", self.work / "store"
+        pictures.mkdir()
+        noise = np.random.default_rng(0)
+        for number in range(PICTURES):
+            coarse = Image.fromarray(noise.integers(0, 255, (30, 40, 3), np.uint8))
+            coarse.resize((640, 480)).save(pictures / f"{number}.jpg")
+        command = [sys.executable, str(ROOT / "inference.py"), "-c", str(self.config), "--model_path"]
+        command += [str(self.weights), str(pictures), "--output_dir"]
+        environment = {**os.environ, "MINDONE_COCA_CACHE": str(store)}
+        *_, theirs = self.check(batch=8)
+        for run in ("graphs compiled", "graphs in the store"):
+            start = time.perf_counter()
+            subprocess.run([*command, str(self.work / run)], check=True, capture_output=True, env=environment)
+            seconds = time.perf_counter() - start
+            self.add(f"a folder of {PICTURES}, each, {run}", seconds / PICTURES, theirs / 8)
+        graphs = sum(1 for path in store.rglob("*") if path.is_file())
+        self.rows.append({"what": "graphs compiled by the folder's run", "ours": graphs})
+        print(f"graphs compiled by the folder's run: {graphs}", flush=True)
+
     def lengths(self) -> None:
         context = yaml.safe_load(self.config.read_text())["multimodal_cfg"]["context_length"]
         lengths = range(10, min(70, context) + 1, 10)
@@ -201,7 +225,7 @@ class Benchmark:
         config = yaml.safe_load(self.config.read_text())
         for tower in ("text_cfg", "multimodal_cfg"):
             config[tower]["context_length"] = LONG
-        folder = self.folder / "long"
+        folder = self.work / "long"
         folder.mkdir()
         (folder / "long.yaml").write_text(yaml.safe_dump(config))
         other = Benchmark(str(folder / "long.yaml"), folder, self.rounds)
