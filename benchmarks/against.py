@@ -19,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.results_files import keep
+from benchmarks.results_files import PRINT_PEAK, keep
 
 ROOT = Path(__file__).resolve().parent.parent
 
 SIDE = """
-import os, resource, sys, time
+import os, sys, time
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, {root!r})
 import numpy as np
@@ -34,7 +34,7 @@ inputs = np.load({inputs!r})
 images, tokens = (inputs, None) if inputs.ndim == 4 else (None, inputs)
 caption = lambda: np.asarray(model.generate(images, image_embs=tokens))
 np.save({output!r}, caption())  # compiles
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
+{peak}
 for _ in sys.stdin:
     start = time.perf_counter()
     caption()
@@ -53,7 +53,7 @@ class Side:
     def start(self, folder: Path, config: str, weights: Path, inputs: Path) -> tuple[subprocess.Popen, float]:
         """The process, with its graphs compiled, and its peak memory up to there in bytes."""
         names = {"root": self.root, "config": config, "weights": weights, "inputs": inputs, "output": self.ids(folder)}
-        source = SIDE.format(dtype=self.dtype, **{name: str(value) for name, value in names.items()})
+        source = SIDE.format(dtype=self.dtype, peak=PRINT_PEAK, **{name: str(value) for name, value in names.items()})
         environment = {**os.environ, "MINDONE_COCA_CACHE": str(folder / f"store of {self.name}")}
         process = subprocess.Popen(
             [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -32,13 +32,14 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402 the log level above must come first
 from PIL import Image  # noqa: E402
 
+from benchmarks.results_files import PRINT_PEAK  # noqa: E402
+
 SECTIONS = ("rate", "memory", "cost")
-PEAK = """
-import resource, sys
+RUN = """
+import sys
 sys.path.insert(0, {root!r})
 import inference
 assert inference.main({arguments!r}) == 0
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
@@ -184,7 +185,7 @@ class Benchmark:
                     "--output_format",
                     "all",
                 ]
-                source = PEAK.format(root=str(ROOT), arguments=arguments)
+                source = RUN.format(root=str(ROOT), arguments=arguments) + PRINT_PEAK
                 begin = time.perf_counter()
                 done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
                 if done.returncode:
@@ -192,7 +193,7 @@ class Benchmark:
                 if target == "first":  # it compiles, the others find its graphs
                     continue
                 seconds = time.perf_counter() - begin
-                peaks.append(float(done.stdout.splitlines()[-1]))
+                peaks.append(int(done.stdout.splitlines()[-1]) / 2**20)
                 captions = len(done.stdout.splitlines()) - 1
                 self.add(f"{what}, {path.stem}: {captions} captions, {seconds:.0f} s, peak memory", peaks[-1], "MiB")
             self.add(f"{what}: 60 minutes against 1", peaks[1] / peaks[0], "x")

@@ -20,7 +20,7 @@ import numpy as np
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks.results_files import keep  # noqa: E402
+from benchmarks.results_files import PRINT_PEAK, keep  # noqa: E402
 from mindone_coca.model.families import load_model_config  # noqa: E402
 from mindone_coca.model.open_clip.family import OPEN_CLIP  # noqa: E402
 from mindone_coca.weights.formats.entry import Entry  # noqa: E402
@@ -37,9 +37,9 @@ DIRECTIONS = [
     ("bin -> safetensors, bfloat16", "source.bin", "h/out.safetensors", ["--dtype", "bfloat16"]),
 ]
 
-# Runs the converter and prints the process's peak resident set, in kB.
+# Runs the converter.
 _CHILD = """
-import re, sys
+import sys
 sys.argv[0] = sys.argv.pop(1)
 sys.path.insert(0, {repository!r})
 import runpy
@@ -48,7 +48,6 @@ try:
 except SystemExit as exit:
     if exit.code:
         raise
-print(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 """
 
 
@@ -65,13 +64,13 @@ def random_checkpoint(config: str, path: Path) -> None:
 def run_converter(*arguments: str | Path) -> tuple[float, int]:
     """Seconds and peak resident bytes of one conversion in a fresh process."""
     script = REPOSITORY / "tools" / "model_conversion" / "coca_convert.py"
-    command = [sys.executable, "-c", _CHILD.format(repository=str(REPOSITORY)), script, *arguments]
+    command = [sys.executable, "-c", _CHILD.format(repository=str(REPOSITORY)) + PRINT_PEAK, script, *arguments]
     began = time.perf_counter()
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(f"conversion failed: {done.stderr}")
-    return seconds, int(done.stdout.split()[-1]) * 1024
+    return seconds, int(done.stdout.split()[-1])
 
 
 def copy_seconds(source: Path, target: Path) -> float:

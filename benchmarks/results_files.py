@@ -5,6 +5,13 @@ import json
 import subprocess
 from pathlib import Path
 
+# For the end of a script that runs in a process of its own: prints its peak memory in bytes. Not by getrusage, which
+# begins with the peak of the process that started it.
+PRINT_PEAK = """
+import re
+print(int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024, flush=True)
+"""
+
 
 def keep(path: Path, section: str, rows: list[dict]) -> None:
     """Put a section's rows into a file, in the place of those of an earlier run."""

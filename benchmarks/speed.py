@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402 the log level above must come first
 import yaml  # noqa: E402
 
-from benchmarks.results_files import keep  # noqa: E402
+from benchmarks.results_files import PRINT_PEAK, keep  # noqa: E402
 
 SECTIONS = ("cold", "encode", "caption", "batches", "folder", "lengths", "beams", "long")
 BATCHES = (1, 2, 4, 8, 16)
@@ -59,7 +59,6 @@ model.load_state_dict(torch.load({checkpoint!r}, weights_only=True, mmap=True), 
 images = torch.from_numpy(np.load({images!r})[:1])
 print(model.generate(images).numpy().tolist())
 """
-PEAK = "import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
 
 
 def alternate(ours: Callable, theirs: Callable, rounds: int) -> tuple[float, float]:
@@ -159,7 +158,7 @@ class Benchmark:
         }
         start = time.perf_counter()
         done = subprocess.run(
-            [sys.executable, "-c", source.format(**names) + PEAK], check=True, capture_output=True, text=True
+            [sys.executable, "-c", source.format(**names) + PRINT_PEAK], check=True, capture_output=True, text=True
         )
         return time.perf_counter() - start, float(done.stdout.splitlines()[-1])
 
