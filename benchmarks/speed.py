@@ -228,7 +228,8 @@ class Benchmark:
         folder.mkdir()
         (folder / "long.yaml").write_text(yaml.safe_dump(config))
         other = Benchmark(str(folder / "long.yaml"), folder, self.rounds)
-        other.growth("greedy, tokens:", range(50, 251, 50), lambda n: {"generation_type": "top_k", "seq_len": n})
+        options = {"generation_type": "top_k", "max_seq_len": LONG}
+        other.growth("greedy, tokens:", range(50, 251, 50), lambda n: {**options, "seq_len": n})
         self.rows += other.rows
 
 

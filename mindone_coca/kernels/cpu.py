@@ -17,11 +17,13 @@ from mindone_coca.tensors import cast, total, total_kept
 
 SOME_ROWS = 8, 64  # between these a product is faster with the weight on the left
 GROUP = 64  # numbers of which one stands for all at first
+PIECE = 2**19  # numbers of a piece that goes through many operators one after another
 FEW_NUMBERS = 8192  # up to here an operator more takes longer on the CPU than a slow kernel
 
 
 _product, _product_from_left, _add_bias = ops.MatMul(transpose_b=True), ops.MatMul(), ops.BiasAdd()
 _batch_product, _transpose = ops.BatchMatMul(), ops.Transpose()
+_tile = ops.Tile()  # not ops.tile: used in a cell and in its gradient, MindSpore fails with "func graph is empty"
 _over_last = ops.Softmax(-1)
 
 
@@ -58,7 +60,7 @@ def tile_to(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     times: tuple[int, ...] = ()
     for own, wanted in zip(x.shape, shape):
         times += (wanted // own,)
-    return ops.tile(x, times)
+    return _tile(x, times)
 
 
 class Softmax(nn.Cell):
@@ -137,29 +139,31 @@ class TopK(nn.Cell):
 
 
 class LayerNormOfMany(nn.Cell):
-    """The operator LayerNorm, x (..., D) -> normalised (..., D), mean and variance (..., 1), with its gradient written
-    out, because the CPU's calls pow for every number. Rows and columns are tiled first: arithmetic that broadcasts
-    takes several times as long as the tiling."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer_norm = ops.LayerNorm(begin_norm_axis=-1, begin_params_axis=-1, epsilon=EPSILON)
+    """x (..., D) -> normalised (..., D), mean and variance (N, 1), written out: the operator LayerNorm takes twice as
+    long, and its gradient calls pow for every number. Rows and columns are tiled first, because arithmetic that
+    broadcasts takes several times as long as the tiling."""
 
     def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.layer_norm(x, gamma, beta)
+        width = x.shape[-1]
+        flat = x.reshape(-1, width)  # (N, D)
+        mean = ops.mul(total_kept(flat, -1), 1 / width)
+        centred = flat - _tile(mean, (1, width))
+        variance = ops.mul(total_kept(centred * centred, -1), 1 / width)
+        scale = _product_from_left(ops.rsqrt(variance + EPSILON), gamma.reshape(1, width))  # (N, D), each by each
+        return _add_bias(centred * scale, beta).reshape(x.shape), mean, variance
 
     def bprop(
         self, x: Tensor, gamma: Tensor, beta: Tensor, out: tuple[Tensor, ...], grads: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
         width = x.shape[-1]
         flat, grad = x.reshape(-1, width), grads[0].reshape(-1, width)  # (N, D)
-        mean, variance = out[1].reshape(-1, 1), out[2].reshape(-1, 1)  # (N, 1)
+        mean, variance = out[1], out[2]  # (N, 1)
         rows = (1, width)
-        scale = ops.tile(ops.rsqrt(variance + EPSILON), rows)
-        normal = (flat - ops.tile(mean, rows)) * scale
-        inner = grad * ops.tile(gamma[None], (flat.shape[0], 1))
-        offset = ops.tile(total_kept(inner, -1) * (1 / width), rows)
-        slope = ops.tile(total_kept(inner * normal, -1) * (1 / width), rows)
+        scale = _tile(ops.rsqrt(variance + EPSILON), rows)
+        normal = (flat - _tile(mean, rows)) * scale
+        inner = grad * _tile(gamma[None], (flat.shape[0], 1))
+        offset = _tile(total_kept(inner, -1) * (1 / width), rows)
+        slope = _tile(total_kept(inner * normal, -1) * (1 / width), rows)
         x_grad = (inner - offset - normal * slope) * scale
         return x_grad.reshape(x.shape), total(grad * normal, 0), total(grad, 0)
 
@@ -168,10 +172,28 @@ _layer_norm_of_many = LayerNormOfMany()
 
 
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor) -> Tensor:
-    """The operator; where there are many numbers, with a gradient of our own."""
+    """The operator; where there are many numbers, a form of our own."""
     if x.size > FEW_NUMBERS:
         return _layer_norm_of_many(x, gamma, beta)[0]
     return plain.layer_norm(x, gamma, beta)
+
+
+@ops.constexpr
+def pieces(count: int) -> int:
+    """Into how many equal pieces so many numbers are cut that each stays in the processor's cache."""
+    found = 1
+    while count % (2 * found) == 0 and count // found > PIECE:
+        found *= 2
+    return found
+
+
+def cdf_by_polynomial(x: Tensor) -> Tensor:
+    """See `NormalCDF`."""
+    square = ops.minimum(x * x, GELU_CAP)
+    poly = ops.mul(square, GELU_COEFFICIENTS[0]) + GELU_COEFFICIENTS[1]
+    for coefficient in GELU_COEFFICIENTS[2:]:
+        poly = poly * square + coefficient
+    return ops.sigmoid(x * poly)
 
 
 class NormalCDF(nn.Cell):
@@ -187,11 +209,13 @@ class NormalCDF(nn.Cell):
         if x.size <= FEW_NUMBERS:
             # each of the polynomial's twenty operators takes as long as this
             return ops.mul(ops.erf(ops.mul(x, 0.5**0.5)), 0.5) + 0.5
-        square = ops.minimum(x * x, GELU_CAP)
-        poly = ops.mul(square, GELU_COEFFICIENTS[0]) + GELU_COEFFICIENTS[1]
-        for coefficient in GELU_COEFFICIENTS[2:]:
-            poly = poly * square + coefficient
-        return ops.sigmoid(x * poly)
+        count = pieces(x.size)
+        if count == 1:
+            return cdf_by_polynomial(x)
+        parts: tuple[Tensor, ...] = ()
+        for piece in ops.Split(0, count)(x.reshape(count, -1)):
+            parts += (cdf_by_polynomial(piece),)
+        return ops.concat(parts, 0).reshape(x.shape)
 
     def bprop(self, x: Tensor, out: Tensor, grad: Tensor) -> tuple[Tensor]:
         # written out, so that training keeps none of the polynomial's terms

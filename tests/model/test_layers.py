@@ -18,7 +18,7 @@ def _graph_mode():
     device.ensure_configured()
 
 
-@pytest.mark.parametrize("count", [2_001, 20_001])  # few numbers go another way
+@pytest.mark.parametrize("count", [2_001, 20_001, 2 * cpu.PIECE - 4])  # few and many numbers go ways of their own
 @pytest.mark.parametrize(
     ("ours", "theirs"), [(cpu.gelu, torch.nn.GELU), (gelu_by_sigmoid, open_clip.transformer.QuickGELU)]
 )
