@@ -87,6 +87,9 @@ TABLE = {
     "benchmarks/README.md: Benchmarks": Section(
         {
             "benchmarks": check(),
+            "benchmarks.against": check(),
+            "benchmarks.forms": check(),
+            "benchmarks.operators": check(),
             "benchmarks.training": check(),
             "benchmarks.held_out_tasks": check(),
             "benchmarks.finetune --size large": check(),
@@ -94,6 +97,16 @@ TABLE = {
         }
     ),
     "benchmarks/README.md: ViT-L/14, `python benchmarks/speed.py`": Section({"speed.py": check()}),
+    "benchmarks/README.md: Where a caption's time goes, `python -m benchmarks.operators --greedy --images 1`": Section(
+        {"benchmarks.operators --greedy --images 1": check()}
+    ),
+    "benchmarks/README.md: Eight images from their tokens, `python -m benchmarks.against --other CHECKOUT`": Section(
+        {
+            "benchmarks.against --other CHECKOUT": check(),
+            "benchmarks.forms": check(),
+            "benchmarks.operators": check(),
+        }
+    ),
     "benchmarks/README.md: Training, `python -m benchmarks.training`": Section({"benchmarks.training": check()}),
     "benchmarks/README.md: Memory at ViT-L/14 over batch sizes, `python -m benchmarks.memory --rounds 1`": Section(
         {"benchmarks.memory --rounds 1": check()}
