@@ -1,10 +1,11 @@
 """Forms of one operation against each other on the CPU, behind the choices of mindone_coca/kernels/cpu.py.
 
-    python -m benchmarks.forms
+    python -m benchmarks.forms [--rounds 25]
 
 Microseconds for each use in a graph of many; a product has a weight of its own in each, so that it reads memory.
 """
 
+import argparse
 import os
 import time
 from collections.abc import Callable
@@ -81,7 +82,7 @@ def draw(*shape: int) -> Tensor:
     return Tensor(draws.standard_normal(shape).astype(np.float32))
 
 
-def measure(name: str, cell: nn.Cell, x: Tensor, uses: int, rounds: int = 25) -> None:
+def measure_form(rounds: int, name: str, cell: nn.Cell, x: Tensor, uses: int) -> None:
     cell.set_train(False)
     cell(x)  # compiles
     seconds = []
@@ -101,6 +102,9 @@ def write_rows(x: Tensor, cached: Tensor, places: Tensor) -> Tensor:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=25)
+    measure = partial(measure_form, parser.parse_args().rounds)
     ms.set_context(mode=ms.GRAPH_MODE)
     for out, width in PRODUCTS:
         x = draw(ROWS, width)

@@ -107,7 +107,9 @@ TABLE = {
             "benchmarks.operators": check(),
         }
     ),
-    "benchmarks/README.md: Training, `python -m benchmarks.training`": Section({"benchmarks.training": check()}),
+    "benchmarks/README.md: Training, `python -m benchmarks.training`": Section(
+        {"benchmarks.training": check(), "benchmarks.forms": check()}
+    ),
     "benchmarks/README.md: Memory at ViT-L/14 over batch sizes, `python -m benchmarks.memory --rounds 1`": Section(
         {"benchmarks.memory --rounds 1": check()}
     ),
