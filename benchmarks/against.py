@@ -13,18 +13,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.random_model import ROOT, draw_images, draw_weights
 from benchmarks.results_files import PRINT_PEAK, keep
-
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.speed import alternate
 
 SIDE = """
-import os, sys, time
+import os, sys
 os.environ.setdefault("GLOG_v", "3")
 sys.path.insert(0, {root!r})
 import numpy as np
@@ -36,9 +36,8 @@ caption = lambda: np.asarray(model.generate(images, image_embs=tokens))
 np.save({output!r}, caption())  # compiles
 {peak}
 for _ in sys.stdin:
-    start = time.perf_counter()
     caption()
-    print(time.perf_counter() - start, flush=True)
+    print("done", flush=True)
 """
 
 
@@ -58,37 +57,33 @@ class Side:
         process = subprocess.Popen(
             [sys.executable, "-c", source], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        return process, ask(process)
+        return process, float(ask(process))
 
     def ids(self, folder: Path) -> Path:
         return folder / f"{self.name}.npy"
 
 
-def ask(process: subprocess.Popen, question: str = "") -> float:
-    """Write a line, if any, to a side and read the number that it answers."""
+def ask(process: subprocess.Popen, question: str = "") -> str:
+    """Write a line, if any, to a side and read the line that it answers."""
     assert process.stdin is not None and process.stdout is not None  # they are pipes
     process.stdin.write(question)
     process.stdin.flush()
     answer = process.stdout.readline()
     if not answer:
         raise SystemExit("a side stopped; its message stands above")
-    return float(answer)
+    return answer
 
 
 def compare(ours: Side, other: Side, folder: Path, config: str, weights: Path, inputs: Path, rounds: int) -> list[dict]:
     """Rows of seconds and of peak memory of both sides."""
     sides = (ours, other)
     started = [side.start(folder, config, weights, inputs) for side in sides]
-    seconds: list[list[float]] = [[], []]
-    for _ in range(rounds):
-        for (process, _), kept in zip(started, seconds):
-            time.sleep(0.5)  # the other side's threads wait busily for a while
-            kept.append(ask(process, "go\n"))
+    first_caption, second_caption = (partial(ask, process, "go\n") for process, _ in started)
+    times = alternate(first_caption, second_caption, rounds)
     for process, _ in started:
         process.communicate()
     first, second = (np.load(side.ids(folder)) for side in sides)
     same = f"{int((first == second).all(1).sum())} of {len(first)} captions equal"
-    times = [float(np.median(kept)) for kept in seconds]
     peaks = [peak / 1e9 for _, peak in started]
     rows = []
     for what, unit, (value, of) in (("time", "s", times), ("peak memory", "GB", peaks)):
@@ -109,18 +104,14 @@ def main() -> None:
 
     from mindone_coca import create_model
     from mindone_coca.config import find_config
-    from mindone_coca.model.families import load_model_config
 
     config = str(find_config(arguments.config))
     target = arguments.output / f"against_{Path(config).stem}.json"
     here = Side("float32", ROOT)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        weights, pixels = folder / "coca.safetensors", folder / "images.npy"
-        make = [sys.executable, str(ROOT / "tools/make_random_model.py"), "-c", config, "--target", str(weights)]
-        subprocess.run(make, check=True)
-        shape = (arguments.images, 3, *load_model_config(config).image_hw)
-        images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        weights, pixels = draw_weights(config, folder), folder / "images.npy"
+        images = draw_images(config, arguments.images)
         np.save(pixels, images[:1])
         if arguments.other is not None:
             tokens = folder / "tokens.npy"

@@ -32,6 +32,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402 the log level above must come first
 from PIL import Image  # noqa: E402
 
+from benchmarks.random_model import draw_weights  # noqa: E402
 from benchmarks.results_files import PRINT_PEAK  # noqa: E402
 
 SECTIONS = ("rate", "memory", "cost")
@@ -50,9 +51,7 @@ class Benchmark:
         from mindone_coca.config import find_config
 
         self.folder, self.config = folder, find_config(config)
-        self.weights = folder / "coca.safetensors"
-        make = [ROOT / "tools/make_random_model.py", "-c", self.config, "--target", self.weights]
-        subprocess.run([sys.executable, *map(str, make)], check=True)
+        self.weights = draw_weights(self.config, folder)
         self.model_arguments = ["-c", str(self.config), "--model_path", str(self.weights)]
         self.rows: list[dict] = []
 

@@ -23,24 +23,11 @@ ROWS = 16  # of a decoding step for eight images
 WEIGHTS, USES = 40, 6
 PRODUCTS = (768, 768), (2304, 768), (3072, 768), (768, 3072)  # (out, in)
 
-product, product_with_transposed, transpose = ops.MatMul(), ops.MatMul(transpose_b=True), ops.Transpose()
 update_places, update_rows = ops.ScatterNdUpdate(), ops.ScatterUpdate()
 
 
-def as_stored(x: Tensor, weight: Tensor) -> Tensor:
-    return product_with_transposed(x, weight)
-
-
-def from_left(x: Tensor, weight: Tensor) -> Tensor:
-    return transpose(product(weight, transpose(x, (1, 0))), (1, 0))
-
-
-def in_out(x: Tensor, weight: Tensor) -> Tensor:
-    return product(x, weight)
-
-
 def gelu_by_erf(x: Tensor) -> Tensor:
-    return x * (ops.mul(ops.erf(ops.mul(x, 0.5**0.5)), 0.5) + 0.5)
+    return x * cpu.cdf_by_erf(x)
 
 
 def gelu_in_one_piece(x: Tensor) -> Tensor:
@@ -108,9 +95,12 @@ def main() -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
     for out, width in PRODUCTS:
         x = draw(ROWS, width)
-        for form in (as_stored, from_left, in_out):
-            shape = (width, out) if form is in_out else (out, width)
-            measure(f"product, {ROWS} rows, weight {out} x {width}: {form.__name__}", Many(form, shape), x, WEIGHTS)
+        for name, form, shape in (
+            ("as stored", ops.MatMul(transpose_b=True), (out, width)),
+            ("from left", cpu.linear, (out, width)),
+            ("(in, out)", ops.MatMul(), (width, out)),
+        ):
+            measure(f"product, {ROWS} rows, weight {out} x {width}: {name}", Many(form, shape), x, WEIGHTS)
     for rows, width in ((1028, 1024), (257, 1024), (2040, 768)):
         x, gamma, beta = draw(rows, width), draw(width), draw(width)
         for name, norm in (("operator", plain.layer_norm), ("written out", cpu.layer_norm)):

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402 the log level above must come first
 import yaml  # noqa: E402
 
+from benchmarks.random_model import draw_weights  # noqa: E402
 from benchmarks.results_files import keep  # noqa: E402
 
 MIXED = (1, 2, 3, 5, 8, 16)
@@ -85,9 +86,7 @@ def main() -> None:
     config = str(find_config(arguments.config))
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "coca.safetensors"
-        make = [sys.executable, str(ROOT / "tools/make_random_model.py"), "-c", config, "--target", str(weights)]
-        subprocess.run(make, check=True)
+        weights = draw_weights(config, Path(folder))
         tasks = [
             (f"{task}, images: {size}", task, [size]) for task in ("encode", "caption") for size in arguments.sizes
         ]

@@ -7,14 +7,11 @@ weights: captions run to their full length.
 import argparse
 import csv
 import os
-import subprocess
-import sys
 import tempfile
 from collections import Counter, defaultdict
 from pathlib import Path
 
 os.environ.setdefault("GLOG_v", "3")
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> None:
@@ -24,23 +21,17 @@ def main() -> None:
     parser.add_argument("--greedy", action="store_true", help="in place of the default, beam search")
     arguments = parser.parse_args()
 
-    import numpy as np
     from mindspore import Profiler
 
+    from benchmarks.random_model import draw_images, draw_weights
     from mindone_coca import create_model
     from mindone_coca.config import find_config
-    from mindone_coca.model.families import load_model_config
 
     config = find_config(arguments.config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        weights = folder / "coca.safetensors"
-        make = [sys.executable, str(ROOT / "tools/make_random_model.py"), "-c", str(config), "--target", str(weights)]
-        subprocess.run(make, check=True)
-        model = create_model(config, weights)
-        shape = (arguments.images, 3, *load_model_config(config).image_hw)
-        images = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-        tokens = model.encode_image_tokens(images)[1].asnumpy()
+        model = create_model(config, draw_weights(config, folder))
+        tokens = model.encode_image_tokens(draw_images(config, arguments.images))[1].asnumpy()
         kind = "top_k" if arguments.greedy else "beam_search"
         model.generate(None, image_embs=tokens, generation_type=kind)  # compiles
         profiler = Profiler(output_path=str(folder / "profile"), start_profile=False)

@@ -62,7 +62,7 @@ print(model.generate(images).numpy().tolist())
 
 
 def alternate(ours: Callable, theirs: Callable, rounds: int) -> tuple[float, float]:
-    """Median seconds of both, called in turn after one warm-up of ours (open_clip compiles nothing)."""
+    """Median seconds of both, called in turn after one warm-up of ours (the other compiles nothing here)."""
     ours()
     times: tuple[list, list] = ([], [])
     for _ in range(rounds):

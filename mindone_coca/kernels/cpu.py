@@ -139,9 +139,9 @@ class TopK(nn.Cell):
 
 
 class LayerNormOfMany(nn.Cell):
-    """x (..., D) -> normalised (..., D), mean and variance (N, 1), written out: the operator LayerNorm takes twice as
-    long, and its gradient calls pow for every number. Rows and columns are tiled first, because arithmetic that
-    broadcasts takes several times as long as the tiling."""
+    """x (..., D) -> normalised (..., D), mean and inverse deviation (N, 1), written out: the operator LayerNorm takes
+    twice as long, and its gradient calls pow for every number. Rows and columns are tiled first, because arithmetic
+    that broadcasts takes several times as long as the tiling."""
 
     def construct(self, x: Tensor, gamma: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         width = x.shape[-1]
@@ -149,18 +149,18 @@ class LayerNormOfMany(nn.Cell):
         mean = ops.mul(total_kept(flat, -1), 1 / width)
         centred = flat - _tile(mean, (1, width))
         variance = ops.mul(total_kept(centred * centred, -1), 1 / width)
-        scale = _product_from_left(ops.rsqrt(variance + EPSILON), gamma.reshape(1, width))  # (N, D), each by each
-        return _add_bias(centred * scale, beta).reshape(x.shape), mean, variance
+        inverse = ops.rsqrt(variance + EPSILON)
+        scale = _product_from_left(inverse, gamma.reshape(1, width))  # (N, D), each by each
+        return _add_bias(centred * scale, beta).reshape(x.shape), mean, inverse
 
     def bprop(
         self, x: Tensor, gamma: Tensor, beta: Tensor, out: tuple[Tensor, ...], grads: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
         width = x.shape[-1]
         flat, grad = x.reshape(-1, width), grads[0].reshape(-1, width)  # (N, D)
-        mean, variance = out[1], out[2]  # (N, 1)
         rows = (1, width)
-        scale = _tile(ops.rsqrt(variance + EPSILON), rows)
-        normal = (flat - _tile(mean, rows)) * scale
+        scale = _tile(out[2], rows)
+        normal = (flat - _tile(out[1], rows)) * scale
         inner = grad * _tile(gamma[None], (flat.shape[0], 1))
         offset = _tile(total_kept(inner, -1) * (1 / width), rows)
         slope = _tile(total_kept(inner * normal, -1) * (1 / width), rows)
@@ -187,8 +187,13 @@ def pieces(count: int) -> int:
     return found
 
 
+def cdf_by_erf(x: Tensor) -> Tensor:
+    """Phi(x) in few operators."""
+    return ops.mul(ops.erf(ops.mul(x, 0.5**0.5)), 0.5) + 0.5
+
+
 def cdf_by_polynomial(x: Tensor) -> Tensor:
-    """See `NormalCDF`."""
+    """Phi(x) without erf, see `NormalCDF`."""
     square = ops.minimum(x * x, GELU_CAP)
     poly = ops.mul(square, GELU_COEFFICIENTS[0]) + GELU_COEFFICIENTS[1]
     for coefficient in GELU_COEFFICIENTS[2:]:
@@ -207,8 +212,7 @@ class NormalCDF(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         if x.size <= FEW_NUMBERS:
-            # each of the polynomial's twenty operators takes as long as this
-            return ops.mul(ops.erf(ops.mul(x, 0.5**0.5)), 0.5) + 0.5
+            return cdf_by_erf(x)  # each of the polynomial's twenty operators takes as long as this
         count = pieces(x.size)
         if count == 1:
             return cdf_by_polynomial(x)
