@@ -1,13 +1,13 @@
 """Which group of files a free worker gets next, and what the death of a worker means for the groups that it had.
 
 A group that a worker died with is done again by a worker that has nothing else, so that a second death is its own
-doing. After that its files are tried one by one; one with which two more workers die is recorded as failed, and the
-group is done again without it, in the batches that it has where that file cannot be read. Only where it kills even so
-its files keep the captions that they got one by one.
+doing. After that its files are tried one by one; one with which two workers die that have nothing else is recorded as
+failed, and the group is done again without it, in the batches that it has where that file cannot be read. Only where it
+kills even so its files keep the captions that they got one by one.
 """
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from mindone_coca.collection.journal import new_record
@@ -39,12 +39,15 @@ class Job:
         group: paths.
         without: files of the group that must not be read, and the error to record of each.
         suspect: to be done by a worker that has nothing else to do meanwhile.
+        deaths: of workers that had it.
+        alone: of these, the ones that had nothing else.
     """
 
     group: Sequence[str]
     without: dict[str, str] = field(default_factory=dict)
     suspect: bool = False
     deaths: int = 0
+    alone: int = 0
     trial: _Trial | None = None
 
 
@@ -105,13 +108,15 @@ class Jobs:
         trial.alone[job.group[0]] = records[0]
         return self._tried(trial)
 
-    def died(self, jobs: Iterable[Job], how: str = "") -> list[Finished]:
+    def died(self, jobs: Collection[Job], how: str = "") -> list[Finished]:
         """The worker that had these jobs died, `how` if that is known. Returns groups that are finished with that."""
         final: list[Finished] = []
         for job in jobs:
             self._out -= 1
             job.deaths, job.suspect = job.deaths + 1, True
-            if job.deaths < DEATHS:
+            job.alone += len(jobs) == 1
+            # a file is blamed for no death that another one may have caused: it would be recorded as failed
+            if (job.alone if len(job.group) == 1 else job.deaths) < DEATHS:
                 self._suspects.append(job)
             elif len(job.group) == 1:
                 trial = job.trial or _Trial(job.group)

@@ -112,8 +112,21 @@ def test_a_group_that_a_worker_died_with_goes_to_one_that_has_nothing_else():
 
 def test_a_group_of_one_file_is_tried_no_further():
     found, deaths = play([["a"], ["x"], ["b"]], lambda mine: any("x" in job.group for job in mine), workers=1)
-    assert deaths == DEATHS
+    assert deaths == 1 + DEATHS  # the first with another file
     assert [path for path, record in found.items() if record["error"]] == ["x"]
+
+
+def test_a_file_is_not_blamed_for_what_it_shared_a_worker_with():
+    """It was with a killer at first, and alone with a node that went: one death that may be its own."""
+    jobs = Jobs([["poison"], ["bystander"]])
+    assert jobs.died([jobs.take(idle=True), jobs.take(idle=False)]) == []
+    poison, bystander = jobs.take(idle=True), jobs.take(idle=True)
+    assert jobs.died([bystander]) == jobs.died([poison]) == []
+    assert jobs.take(idle=True) is bystander
+    assert jobs.done(bystander, captioned(bystander)) == [(["bystander"], captioned(bystander))]
+    [(group, [record])] = jobs.died([jobs.take(idle=True)])
+    assert group == ["poison"] and record["error"].startswith("poison: 2 processes died with it alone")
+    assert jobs.take(idle=True) is None and jobs.finished
 
 
 def test_a_group_that_kills_only_as_a_whole_keeps_the_captions_of_its_files_alone():
