@@ -154,6 +154,7 @@ def test_validation_goes_in_order_without_draws(source):
     assert batches[1].images[2].tobytes() == expected.tobytes()
 
 
+@pytest.mark.graphs
 def test_captioned_and_labelled_sources_mix_by_weight(tmp_path):
     captioned, _ = write_layouts(tmp_path, 12)
     write_images(tmp_path / "classes" / "red_square", 4)

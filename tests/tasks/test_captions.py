@@ -24,6 +24,7 @@ from tests.training.test_step import assert_gradients_match
 WEIGHT = 0.7
 
 
+@pytest.mark.graphs
 def test_loss_and_gradients():
     config, cfg = one_layer(CONFIGS["base"]), TaskCfg("vqa", list("abc"), heads=8)
     reference = random_reference(config, seed=2)

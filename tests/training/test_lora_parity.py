@@ -192,6 +192,7 @@ def test_merged_weights_and_the_folder_of_adapters_are_the_same_model(beside):
         assert moved or name in ("logit_scale", "labels"), name
 
 
+@pytest.mark.graphs
 @pytest.mark.parametrize("family", ["open_clip", "coca_pytorch"])
 def test_merging_changes_no_output(family, tmp_path):
     """Of every linear layer that there is, a task's head among them."""
@@ -285,6 +286,7 @@ def test_gradients_of_a_pooler_with_separate_matrices():
     )
 
 
+@pytest.mark.graphs
 def test_gradients_of_the_other_family_s_matrices():
     """From the gradients G of coca-pytorch's weights W + s B A: those of A and B are s B^T G and s G A^T."""
     small = parallel_models.SMALL
