@@ -269,6 +269,6 @@ MUTATIONS = (
         "mindone_coca/collection/parts.py",
         "if self.done.count(self._list.lines_of(part)) < self._files[part]:",
         "if self.done.count(self._list.lines_of(part)) < self._files[part] - 1:",
-        ("tests/collection/test_long_list.py::test_outputs_in_parts_whatever_the_history",),
+        ("tests/collection/test_long_list.py::test_a_part_is_whole_with_its_last_line",),
     ),
 )

@@ -25,6 +25,7 @@ from mindone_coca.collection.run import Output, work_of
 from mindone_coca.collection.search import best_moments
 from mindone_coca.collection.work import Done, Work
 from mindone_coca.model.families import load_model_config
+from mindone_coca.outputs.schema import Provenance
 from tests.collection.test_caption_files import picture, run  # noqa: F401 a fixture
 from tests.collection.test_kills import output_files
 
@@ -131,6 +132,19 @@ def test_outputs_in_parts_whatever_the_history(short, listed, run, tmp_path, mon
     assert run(*arguments, out, "--shard", "0/2")[0] == 1
     assert run(*arguments, out, "--merge")[:2] == (1, [])
     assert output_files(out) == quiet
+
+
+def test_a_part_is_whole_with_its_last_line(short, listed, tmp_path):
+    settings = {"features": False, "thumbnails": False}
+    parts = Parts(tmp_path / "out", LongList(str(listed)), Shard(), settings, (), ["jsonl"], Provenance("m", {}, "1"))
+    [*before, last] = parts._list.groups(1, 1)
+    for group in before:
+        parts.keep(group, _answers(Job(group)))
+        assert not parts.whole and not (tmp_path / "out/jsonl").exists()
+    parts.keep(last, _answers(Job(last)))
+    parts.close()
+    assert parts.whole == {1: {"files": len(before) + 1, "captions": len(before) + 1, "failed": 0}}
+    assert len((tmp_path / "out/jsonl/captions_1.jsonl").read_text().splitlines()) == len(before) + 1
 
 
 def test_a_part_that_was_written_and_not_marked_is_written_again(short, listed, run, tmp_path):  # noqa: F811
