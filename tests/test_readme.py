@@ -15,6 +15,7 @@ from mindone_coca.cli.main import COMMANDS
 from mindone_coca.tasks.settings import TaskTrainConfig, load_train_config
 from tests.captioners import shared_models
 from tests.documents.checkout import Checkout
+from tests.documents.figures import DEMO_ROWS, MIDDLE_FRAME, TASKS, demo_right, digits_right, style_right, table_row
 from tests.documents.messages import is_of_sources
 from tests.documents.reading import ROOT, documents, inline_names, read_pieces
 from tests.documents.table import TABLE
@@ -38,6 +39,18 @@ def walk(tmp_path_factory) -> Iterator[Walk]:
 
 def test_each_command_and_block_is_tried():
     assert unaccounted(SHOWN, TABLE) == []
+
+
+def test_figures_of_longer_trainings_are_found():
+    """So that a document which is written anew fails here and not only where the trainings are run."""
+    rows = {beginning: table_row(beginning) for beginning in (*TASKS.values(), MIDDLE_FRAME)}
+    assert all(0 < right <= 1 and count >= 240 for right, count, _ in rows.values())
+    others = {"VQA": 3, "entailment": 1, "NLVR2": 1}
+    assert {beginning: len(rows[beginning][2]) for beginning in others} == others
+    assert [len(digits_right(page)) for page in ("train", "second_family")] == [2, 2]
+    scenes, right = style_right()
+    assert 0 < right <= scenes
+    assert all(demo_right(row) for row in DEMO_ROWS)
 
 
 def test_readme_is_one_page_with_measured_figures():

@@ -21,7 +21,8 @@ from mindone_coca.factory import create_model, find_config_and_weights
 from mindone_coca.preprocess.tokenizer import Tokenizer
 from mindone_coca.preprocess.transforms import create_transforms
 from tests.documents.checkout import Checkout, ProcessCheckout
-from tests.documents.reading import ROOT, Piece
+from tests.documents.figures import DEMO_ROWS, MIDDLE_FRAME, TASKS, demo_right, digits_right, style_right, table_row
+from tests.documents.reading import Piece
 from tests.documents.table import COLLECTION, DIGITS, FINETUNE, TABLE
 from tests.documents.walk import Walk, read_documents, replaced
 from tests.documents.ways import collection, finetune_data
@@ -31,7 +32,6 @@ from tests.training.runs import free_port
 pytestmark = pytest.mark.slow
 
 SHOWN = read_documents()
-PAGES = {name: (ROOT / f"docs/{name}.md").read_text() for name in ("train", "tasks", "second_family", "finetune")}
 EVALUATED = "docs/evaluate.md: An example: the digits"
 ONE_CARD = "docs/finetune.md: On one card"
 TASK_RECIPES = "docs/tasks.md: Recipes"
@@ -83,10 +83,6 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def percentages(text: str) -> list[float]:
-    return [float(number) / 100 for number in re.findall(r"([\d.]+) %", text)]
-
-
 def held_out_digits(run: Path, digits: Path) -> tuple[float, float]:
     """The shares of a digits model's held-out captions that are right, and of scans classified right by similarity."""
     config, weights = find_config_and_weights(run / "final.yaml", None)
@@ -116,8 +112,7 @@ def digits(work) -> ProcessCheckout:
 def test_digits(digits):
     assert digits.run(command(DIGITS, "inference.py")) == "a handwritten four\n"
     found = held_out_digits(digits.path("outputs/digits"), digits.path("data/digits"))
-    written = re.search(r"From scratch, [^%]*%[^%]*%", PAGES["train"])
-    assert found == pytest.approx(percentages(written[0]), abs=NEAR)
+    assert found == pytest.approx(digits_right("train"), abs=NEAR)
 
 
 def test_digits_evaluated(digits):
@@ -134,24 +129,6 @@ def test_scenes_found_by_their_captions(work):
     make, find = commands(EVALUATED, "data/scenes")
     work.run(make.text)
     check_figures(work, find)
-
-
-TASKS = {  # the run: the beginning of its row in the table of docs/tasks.md
-    "task_classification/": "classification, frozen",
-    "task_classification_finetuned/": "classification, finetuned",
-    "task_vqa/": "VQA",
-    "task_entailment/": "entailment",
-    "task_nlvr2/": "NLVR2",
-    "task_motions/": "motions",
-}
-
-
-def table_row(beginning: str) -> tuple[float, int, list[float]]:
-    """A row of that table: share right, number of rows, shares in its other cells."""
-    [(label, right, rows, chance)] = re.findall(
-        rf"^\| ({beginning}[^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", PAGES["tasks"], re.M
-    )
-    return percentages(right)[0], int(rows.replace(",", "")), percentages(label) + percentages(chance)
 
 
 def guessed_from_sentences(rows: list[dict[str, str]], sentence: str, label: str) -> float:
@@ -202,7 +179,6 @@ def test_sentences_alone_tell_nothing(digits, task, beginning):
 
 def test_motions_need_several_frames(digits):
     """The row of the table that names a setting in place of a command."""
-    assert "(`data.frame_type=middle`)" in PAGES["tasks"]
     task_model(digits, "task_motions/")
     run = "outputs/motions_middle"
     middle = f"data.frame_type=middle output.dir={run} head.cache={run}/features"
@@ -211,7 +187,7 @@ def test_motions_need_several_frames(digits):
     digits.run(f"{evaluate} --output_dir reports/motions_middle")
     rows = read_rows(digits.path("reports/motions_middle/predictions.csv"))
     moved = [row["expected"] == row["predicted"] for row in rows if row["expected"] in DIRECTIONS]
-    right, count, _ = table_row("the same from the middle frame")
+    right, count, _ = table_row(MIDDLE_FRAME)
     print(f"directions from the middle frame alone: {np.mean(moved):.1%} of {len(moved)}")
     assert len(moved) == count and np.mean(moved) <= 0.35 and right <= 0.35
 
@@ -219,8 +195,7 @@ def test_motions_need_several_frames(digits):
 def test_digits_by_the_other_family(digits):
     train(digits, command("docs/second_family.md: Training", "train.py"))
     found = held_out_digits(digits.path("outputs/digits_parallel"), digits.path("data/digits"))
-    written = re.search(r"`train_digits_parallel.yaml` trains it on the digits[^%]*%[^%]*%", PAGES["second_family"])
-    assert found == pytest.approx(percentages(written[0]), abs=NEAR)
+    assert found == pytest.approx(digits_right("second_family"), abs=NEAR)
 
 
 def few_processes(text: str) -> str:
@@ -242,9 +217,9 @@ def test_the_demo_model_learns_another_wording(work):
     said = json.loads(work.path("reports/style/captions_results.json").read_text())
     right = sum(wanted[item["image_id"]] == item["caption"] for item in said)
     print(f"{right} of {len(said)} captions right to the letter after {spent:.0f} s of processor time")
-    written = re.search(r"Of (\d+)\s+scenes[^.]*\s(\d+) have the right caption", PAGES["finetune"])
-    assert written is not None and len(said) == len(wanted) == int(written[1]) and right >= 0.9 * len(said)
-    assert right == pytest.approx(int(written[2]), abs=NEAR * len(said)) and spent <= 360
+    scenes, written = style_right()
+    assert len(said) == len(wanted) == scenes and right >= 0.9 * len(said)
+    assert right == pytest.approx(written, abs=NEAR * len(said)) and spent <= 360
 
 
 def test_finetuning_and_a_collection_by_several_processes(tmp_path):
@@ -305,8 +280,6 @@ def test_the_demo_models_figures(work):
     """models/README.md has what its command prints."""
     printed = work.run("python examples/demo/demo_figures.py")
     print(printed)
-    written = (ROOT / "models/README.md").read_text()
-    rows = ("1,000 unseen scenes", "middle frames of 100 unseen videos")
-    for line, row in zip(printed.splitlines(), rows, strict=True):
-        [cells] = re.findall(rf"^\| {row} \|(.*)\|$", written, re.M)
-        assert [float(n) / 100 for n in re.findall(r"([\d.]+)%", line)] == pytest.approx(percentages(cells), abs=NEAR)
+    for line, row in zip(printed.splitlines(), DEMO_ROWS, strict=True):
+        found = [float(number) / 100 for number in re.findall(r"([\d.]+)%", line)]
+        assert found == pytest.approx(demo_right(row), abs=NEAR)
