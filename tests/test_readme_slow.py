@@ -33,8 +33,14 @@ pytestmark = pytest.mark.slow
 
 SHOWN = read_documents()
 EVALUATED = "docs/evaluate.md: An example: the digits"
-ONE_CARD = "docs/finetune.md: On one card"
+ONE_CARD, SEVERAL_CARDS = "docs/finetune.md: On one card", "docs/finetune.md: On several cards"
 TASK_RECIPES = "docs/tasks.md: Recipes"
+OTHER_FAMILY = "docs/second_family.md: Training"
+CONVERT = "docs/convert.md: Convert weights"
+# seen when tests are collected, so that no section is renamed without these long tests
+assert {EVALUATED, ONE_CARD, SEVERAL_CARDS, TASK_RECIPES, OTHER_FAMILY, CONVERT, COLLECTION, DIGITS, FINETUNE} <= set(
+    SHOWN
+)
 MINUTES = 15  # a recipe may take, on two cores that do nothing else
 NEAR = 0.02  # how far a figure may lie from the documents'
 DIRECTIONS = ("right", "left", "down", "up")
@@ -182,7 +188,7 @@ def test_motions_need_several_frames(digits):
     task_model(digits, "task_motions/")
     run = "outputs/motions_middle"
     middle = f"data.frame_type=middle output.dir={run} head.cache={run}/features"
-    train(digits, f"{command('Downstream tasks', 'train.py', 'task_motions')} {middle}")
+    train(digits, f"{command(TASK_RECIPES, 'train.py', 'task_motions')} {middle}")
     evaluate = replaced(command(TASK_RECIPES, "evaluate.py", "task_motions"), {"outputs/task_motions": run})
     digits.run(f"{evaluate} --output_dir reports/motions_middle")
     rows = read_rows(digits.path("reports/motions_middle/predictions.csv"))
@@ -193,7 +199,7 @@ def test_motions_need_several_frames(digits):
 
 
 def test_digits_by_the_other_family(digits):
-    train(digits, command("docs/second_family.md: Training", "train.py"))
+    train(digits, command(OTHER_FAMILY, "train.py"))
     found = held_out_digits(digits.path("outputs/digits_parallel"), digits.path("data/digits"))
     assert found == pytest.approx(digits_right("second_family"), abs=NEAR)
 
@@ -236,7 +242,7 @@ def test_finetuning_and_a_collection_by_several_processes(tmp_path):
     once = work.path("outputs/finetune_captioning")
     assert (once / "final.safetensors").is_file()
     once.rename(once.with_name("once"))
-    work.run(few_processes(next(piece.text for piece in commands("docs/finetune.md: On several cards", "msrun"))))
+    work.run(few_processes(next(piece.text for piece in commands(SEVERAL_CARDS, "msrun"))))
     assert (once / "final.safetensors").is_file()
     work.run(few_processes(command(COLLECTION, "msrun")))
     assert work.path("OUT/captions.json").is_file()
@@ -251,7 +257,7 @@ def test_captions_conversion_and_export_in_processes(tmp_path):
         if section.startswith(tuple(f"docs/{page}.md: " for page in pages)):
             walk.section(section)
     # within this process, where tests.reference has made open_clip fit for a torch without CUDA
-    verified = Checkout.run(work, re.sub(r"[][]", "", command("docs/convert.md: Convert weights", "[--verify")))
+    verified = Checkout.run(work, re.sub(r"[][]", "", command(CONVERT, "[--verify")))
     assert "largest relative difference from open_clip" in verified, verified
     for text in work.recipe("demo"):
         work.run(text)
