@@ -68,3 +68,10 @@ def test_a_commit_that_is_none(repository: Path, capfd: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as error:
         slow_tests.main(["--since", "nowhere"])
     assert error.value.code == 2 and "--since: nowhere is no commit" in capfd.readouterr().err
+
+
+def test_the_last_lines_that_there_is_room_for() -> None:
+    lines = [f"line {number}: {'x' * 80}" for number in range(9)]
+    assert slow_tests.figures("\n".join(["---- Captured stdout call ----", *lines])) == "; ".join(lines[-3:])
+    long = slow_tests.figures("word " * 100)
+    assert len(long) <= slow_tests.FIGURES and long.endswith("word ...")

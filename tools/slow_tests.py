@@ -17,6 +17,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,9 +95,11 @@ def run_one(test: str, sources: str) -> Result:
 
 
 def figures(printed: str) -> str:
-    """The last lines that a test printed, without pytest's headings of captured output."""
+    """The last lines that a test printed, as many as there is room for, without pytest's headings of what it caught."""
     lines = [line.strip() for line in printed.splitlines() if line.strip() and not line.startswith("---")]
-    return "; ".join(lines)[-FIGURES:]
+    while len(lines) > 1 and len("; ".join(lines)) > FIGURES:
+        del lines[0]
+    return textwrap.shorten("; ".join(lines), FIGURES, placeholder=" ...")
 
 
 def table(results: Iterable[Result]) -> str:
