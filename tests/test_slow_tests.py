@@ -1,6 +1,8 @@
 """The command that runs the slow tests one after another, in a repository of two of them."""
 
+import platform
 import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -75,3 +77,9 @@ def test_the_last_lines_that_there_is_room_for() -> None:
     assert slow_tests.figures("\n".join(["---- Captured stdout call ----", *lines])) == "; ".join(lines[-3:])
     long = slow_tests.figures("word " * 100)
     assert len(long) <= slow_tests.FIGURES and long.endswith("word ...")
+
+
+def test_the_table_names_no_place_of_this_machine() -> None:
+    written = f"{tempfile.gettempdir()}/pytest-of-x/pytest-1/model0/coca.ckpt"
+    text = f"wrote {written}: 79 entries; {platform.node()}/3aa512: 4 files/s"
+    assert slow_tests.without_places(text) == "wrote coca.ckpt: 79 entries; node 3aa512: 4 files/s"

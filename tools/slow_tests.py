@@ -14,9 +14,11 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -102,11 +104,17 @@ def figures(printed: str) -> str:
     return textwrap.shorten("; ".join(lines), FIGURES, placeholder=" ...")
 
 
+def without_places(text: str) -> str:
+    """A text without this machine's name and its folder for temporary files: the table is for others."""
+    text = re.sub(rf"{re.escape(tempfile.gettempdir())}/[^\s;]*/", "", text)
+    return re.sub(rf"\b{re.escape(platform.node())}/", "node ", text) if platform.node() else text
+
+
 def table(results: Iterable[Result]) -> str:
     lines = ["| test | result | seconds | date | commit | figures it printed |", "|---|---|---|---|---|---|"]
     for result in results:
         when = f"{result['seconds']:.1f}", result["date"], result["sources"]
-        cells = (result["test"], result["result"], *when, result["figures"])
+        cells = (result["test"], result["result"], *when, without_places(result["figures"]))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
