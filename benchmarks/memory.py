@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402 the log level above must come first
 import yaml  # noqa: E402
 
-from benchmarks.random_model import draw_weights  # noqa: E402
+from benchmarks.random_model import draw_images, draw_weights  # noqa: E402
 from benchmarks.results_files import keep  # noqa: E402
 
 MIXED = (1, 2, 3, 5, 8, 16)
@@ -33,11 +33,7 @@ def measure(side: str, task: str, config: str, weights: str, sizes: Sequence[int
     """Run one task in this process -> its peak resident memory in GB."""
     import resource
 
-    from mindone_coca.model.families import load_model_config
-
-    height, width = load_model_config(config).image_hw
-    rng = np.random.default_rng(0)
-    batches = (rng.standard_normal((size, 3, height, width)).astype(np.float32) for size in sizes)
+    batches = (draw_images(config, size) for size in sizes)
     if side == "ours":
         from mindone_coca import create_model
 

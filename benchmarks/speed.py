@@ -27,6 +27,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402 the log level above must come first
 import yaml  # noqa: E402
 
+from benchmarks.random_model import draw_images  # noqa: E402
 from benchmarks.results_files import PRINT_PEAK, keep  # noqa: E402
 
 SECTIONS = ("cold", "encode", "caption", "batches", "folder", "lengths", "beams", "long")
@@ -88,8 +89,7 @@ class Benchmark:
         torch.save(self.reference.state_dict(), self.checkpoint)
         convert = [sys.executable, str(ROOT / "tools/model_conversion/coca_convert.py"), "--force"]
         subprocess.run([*convert, "--source", self.checkpoint, "--target", self.weights], check=True)
-        size = self.reference.visual.image_size
-        self.images = np.random.default_rng(0).standard_normal((max(BATCHES), 3, *size)).astype(np.float32)
+        self.images = draw_images(self.config, max(BATCHES))
         np.save(folder / "images.npy", self.images)
         self.rows: list[dict] = []
 

@@ -2,14 +2,11 @@
 
 import ast
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from tools.mutate import misfits
+from tools.mutate import ROOT, misfits
 from tools.mutations import MUTATIONS, Mutation
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_what_does_not_fit_is_named():

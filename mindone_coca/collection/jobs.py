@@ -39,15 +39,13 @@ class Job:
         group: paths.
         without: files of the group that must not be read, and the error to record of each.
         suspect: to be done by a worker that has nothing else to do meanwhile.
-        deaths: of workers that had it.
-        alone: of these, the ones that had nothing else.
+        deaths: of workers that had it; where it is one file, of those that had nothing else.
     """
 
     group: Sequence[str]
     without: dict[str, str] = field(default_factory=dict)
     suspect: bool = False
     deaths: int = 0
-    alone: int = 0
     trial: _Trial | None = None
 
 
@@ -113,10 +111,10 @@ class Jobs:
         final: list[Finished] = []
         for job in jobs:
             self._out -= 1
-            job.deaths, job.suspect = job.deaths + 1, True
-            job.alone += len(jobs) == 1
-            # a file is blamed for no death that another one may have caused: it would be recorded as failed
-            if (job.alone if len(job.group) == 1 else job.deaths) < DEATHS:
+            # a single file would be recorded as failed, so it is not blamed for what another one may have caused
+            job.deaths += len(jobs) == 1 or len(job.group) > 1
+            job.suspect = True
+            if job.deaths < DEATHS:
                 self._suspects.append(job)
             elif len(job.group) == 1:
                 trial = job.trial or _Trial(job.group)

@@ -135,9 +135,9 @@ def test_outputs_in_parts_whatever_the_history(short, listed, run, tmp_path, mon
 
 
 def test_a_part_is_whole_with_its_last_line(short, listed, tmp_path):
-    settings = {"features": False, "thumbnails": False}
-    parts = Parts(tmp_path / "out", LongList(str(listed)), Shard(), settings, (), ["jsonl"], Provenance("m", {}, "1"))
-    [*before, last] = parts._list.groups(1, 1)
+    long, settings = LongList(str(listed)), {"features": False, "thumbnails": False}
+    parts = Parts(tmp_path / "out", long, Shard(), settings, (), ["jsonl"], Provenance("m", {}, "1"))
+    [*before, last] = long.groups(1, 1)
     for group in before:
         parts.keep(group, _answers(Job(group)))
         assert not parts.whole and not (tmp_path / "out/jsonl").exists()

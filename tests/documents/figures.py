@@ -13,6 +13,7 @@ TASKS = {  # the run: the beginning of its row in the table of docs/tasks.md
     "task_nlvr2/": "NLVR2",
     "task_motions/": "motions",
 }
+DEMO_ROWS = ("1,000 unseen scenes", "middle frames of 100 unseen videos")  # of the table in models/README.md
 MIDDLE_FRAME = "the same from the middle frame (`data.frame_type=middle`)"  # a row that no command of the page gives
 
 
@@ -22,7 +23,7 @@ def percentages(text: str) -> list[float]:
 
 def table_row(beginning: str) -> tuple[float, int, list[float]]:
     """A row of the table below the recipes of docs/tasks.md: share right, number of rows, shares in its other cells."""
-    [(_, table)] = re.findall(r"^(\| held-out scans only \|.*\n)((?:\|.*\n)+)", PAGES["tasks"], re.M)
+    [table] = re.findall(r"^\| held-out scans only \|.*\n((?:\|.*\n)+)", PAGES["tasks"], re.M)
     [(label, right, rows, chance)] = re.findall(
         rf"^\| ({re.escape(beginning)}[^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", table, re.M
     )
@@ -37,15 +38,12 @@ def digits_right(page: str) -> list[float]:
 
 
 def style_right() -> tuple[int, int]:
-    """Of how many scenes docs/finetune.md says how many have the right caption in another wording."""
+    """The scenes that docs/finetune.md captions in another wording, and how many of these captions are right."""
     [(scenes, right)] = re.findall(r"Of (\d+)\s+scenes[^.]*\s(\d+) have the right caption", PAGES["finetune"])
     return int(scenes), int(right)
 
 
 def demo_right(row: str) -> list[float]:
-    """The shares in a row of the table in models/README.md."""
+    """The shares in one of `DEMO_ROWS`."""
     [cells] = re.findall(rf"^\| {row} \|(.*)\|$", (ROOT / "models/README.md").read_text(), re.M)
     return percentages(cells)
-
-
-DEMO_ROWS = ("1,000 unseen scenes", "middle frames of 100 unseen videos")
